@@ -1,0 +1,1 @@
+"""What a package measures on text."""

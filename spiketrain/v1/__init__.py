@@ -1,0 +1,1 @@
+"""Messages of the wire contract, generated from proto/ at build time."""
