@@ -1,0 +1,44 @@
+"""What can go wrong at the borders of the runtime.
+
+Every message names the field, the rule and the value.
+"""
+
+from __future__ import annotations
+
+
+class SpiketrainError(ValueError):
+    """Base of every error that a user can cause; shown without a traceback."""
+
+
+class PackageError(SpiketrainError):
+    """A package on disk, or one about to be written, breaks the format."""
+
+
+class StateError(SpiketrainError):
+    """A serialised state is damaged, out of bounds or belongs to another model."""
+
+
+class TokenizerError(SpiketrainError):
+    """A tokenizer is missing, unreadable, or was given what it cannot encode or decode."""
+
+
+class DataError(SpiketrainError):
+    """A text file to be scored or trained on is missing, empty or not UTF-8."""
+
+
+class PoolFull(SpiketrainError):  # noqa: N818
+    """No free slot for another sequence."""
+
+
+class RequestError(SpiketrainError):
+    """A request, or one of its parameters, is refused.
+
+    `field` is the public name of the parameter, `rule` completes "<field> must ...",
+    `value` is what was given.
+    """
+
+    def __init__(self, field: str, rule: str, value: object) -> None:
+        super().__init__(f"{field} must {rule}, got {value!r}")
+        self.field = field
+        self.rule = rule
+        self.value = value

@@ -1,0 +1,286 @@
+"""Read, write and validate a runtime package: the only module that does.
+
+A package comes from anywhere and is treated as hostile: nothing in it is executed, everything is
+checked against the family's Spec before a byte of tensor data is used, and the fingerprint proves
+that config and tensors are those that were written. See docs/architecture.md for the files.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from runtime.errors import PackageError
+from runtime.package_files import check_file_name, has_file, package_root, parse_json, read_json
+from runtime.package_rules import (
+    FORMAT_VERSION,
+    check_format,
+    check_generation_config,
+    check_tensors,
+)
+from runtime.tensor_file import map_tensors, tensor_bytes, write_tensors
+
+CONFIG_FILE = "config.json"
+TENSOR_FILE = "model.safetensors"
+INDEX_FILE = "model.safetensors.index.json"
+GENERATION_FILE = "generation_config.json"
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model")
+
+_CONFIG_BYTES = 256 << 10
+_GENERATION_BYTES = 64 << 10
+_INDEX_BYTES = 16 << 20
+_MAX_SHARDS = 1000
+
+Tensors = Mapping[str, NDArray[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Package:
+    """A checked package. `tensors` are read-only views of mapped files."""
+
+    path: Path
+    config: dict[str, Any]
+    spec: Any
+    tensors: dict[str, NDArray[Any]]
+    generation_config: dict[str, Any]
+    tokenizer_file: Path | None
+
+    @property
+    def family(self) -> str:
+        """The name of the model's family."""
+        return str(self.config["model_type"])
+
+    @property
+    def fingerprint(self) -> str:
+        """`sha256:` and the hex digest of config and tensors."""
+        return str(self.config["spiketrain"]["fingerprint"])
+
+    @property
+    def eos_token_ids(self) -> tuple[int, ...]:
+        """The ids that end a text, from generation_config.json."""
+        ids = self.generation_config.get("eos_token_id", [])
+        return tuple(ids) if isinstance(ids, list) else (ids,)
+
+
+def read_package(path: str | os.PathLike[str]) -> Package:
+    """The package in the directory `path`; PackageError names file, field, rule and value."""
+    root = package_root(path)
+    where = str(root / CONFIG_FILE)
+    config = read_json(root, CONFIG_FILE, _CONFIG_BYTES)
+    check_format(where, config)
+    spec = _family_spec(where, config)
+    tensors = _read_tensors(root)
+    check_tensors(str(root / TENSOR_FILE), tensors, spec.tensors())
+    found = compute_fingerprint(config, tensors)
+    if found != config["spiketrain"]["fingerprint"]:
+        stated = config["spiketrain"]["fingerprint"]
+        raise PackageError(f"{where}: fingerprint must match the content, {found}, got {stated}")
+    return Package(
+        root, config, spec, tensors, _read_generation_config(root, config), find_tokenizer(root)
+    )
+
+
+def write_package(
+    path: str | os.PathLike[str],
+    config: Mapping[str, Any],
+    tensors: Tensors,
+    files: Mapping[str, bytes | str | os.PathLike[str]] | None = None,
+    force: bool = False,
+) -> str:
+    """Write a package atomically and return its fingerprint.
+
+    `files` maps the names of further files to their content (bytes), or to the file to copy.
+    An existing target is refused; with `force`, a target that is itself a package is replaced.
+    On any error the target is as it was and nothing is left beside it.
+    """
+    target = Path(os.path.abspath(path))
+    full = _complete_config(str(target / CONFIG_FILE), config, tensors)
+    content = _check_files(str(target), files or {})
+    _check_target(target, force)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    draft = target.parent / f".{target.name}.{secrets.token_hex(8)}.tmp"
+    try:
+        os.mkdir(draft)
+        write_tensors(draft / TENSOR_FILE, tensors)
+        _write_file(draft / CONFIG_FILE, (json.dumps(full, indent=1) + "\n").encode())
+        for name, source in content.items():
+            _write_file(draft / name, source if isinstance(source, bytes) else _read_all(source))
+        _read_generation_config(draft, full)
+        find_tokenizer(draft)
+        _sync_directory(draft)
+        _put_in_place(draft, target)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+    return str(full["spiketrain"]["fingerprint"])
+
+
+def compute_fingerprint(config: Mapping[str, Any], tensors: Tensors) -> str:
+    """sha256 of everything that decides results: config and tensors, not the provenance."""
+    plain = dict(config)
+    plain["spiketrain"] = {
+        key: value
+        for key, value in config["spiketrain"].items()
+        if key not in ("fingerprint", "provenance")
+    }
+    digest = hashlib.sha256()
+    _absorb(digest, _canonical(plain))
+    for name in sorted(tensors):
+        array = tensors[name]
+        _absorb(digest, _canonical([name, str(array.dtype), list(array.shape)]))
+        _absorb(digest, tensor_bytes(array))
+    return f"sha256:{digest.hexdigest()}"
+
+
+def find_tokenizer(root: Path) -> Path | None:
+    """The package's tokenizer file, if it has one."""
+    found = [name for name in TOKENIZER_FILES if has_file(root, name)]
+    if len(found) > 1:
+        raise PackageError(f"{root}: must have one tokenizer, got {' and '.join(found)}")
+    return root / found[0] if found else None
+
+
+def _absorb(digest: Any, data: bytes | memoryview) -> None:
+    digest.update(len(data).to_bytes(8, "little"))
+    digest.update(data)
+
+
+def _canonical(value: Any) -> bytes:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+
+
+def _family_spec(where: str, config: Mapping[str, Any]) -> Any:
+    """The family's Spec of this config. Only names found in the families folder are imported."""
+    from runtime import families
+
+    name = config.get("model_type")
+    if not isinstance(name, str) or name not in families.NAMES:
+        known = ", ".join(sorted(families.NAMES))
+        raise PackageError(f"{where}: model_type must be one of {known}, got {name!r:.200}")
+    module = importlib.import_module(f"runtime.families.{name}")
+    try:
+        return module.Spec.from_config(dict(config))
+    except ValueError as error:
+        raise PackageError(f"{where}: {error}") from None
+
+
+def _read_tensors(root: Path) -> dict[str, NDArray[Any]]:
+    """Tensors of the one file, or of the shards that the index names."""
+    if not has_file(root, INDEX_FILE):
+        return map_tensors(root, TENSOR_FILE)
+    where = str(root / INDEX_FILE)
+    if has_file(root, TENSOR_FILE):
+        raise PackageError(f"{root}: must have {TENSOR_FILE} or {INDEX_FILE}, got both")
+    index = read_json(root, INDEX_FILE, _INDEX_BYTES).get("weight_map")
+    if not isinstance(index, dict) or not index:
+        raise PackageError(f"{where}: weight_map must be an object, got {index!r:.200}")
+    shards = sorted({check_file_name(f"{where}: weight_map", name) for name in index.values()})
+    if len(shards) > _MAX_SHARDS:
+        raise PackageError(f"{where}: must name at most {_MAX_SHARDS} files, got {len(shards)}")
+    tensors: dict[str, NDArray[Any]] = {}
+    for shard in shards:
+        part = map_tensors(root, shard)
+        expected = {name for name, file in index.items() if file == shard}
+        for name in sorted(expected ^ set(part)):
+            problem = "lacks" if name in expected else "has, unlike the index,"
+            raise PackageError(f"{root / shard} {problem} tensor {name!r}")
+        tensors.update(part)
+    return tensors
+
+
+def _read_generation_config(root: Path, config: Mapping[str, Any]) -> dict[str, Any]:
+    """Default sampling parameters, each optional; {} when the package has none."""
+    if not has_file(root, GENERATION_FILE):
+        return {}
+    where = str(root / GENERATION_FILE)
+    values = read_json(root, GENERATION_FILE, _GENERATION_BYTES)
+    check_generation_config(where, values, int(config["vocab_size"]))
+    return values
+
+
+def _complete_config(where: str, config: Mapping[str, Any], tensors: Tensors) -> dict[str, Any]:
+    """A checked copy of the config with the fingerprint of these tensors in it."""
+    try:
+        full = parse_json(where, json.dumps(dict(config), allow_nan=False).encode())
+    except TypeError as error:
+        raise PackageError(f"{where}: must be JSON, got {error}") from None
+    ours = full.setdefault("spiketrain", {})
+    if isinstance(ours, dict):
+        ours.setdefault("format_version", FORMAT_VERSION)
+        ours.setdefault("provenance", {})
+        ours["fingerprint"] = "sha256:" + "0" * 64
+    check_format(where, full)
+    check_tensors(where, tensors, _family_spec(where, full).tensors())
+    ours["fingerprint"] = compute_fingerprint(full, tensors)
+    return full
+
+
+def _check_files(
+    where: str, files: Mapping[str, bytes | str | os.PathLike[str]]
+) -> dict[str, bytes | Path]:
+    """Further files of a package: plain names, none that the format itself writes."""
+    for name in files:
+        check_file_name(where, name)
+        if name == CONFIG_FILE or name.endswith((".safetensors", INDEX_FILE)):
+            raise PackageError(f"{where}: {name} is written from config and tensors")
+    return {
+        name: source if isinstance(source, bytes) else Path(source)
+        for name, source in files.items()
+    }
+
+
+def _check_target(target: Path, force: bool) -> None:
+    if not os.path.lexists(target):
+        return
+    if not force:
+        raise PackageError(f"{target}: must not exist yet (--force replaces a package)")
+    if target.is_symlink() or not has_file(target, CONFIG_FILE):
+        raise PackageError(f"{target}: must be a package to be replaced, has no {CONFIG_FILE}")
+
+
+def _read_all(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise PackageError(f"{path}: must be readable, got {error.strerror}") from None
+
+
+def _write_file(path: Path, content: bytes) -> None:
+    with open(path, "xb") as stream:
+        stream.write(content)
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def _sync_directory(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _put_in_place(draft: Path, target: Path) -> None:
+    """Rename the draft to the target; what was there before is removed only after that."""
+    old = draft.with_suffix(".old")
+    replaced = os.path.lexists(target)
+    if replaced:
+        os.rename(target, old)
+    try:
+        os.rename(draft, target)
+    except OSError:
+        if replaced:
+            os.rename(old, target)
+        raise
+    _sync_directory(target.parent)
+    if replaced:
+        shutil.rmtree(old)

@@ -1,0 +1,139 @@
+"""What a package may say: rules for the `spiketrain` object, tensors and generation defaults.
+
+Nothing here opens a file; `where` is the name that errors give to it.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from runtime.errors import PackageError
+
+FORMAT_VERSION = 1
+EVENTS_OF_WEIGHTS = {"float32": "float32", "int8": "fixed16"}
+FIDELITIES = ("exact", "integer", "weight-only", "approximate")
+
+_FORMAT_KEYS = {"format_version", "weights", "events", "fidelity", "fingerprint", "provenance"}
+_GENERATION_KEYS = {"temperature", "top_k", "top_p", "max_new_tokens", "eos_token_id"}
+_BLOCK = 1 << 20
+
+
+def check_format(where: str, config: Mapping[str, Any]) -> None:
+    """The `spiketrain` object: which format this is, before anything else is believed."""
+    ours = config.get("spiketrain")
+    if not isinstance(ours, dict):
+        raise PackageError(f"{where}: spiketrain must be an object, got {ours!r:.200}")
+    version = ours.get("format_version")
+    if type(version) is not int or version != FORMAT_VERSION:
+        raise PackageError(
+            f"{where}: spiketrain.format_version must be {FORMAT_VERSION}, got {version!r:.200}"
+        )
+    for key in sorted(_FORMAT_KEYS ^ set(ours)):
+        problem = "is unknown" if key in ours else "is missing"
+        raise PackageError(f"{where}: spiketrain.{key!s:.200} {problem}")
+    weights = _check_weights(where, ours["weights"])
+    if ours["events"] != EVENTS_OF_WEIGHTS[weights]:
+        raise PackageError(
+            f"{where}: spiketrain.events must be {EVENTS_OF_WEIGHTS[weights]!r} with {weights} "
+            f"weights, got {ours['events']!r:.200}"
+        )
+    if ours["fidelity"] not in FIDELITIES:
+        raise PackageError(
+            f"{where}: spiketrain.fidelity must be one of {FIDELITIES}, "
+            f"got {ours['fidelity']!r:.200}"
+        )
+    stated = ours["fingerprint"]
+    if not isinstance(stated, str) or not re.fullmatch(r"sha256:[0-9a-f]{64}", stated):
+        raise PackageError(
+            f"{where}: spiketrain.fingerprint must be 'sha256:' and 64 hex digits, "
+            f"got {stated!r:.200}"
+        )
+    if not isinstance(ours["provenance"], dict):
+        raise PackageError(f"{where}: spiketrain.provenance must be an object")
+
+
+def _check_weights(where: str, weights: Any) -> str:
+    """The one weight format of all tensor classes."""
+    formats = list(weights.values()) if isinstance(weights, dict) else []
+    known = all(isinstance(f, str) and f in EVENTS_OF_WEIGHTS for f in formats)
+    if not formats or not known or len(set(formats)) != 1:
+        raise PackageError(
+            f"{where}: spiketrain.weights must give every tensor class the same format, one of "
+            f"{sorted(EVENTS_OF_WEIGHTS)}, got {weights!r:.200}"
+        )
+    return str(formats[0])
+
+
+def check_tensors(
+    where: str, tensors: Mapping[str, NDArray[Any]], expected: Mapping[str, Any]
+) -> None:
+    """Names, dtypes and shapes as the Spec says, then values."""
+    for name in sorted(set(tensors) ^ set(expected)):
+        problem = "is missing" if name in expected else "is unknown"
+        raise PackageError(f"{where}: tensor {name!r} {problem}")
+    for name, (dtype, shape) in expected.items():
+        array = tensors[name]
+        if array.shape != tuple(shape):
+            raise PackageError(
+                f"{where}: tensor {name!r} is {array.shape}, config says {tuple(shape)}"
+            )
+        if array.dtype != np.dtype(dtype):
+            raise PackageError(
+                f"{where}: tensor {name!r} is {array.dtype}, config says {np.dtype(dtype)}"
+            )
+    for name, array in tensors.items():
+        _check_values(where, name, array)
+
+
+def _check_values(where: str, name: str, array: NDArray[Any]) -> None:
+    """Every value in the range its kind allows, block by block."""
+    flat = array.reshape(-1)
+    for start in range(0, flat.size, _BLOCK):
+        block = flat[start : start + _BLOCK]
+        if array.dtype == np.int8:
+            rule, good = "in [-127, 127]", block != -128
+        elif name.endswith(".scale"):
+            rule, good = "finite and above 0", (block > 0) & np.isfinite(block)
+        elif name.endswith(".threshold"):
+            rule, good = "in [0, 1]", (block >= 0) & (block <= 1)
+        else:
+            rule, good = "finite", np.isfinite(block)
+        if not good.all():
+            at = start + int(np.argmin(good))
+            index = tuple(map(int, np.unravel_index(at, array.shape)))
+            raise PackageError(
+                f"{where}: tensor {name!r} at {index} must be {rule}, got {flat[at]}"
+            )
+
+
+def check_generation_config(where: str, values: Mapping[str, Any], vocab_size: int) -> None:
+    """Default sampling parameters, each optional."""
+    for key in sorted(set(values) - _GENERATION_KEYS):
+        raise PackageError(f"{where}: {key!s:.200} is unknown")
+    for key, value in values.items():
+        rule = _generation_rule(key, value, vocab_size)
+        if rule:
+            raise PackageError(f"{where}: {key} must be {rule}, got {value!r:.200}")
+
+
+def _generation_rule(key: str, value: Any, vocab_size: int) -> str | None:
+    """The rule that `value` breaks, if any."""
+    whole = type(value) is int
+    number = value if whole or isinstance(value, float) else math.nan
+    if key == "temperature":
+        return None if number >= 0 else "a number of at least 0"
+    if key == "top_p":
+        return None if 0 < number <= 1 else "a number in (0, 1]"
+    if key == "top_k":
+        return None if whole and value >= 0 else "a whole number of at least 0"
+    if key == "max_new_tokens":
+        return None if whole and value >= 1 else "a whole number of at least 1"
+    ids = value if isinstance(value, list) else [value]
+    good = all(type(token) is int and 0 <= token < vocab_size for token in ids)
+    return None if good else f"a token id in [0, {vocab_size}) or a list of them"
