@@ -47,7 +47,7 @@ class LateGroup(TyperGroup):
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """Return the real command for the first of `args`; unknown names are usage errors."""
         name, command, rest = super().resolve_command(ctx, args)
-        return name, command and load_command(command.name), rest
+        return name, load_command(str(command.name)) if command else None, rest
 
 
 app = typer.Typer(

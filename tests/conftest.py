@@ -1,1 +1,46 @@
-"""Rules for the whole suite."""
+"""Rules for the whole suite: where torch is required, no test may go without it."""
+
+import os
+
+import pytest
+
+NEEDED = ("torch", "transformers")
+
+
+def _is_for_want_of_torch(report: pytest.TestReport | pytest.CollectReport) -> bool:
+    reason = str(report.longrepr)
+    return any(f"could not import '{name}" in reason for name in NEEDED)
+
+
+class RequiredTorch:
+    """Fail the session if a test or a module was skipped because torch is absent."""
+
+    def __init__(self) -> None:
+        """Start with nothing skipped."""
+        self.skipped: list[str] = []
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Note a test skipped for want of torch."""
+        if report.skipped and _is_for_want_of_torch(report):
+            self.skipped.append(report.nodeid)
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        """Note a module skipped for want of torch."""
+        if report.skipped and _is_for_want_of_torch(report):
+            self.skipped.append(report.nodeid)
+
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        """Turn such skips into a failed run."""
+        if self.skipped:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        """Name what was skipped."""
+        for nodeid in self.skipped:
+            terminalreporter.line(f"FAILED {nodeid}: torch is required (SPIKETRAIN_REQUIRE_TORCH)")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Watch skips if the environment says that torch is required."""
+    if os.environ.get("SPIKETRAIN_REQUIRE_TORCH"):
+        config.pluginmanager.register(RequiredTorch(), "required-torch")

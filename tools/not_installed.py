@@ -1,4 +1,4 @@
-"""List what a Python folder holds that is not installed: sources of extensions, build files, caches.
+"""List what a Python folder holds that is not installed: extension sources, build files, caches.
 
     python tools/not_installed.py FOLDER
 

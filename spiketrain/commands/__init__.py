@@ -1,1 +1,1 @@
-"""One module a subcommand, each with a Typer application named `app`, imported when it is called."""
+"""One module a subcommand, with a Typer application named `app`, imported when it is called."""

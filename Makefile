@@ -1,0 +1,109 @@
+# make demo: see a spiking language model write.  make test: pass the tests.
+# make check: everything that a change has to pass.  All work in .venv and build/.
+
+PYTHON ?= python3
+TORCH ?= 2.13.0
+# Where a CPU-only torch is, should pip's own sources have none.
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+
+VENV := .venv
+CHECKED := .venv-checked
+PIP := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check
+EDITABLE := --no-build-isolation --editable
+
+export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
+
+.PHONY: help demo test check lint lint-imports test-release test-checked dist smoke clean distclean
+.DELETE_ON_ERROR:
+
+help:
+	@echo "make demo       install and watch the bundled model write, over gRPC"
+	@echo "make test       install test and training extras, run the tests"
+	@echo "make check      lint, types, import rule, tests on the checked and the release build"
+	@echo "make lint       the static part of check"
+	@echo "make dist       build the wheel and the sdist into dist/"
+	@echo "make smoke      install both outside the checkout and run them"
+	@echo "make clean      remove builds and caches; make distclean: .venv as well"
+
+demo: $(VENV)/.base
+	@$(VENV)/bin/python tools/demo.py
+
+test: test-release
+
+check: lint test-checked test-release
+
+# --- environments -------------------------------------------------------------------------------
+
+$(VENV)/.created:
+	@sh tools/preflight.sh $(PYTHON)
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) --upgrade pip
+	@touch $@
+
+$(VENV)/.base: $(VENV)/.created pyproject.toml
+	@sh tools/preflight.sh $(PYTHON)
+	@echo "installing spiketrain into $(VENV) (the first time takes a minute)"
+	@$(VENV)/bin/python tools/build_requires.py > $(VENV)/build-requires.txt
+	$(PIP) --requirement $(VENV)/build-requires.txt
+	$(PIP) $(EDITABLE) . -Cbuild-dir=build/release
+	@touch $@
+
+# torch first, as a CPU build: left to itself pip may choose one with several GB of CUDA.
+$(VENV)/.test: $(VENV)/.base
+	@$(VENV)/bin/python -c 'import torch' 2>/dev/null || \
+	    { echo "installing torch $(TORCH), CPU build"; \
+	      $(PIP) 'torch==$(TORCH)+cpu' 2>/dev/null || \
+	      $(PIP) 'torch==$(TORCH)' --index-url $(TORCH_INDEX); }
+	$(PIP) $(EDITABLE) '.[train,test]' -Cbuild-dir=build/release
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.test
+	$(PIP) $(EDITABLE) '.[train,test,dev]' -Cbuild-dir=build/release
+	@touch $@
+
+# The checked build's own environment sees the packages of the first, but not its editable install:
+# lines of a .pth file are not followed from another one.
+$(CHECKED)/.test: $(VENV)/.test
+	$(PYTHON) -m venv --without-pip $(CHECKED)
+	@$(VENV)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
+	    > "$$($(CHECKED)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/packages.pth"
+	$(CHECKED)/bin/python -m pip install --quiet --disable-pip-version-check --ignore-installed --no-deps \
+	    $(EDITABLE) . -Cbuild-dir=build/checked -Csetup-args=-Dchecked=true
+	@touch $@
+
+# --- checks -------------------------------------------------------------------------------------
+
+test-release: $(VENV)/.test
+	$(VENV)/bin/python -m pytest
+
+test-checked: $(CHECKED)/.test
+	PATH="$(CURDIR)/$(CHECKED)/bin:$$PATH" $(CHECKED)/bin/python -m pytest
+
+lint: $(VENV)/.dev
+	ruff check .
+	ruff format --check .
+	cython-lint runtime
+	mypy
+	@$(MAKE) --no-print-directory lint-imports
+
+# The import hook of an editable install hides the sources from import-linter: it steps back.
+lint-imports: $(VENV)/.dev
+	MESONPY_EDITABLE_SKIP="$(CURDIR)/build/release" lint-imports --no-logo
+
+# --- distribution -------------------------------------------------------------------------------
+
+dist: $(VENV)/.test
+	rm -rf dist
+	$(VENV)/bin/python -m build --no-isolation --outdir dist .
+
+smoke: dist
+	$(VENV)/bin/python tools/smoke.py dist
+
+clean:
+	rm -rf build dist $(CHECKED) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -f $(VENV)/.base $(VENV)/.test $(VENV)/.dev
+	find . -name __pycache__ -not -path './.venv*' -type d -prune -exec rm -rf {} +
+
+distclean: clean
+	rm -rf $(VENV)
