@@ -1,0 +1,199 @@
+"""EGRU: what its packages hold, and the family as kernel calls.
+
+The Spec says which tensors and which state a config stands for; the Model hands the tensors to the
+compiled network. Neither opens a file.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+MODEL_TYPE = "egru"
+MAX_VOCAB_SIZE = 1 << 24
+MAX_LAYERS = 64
+# Sums of int8 * int8 over this many inputs stay below 2**31: 131072 * 127 * 127 < 2**31.
+MAX_WIDTH = 1 << 17
+
+_FIELDS = (
+    "vocab_size",
+    "embedding_size",
+    "hidden_sizes",
+    "projection",
+    "tie_word_embeddings",
+    "zoneout",
+    "carry",
+)
+_DEFAULTS = {"projection": False, "tie_word_embeddings": True, "zoneout": 0.0, "carry": "state"}
+_OTHER_KEYS = ("model_type", "architectures", "spiketrain")
+_CARRY = ("state", "output")
+_FORMATS = ("float32", "int8")
+_EVENTS = {"float32": "float32", "fixed16": "int16"}
+
+
+@dataclass(frozen=True, slots=True)
+class StateArray:
+    """One named array in a state's buffer: `offset` in bytes, values in [low, high]."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    offset: int
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """The config of one EGRU package, checked at birth (ValueError names field, rule, value)."""
+
+    vocab_size: int
+    embedding_size: int
+    hidden_sizes: tuple[int, ...]
+    projection: bool = False
+    tie_word_embeddings: bool = True
+    zoneout: float = 0.0
+    carry: str = "state"
+    weights: str = "float32"
+
+    def __post_init__(self) -> None:
+        _check_size("vocab_size", self.vocab_size, MAX_VOCAB_SIZE)
+        _check_size("embedding_size", self.embedding_size, MAX_WIDTH)
+        if not 1 <= len(self.hidden_sizes) <= MAX_LAYERS:
+            raise ValueError(
+                f"hidden_sizes must have 1 to {MAX_LAYERS} layers, got {len(self.hidden_sizes)}"
+            )
+        for layer, size in enumerate(self.hidden_sizes):
+            _check_size(f"hidden_sizes[{layer}]", size, MAX_WIDTH)
+        for name in ("projection", "tie_word_embeddings"):
+            if not isinstance(getattr(self, name), bool):
+                raise ValueError(f"{name} must be true or false, got {getattr(self, name)!r:.200}")
+        if not _is_number(self.zoneout) or not 0.0 <= self.zoneout < 1.0:
+            raise ValueError(f"zoneout must be a number in [0, 1), got {self.zoneout!r:.200}")
+        if self.carry not in _CARRY:
+            raise ValueError(f"carry must be one of {_CARRY}, got {self.carry!r:.200}")
+        if self.weights not in _FORMATS:
+            raise ValueError(f"weights must be one of {_FORMATS}, got {self.weights!r:.200}")
+        if self.tie_word_embeddings and self.feature_size != self.embedding_size:
+            raise ValueError(
+                f"hidden_sizes must end with embedding_size {self.embedding_size} in a tied model "
+                f"without projection, got {self.feature_size}"
+            )
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Spec:
+        """The spec that config.json describes; unknown keys are errors."""
+        if config.get("model_type") != MODEL_TYPE:
+            raise ValueError(f"model_type must be 'egru', got {config.get('model_type')!r:.200}")
+        for key in sorted(set(config) - set(_FIELDS) - set(_OTHER_KEYS)):
+            raise ValueError(f"{key!s:.200} is unknown")
+        values: dict[str, Any] = dict(_DEFAULTS)
+        values.update({key: config[key] for key in _FIELDS if key in config})
+        for key in _FIELDS:
+            if key not in values:
+                raise ValueError(f"{key} is missing")
+        sizes = values["hidden_sizes"]
+        if not isinstance(sizes, (list, tuple)):
+            raise ValueError(f"hidden_sizes must be a list of sizes, got {sizes!r:.200}")
+        values["hidden_sizes"] = tuple(sizes)
+        weights, events = _formats(config)
+        spec = cls(**values, weights=weights)
+        if _EVENTS.get(events) != spec.output_dtype:
+            raise ValueError(f"events must go with {weights} weights, got {events!r:.200}")
+        return spec
+
+    @property
+    def feature_size(self) -> int:
+        """Inputs of the head."""
+        return self.embedding_size if self.projection else self.hidden_sizes[-1]
+
+    @property
+    def input_sizes(self) -> tuple[int, ...]:
+        """Inputs of each layer."""
+        return (self.embedding_size, *self.hidden_sizes[:-1])
+
+    @property
+    def output_dtype(self) -> str:
+        """How units' outputs are held: float32, or int16 in steps of 1/32767."""
+        return "float32" if self.weights == "float32" else "int16"
+
+    def tensors(self) -> dict[str, tuple[str, tuple[int, ...]]]:
+        """Name -> (dtype, shape) of every tensor in the package, weights input-major."""
+        found: dict[str, tuple[str, tuple[int, ...]]] = {}
+        for layer, (inputs, size) in enumerate(
+            zip(self.input_sizes, self.hidden_sizes, strict=True)
+        ):
+            self._matrix(found, f"layers.{layer}.input", inputs, 3 * size)
+            self._matrix(found, f"layers.{layer}.recurrent", size, 3 * size)
+            found[f"layers.{layer}.threshold"] = ("float32", (size,))
+        if self.projection:
+            self._matrix(found, "projection", self.hidden_sizes[-1], self.embedding_size)
+        self._matrix(found, "head", self.feature_size, self.vocab_size)
+        if not self.tie_word_embeddings:
+            found["embedding.weight"] = (self.weights, (self.vocab_size, self.embedding_size))
+            if self.weights == "int8":
+                found["embedding.scale"] = ("float32", (self.vocab_size,))
+        return found
+
+    def _matrix(
+        self, found: dict[str, tuple[str, tuple[int, ...]]], name: str, inputs: int, outputs: int
+    ) -> None:
+        found[f"{name}.weight"] = (self.weights, (inputs, outputs))
+        if self.weights == "int8":
+            found[f"{name}.scale"] = ("float32", (outputs,))
+        found[f"{name}.bias"] = ("float32", (outputs,))
+
+    def state_arrays(self) -> tuple[StateArray, ...]:
+        """The arrays of one sequence's state: all cells, then all outputs.
+
+        From a zero state |c| <= 1 holds exactly, also in float32: z*c + (1-z)*g exceeds 1 by at
+        most three roundings of 2**-25 before the last one, which rounds that back to 1. An output
+        is 0 or a cell above its threshold, hence in [0, 1].
+        """
+        found = []
+        offset = 0
+        for layer, size in enumerate(self.hidden_sizes):
+            found.append(StateArray(f"cell.{layer}", "float32", (size,), offset, -1.0, 1.0))
+            offset += 4 * size
+        high = 1.0 if self.output_dtype == "float32" else 32767.0
+        width = 4 if self.output_dtype == "float32" else 2
+        for layer, size in enumerate(self.hidden_sizes):
+            found.append(
+                StateArray(f"output.{layer}", self.output_dtype, (size,), offset, 0.0, high)
+            )
+            offset += width * size
+        return tuple(found)
+
+    @property
+    def state_nbytes(self) -> int:
+        """Bytes of one sequence's state: sum of H * 8 (float32 outputs) or H * 6 (fixed16)."""
+        return sum(self.hidden_sizes) * (8 if self.output_dtype == "float32" else 6)
+
+    @property
+    def state_formula(self) -> str:
+        """`state_nbytes` in words, for people."""
+        width = 4 if self.output_dtype == "float32" else 2
+        return f"(4 + {width}) bytes * {sum(self.hidden_sizes)} units = {self.state_nbytes} bytes"
+
+
+def _formats(config: Mapping[str, Any]) -> tuple[Any, Any]:
+    """The weight format of all tensor classes and the event format."""
+    ours = config.get("spiketrain")
+    if not isinstance(ours, Mapping):
+        raise ValueError(f"spiketrain must be an object, got {ours!r:.200}")
+    weights = ours.get("weights")
+    formats = list(weights.values()) if isinstance(weights, Mapping) else [weights]
+    if not formats or any(f != formats[0] for f in formats):
+        raise ValueError(f"weights must have one format for every class, got {weights!r:.200}")
+    return formats[0], ours.get("events")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _check_size(name: str, value: Any, most: int) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= most:
+        raise ValueError(f"{name} must be a whole number in [1, {most}], got {value!r:.200}")
