@@ -1,0 +1,154 @@
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as npst
+
+from runtime.errors import RequestError, SpiketrainError
+from runtime.sampling import SamplingParams, sample, uniform
+
+LOGITS = np.log(np.array([0.05, 0.4, 0.2, 0.05, 0.3], np.float32))
+
+
+def draws(params, logits=LOGITS, count=4000):
+    return np.bincount([sample(logits, params, at) for at in range(count)], minlength=logits.size)
+
+
+def chi_square(observed, probabilities):
+    expected = np.asarray(probabilities) * observed.sum()
+    used = expected > 0
+    assert observed[~used].sum() == 0
+    return float((((observed - expected) ** 2)[used] / expected[used]).sum())
+
+
+def test_draws_follow_the_softmax():
+    assert chi_square(draws(SamplingParams(seed=7)), [0.05, 0.4, 0.2, 0.05, 0.3]) < 18.5  # p=0.001
+
+
+def test_temperature_sharpens_the_distribution():
+    sharp = np.array([0.05, 0.4, 0.2, 0.05, 0.3]) ** 2
+    observed = draws(SamplingParams(temperature=0.5, seed=3))
+    assert chi_square(observed, sharp / sharp.sum()) < 18.5
+
+
+def test_top_k_keeps_the_most_likely():
+    assert chi_square(draws(SamplingParams(top_k=2, seed=1)), [0, 4 / 7, 0, 0, 3 / 7]) < 10.9
+
+
+def test_top_p_keeps_the_fewest_that_reach_it():
+    assert chi_square(draws(SamplingParams(top_p=0.69, seed=1)), [0, 4 / 7, 0, 0, 3 / 7]) < 10.9
+    assert set(np.flatnonzero(draws(SamplingParams(top_p=0.71, seed=1)))) == {1, 2, 4}
+
+
+def test_tiny_top_p_is_greedy():
+    assert set(np.flatnonzero(draws(SamplingParams(top_p=1e-9), count=50))) == {1}
+
+
+def test_top_p_looks_at_what_top_k_left():
+    assert set(np.flatnonzero(draws(SamplingParams(top_k=2, top_p=0.5), count=200))) == {1}
+
+
+def test_temperature_zero_and_top_k_one_are_greedy():
+    for params in (SamplingParams(temperature=0), SamplingParams(top_k=1)):
+        assert set(np.flatnonzero(draws(params, count=20))) == {1}
+
+
+def test_the_coldest_temperature_does_not_overflow():
+    assert sample(LOGITS, SamplingParams(temperature=5e-324), 0) == 1
+
+
+def test_ties_go_to_the_lower_id():
+    flat = np.zeros(1000, np.float32)
+    assert sample(flat, SamplingParams(temperature=0), 0) == 0
+    drawn = {sample(flat, SamplingParams(top_k=3), at) for at in range(60)}
+    assert drawn == {0, 1, 2}
+    drawn = {sample(flat, SamplingParams(top_p=0.0025), at) for at in range(60)}
+    assert drawn == {0, 1, 2}
+
+
+def test_a_wide_nucleus_is_found_beyond_the_first_candidates():
+    flat = np.zeros(5000, np.float32)
+    params = SamplingParams(top_p=0.5)
+    drawn = [sample(flat, params, at) for at in range(500)]
+    assert max(drawn) < 2500
+    assert max(drawn) > 2000
+
+
+def test_a_draw_repeats_for_its_seed_and_position_only():
+    params = SamplingParams(seed=11)
+    flat = np.zeros(4096, np.float32)
+    forward = [sample(flat, params, at) for at in range(20)]
+    assert [sample(flat, params, at) for at in reversed(range(20))] == forward[::-1]
+    assert [sample(flat, SamplingParams(seed=12), at) for at in range(20)] != forward
+    assert len(set(forward)) > 15
+
+
+def test_the_random_number_of_a_seed_and_position_never_changes():
+    assert uniform(0, 0) == 0.011546754286331562
+    assert uniform(1, 2) == 0.9456775220595027
+    assert uniform(2**64 - 1, 10**9) == 0.7860171873344397
+
+
+def test_impossible_tokens_are_never_drawn():
+    logits = np.full(300, -np.inf, np.float32)
+    logits[[7, 200]] = 0
+    for params in (SamplingParams(), SamplingParams(top_k=10), SamplingParams(top_p=0.999)):
+        assert {sample(logits, params, at) for at in range(40)} == {7, 200}
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_logits_that_are_not_finite_are_an_error(bad):
+    logits = LOGITS.copy()
+    logits[2] = bad
+    with pytest.raises(SpiketrainError, match=r"logits must be finite, got (nan|inf) for token 2"):
+        sample(logits, SamplingParams(), 0)
+    with pytest.raises(SpiketrainError, match="logits must be finite"):
+        sample(np.full(3, -np.inf, np.float32), SamplingParams(), 0)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("temperature", -0.1),
+        ("temperature", math.nan),
+        ("temperature", math.inf),
+        ("temperature", "1"),
+        ("temperature", True),
+        ("top_k", -1),
+        ("top_k", 1.5),
+        ("top_p", 0),
+        ("top_p", 1.01),
+        ("top_p", math.nan),
+        ("seed", -1),
+        ("seed", 1 << 64),
+        ("seed", 1.0),
+    ],
+)
+def test_a_parameter_out_of_range_is_refused_by_name(field, value):
+    with pytest.raises(RequestError) as caught:
+        SamplingParams(**{field: value})
+    assert caught.value.field == field
+    assert repr(value) in str(caught.value)
+
+
+@given(
+    npst.arrays(np.float32, st.integers(1, 40), elements=st.floats(-50, 50, width=32)),
+    st.floats(0, 10),
+    st.integers(0, 50),
+    st.floats(0.01, 1),
+    st.integers(0, 2**64 - 1),
+)
+def test_a_drawn_token_is_among_those_the_filters_keep(logits, temperature, top_k, top_p, seed):
+    token = sample(logits, SamplingParams(temperature, top_k, top_p, seed), 5)
+    better = np.flatnonzero(logits > logits[token])
+    if top_k:
+        assert better.size < top_k
+    if temperature == 0:
+        assert better.size == 0
+    else:
+        with np.errstate(over="ignore"):
+            weights = np.exp((logits.astype(np.float64) - logits.max()) / temperature)
+        kept = np.sort(weights)[::-1][: top_k or None]
+        assert weights[better].sum() <= top_p * kept.sum() * (1 + 1e-9)
