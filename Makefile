@@ -18,7 +18,7 @@ unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
 .DELETE_ON_ERROR:
 
 help:
-	@echo "make demo       install and watch the bundled model write, over gRPC"
+	@echo "make demo       install and watch the bundled model write, over gRPC (PROMPT=...)"
 	@echo "make test       install test and training extras, run the tests"
 	@echo "make check      lint, types, import rule, tests on the checked and the release build"
 	@echo "make lint       the static part of check"
@@ -27,7 +27,7 @@ help:
 	@echo "make clean      remove builds and caches; make distclean: .venv as well"
 
 demo: $(VENV)/.base
-	@$(VENV)/bin/python tools/demo.py
+	@$(VENV)/bin/python tools/demo.py $(if $(PROMPT),"$(PROMPT)")
 
 test: test-release
 

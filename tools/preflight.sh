@@ -3,7 +3,7 @@
 # Checks: Python >= 3.10, its venv module with pip, its headers, a C compiler.
 
 python=${1:-python3}
-compiler=${CC:-cc}
+compiler=${CC:-}
 packages=""
 failed=0
 
@@ -31,8 +31,13 @@ sys.exit(not os.path.exists(os.path.join(sysconfig.get_path("include"), "Python.
         lacks "the C headers of $python (Python.h)" "$named-dev"
 fi
 
-command -v "${compiler%% *}" >/dev/null 2>&1 ||
-    lacks "a C compiler ('$compiler' is not a command)" "build-essential"
+if [ -n "$compiler" ]; then
+    command -v "${compiler%% *}" >/dev/null 2>&1 ||
+        lacks "the C compiler that CC names ('$compiler' is not a command)" "build-essential"
+else
+    command -v cc >/dev/null 2>&1 || command -v gcc >/dev/null 2>&1 ||
+        command -v clang >/dev/null 2>&1 || lacks "a C compiler (cc, gcc or clang)" "build-essential"
+fi
 
 if [ "$failed" -ne 0 ]; then
     [ -z "$packages" ] || printf 'install with: sudo apt install%s\n' "$packages" >&2
