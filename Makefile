@@ -7,7 +7,7 @@ TORCH ?= 2.13.0
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 
 VENV := .venv
-CHECKED := .venv-checked
+CHECKED := build/checked-env
 PIP := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check
 EDITABLE := --no-build-isolation --editable
 
@@ -95,13 +95,13 @@ lint-imports: $(VENV)/.dev
 
 dist: $(VENV)/.test
 	rm -rf dist
-	$(VENV)/bin/python -m build --no-isolation --outdir dist .
+	$(VENV)/bin/python -m build --no-isolation --skip-dependency-check --outdir dist .
 
 smoke: dist
 	$(VENV)/bin/python tools/smoke.py dist
 
 clean:
-	rm -rf build dist $(CHECKED) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	rm -f $(VENV)/.base $(VENV)/.test $(VENV)/.dev
 	find . -name __pycache__ -not -path './.venv*' -type d -prune -exec rm -rf {} +
 
