@@ -1,0 +1,62 @@
+"""What an installation holds and asks for; `make smoke` installs one and runs it."""
+
+import re
+import subprocess
+import sys
+from importlib.metadata import requires
+from pathlib import Path
+
+from packaging.requirements import Requirement
+from packaging.version import Version
+
+import spiketrain.v1.generation_pb2 as pb
+
+TOOLS = Path(__file__).parent.parent / "tools"
+
+
+def tool(name: str, *arguments: str) -> list[str]:
+    """Return the lines that a script of `tools/` prints."""
+    command = [sys.executable, str(TOOLS / name), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+
+
+def base_dependencies() -> dict[str, Requirement]:
+    found = (Requirement(line) for line in requires("spiketrain"))
+    return {r.name: r for r in found if not (r.marker and "extra" in str(r.marker))}
+
+
+def least(requirement: Requirement) -> Version:
+    (bound,) = (s.version for s in requirement.specifier if s.operator in (">=", "=="))
+    return Version(bound)
+
+
+def test_a_server_is_installed_without_torch():
+    assert not base_dependencies().keys() & {"torch", "transformers", "accelerate"}
+
+
+def test_grpcio_is_at_least_what_the_stubs_were_generated_with():
+    (pin,) = (r for r in map(Requirement, tool("build_requires.py")) if r.name == "grpcio-tools")
+    dependencies = base_dependencies()
+    for name in ("grpcio", "grpcio-health-checking", "grpcio-reflection", "grpcio-status"):
+        assert least(dependencies[name]) >= least(pin), name
+
+
+def test_protobuf_is_at_least_what_the_stubs_were_generated_with():
+    generated = Path(pb.__file__).read_text(encoding="utf-8")
+    version = re.search(r"^# Protobuf Python Version: (\S+)$", generated, re.MULTILINE)
+    assert version, "the stubs no longer name their protobuf version"
+    assert least(base_dependencies()["protobuf"]) >= Version(version[1])
+
+
+def test_what_only_the_build_needs_is_not_installed(tmp_path):
+    for name in ("kernels/gather.pyx", "kernels/rows.h", "kernels/meson.build", "model.py"):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+    (tmp_path / "kernels" / "__pycache__").mkdir()
+    assert tool("not_installed.py", str(tmp_path)) == [
+        "kernels/__pycache__/",
+        "kernels/gather.pyx",
+        "kernels/meson.build",
+        "kernels/rows.h",
+    ]
