@@ -1,0 +1,65 @@
+"""What can go wrong while serving, free of gRPC; `status.py` says what each means on the wire.
+
+Bad requests are `runtime.errors.RequestError`, which names the field, the rule and the value.
+"""
+
+from runtime.errors import SpiketrainError
+
+
+class ServingError(SpiketrainError):
+    """Anything the engine refuses or cannot finish."""
+
+
+class ConfigError(ServingError):
+    """A setting of the server breaks its rule."""
+
+
+class ListenError(ServingError):
+    """The server cannot have its address."""
+
+    def __init__(self, address: str, reason: str) -> None:
+        super().__init__(f"cannot listen on {address}: {reason}")
+
+
+class QueueFull(ServingError):  # noqa: N818
+    """Every slot and every place in the queue is taken."""
+
+    def __init__(self, max_queue: int) -> None:
+        super().__init__(f"the queue is full: {max_queue} requests are waiting for a slot")
+        self.retry_after_s = 1.0
+
+
+class Draining(ServingError):  # noqa: N818
+    """The server is shutting down and takes no new requests."""
+
+    def __init__(self) -> None:
+        super().__init__("the server is shutting down")
+        self.retry_after_s = 1.0
+
+
+class DeadlineExceeded(ServingError):  # noqa: N818
+    """The time the client gave was used up before the completion ended."""
+
+    def __init__(self, timeout_s: float) -> None:
+        super().__init__(f"not finished within the deadline of {timeout_s:.3f} s")
+
+
+class Cancelled(ServingError):  # noqa: N818
+    """The request was cancelled before its completion ended."""
+
+    def __init__(self) -> None:
+        super().__init__("the request was cancelled")
+
+
+class NoTokenizer(ServingError):  # noqa: N818
+    """Text was asked of a model that has no tokenizer."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "prompt: text needs a tokenizer and this model has none; send token ids, "
+            "or give one with --tokenizer"
+        )
+
+
+class EngineFailure(ServingError):  # noqa: N818
+    """The model failed on a batch; the server goes on with other requests."""

@@ -1,0 +1,79 @@
+"""What a reader of a completion receives, as plain data: PromptInfo, then Deltas, then Finish."""
+
+from dataclasses import dataclass
+from enum import Enum
+
+
+class FinishReason(Enum):
+    """Why a completion ended."""
+
+    LENGTH = "length"
+    EOS_TOKEN = "eos_token"
+    STOP_SEQUENCE = "stop_sequence"
+
+
+@dataclass(frozen=True, slots=True)
+class PromptInfo:
+    """What was made of the request: prompt length in tokens, seed in use."""
+
+    prompt_tokens: int
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """Text since the last delta, and the tokens sampled since then (see generation.proto)."""
+
+    text: str
+    token_ids: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens of the prompt, tokens sampled."""
+
+    prompt_tokens: int
+    new_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Timings:
+    """Seconds in the queue, from slot to first token, from first token to last."""
+
+    queue_s: float
+    prefill_s: float
+    decode_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class RequestActivity:
+    """What the network did for one request, prompt included.
+
+    Tokens read, units evaluated, units that fired, and weight bytes per token: as read, and as a
+    dense pass would read them.
+    """
+
+    tokens: int
+    neurons: int
+    events: int
+    weight_bytes_touched_per_token: float
+    weight_bytes_dense_per_token: float
+
+    @property
+    def firing_rate(self) -> float:
+        """Events per neuron, from 0 to 1."""
+        return self.events / self.neurons if self.neurons else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """How a completion ended; stop_sequence is empty unless one ended it."""
+
+    reason: FinishReason
+    stop_sequence: str
+    usage: Usage
+    timings: Timings
+    activity: RequestActivity
+
+
+Event = PromptInfo | Delta | Finish

@@ -1,0 +1,68 @@
+"""Error kind -> gRPC status with details: one table. Raises nothing of its own."""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+from google.protobuf import any_pb2, duration_pb2
+from google.protobuf.message import Message
+from google.rpc import code_pb2, error_details_pb2, status_pb2  # type: ignore[import-untyped]
+from grpc_status import rpc_status
+
+from runtime.errors import RequestError, TokenizerError
+from serving.errors import (
+    Cancelled,
+    DeadlineExceeded,
+    Draining,
+    EngineFailure,
+    NoTokenizer,
+    QueueFull,
+)
+
+DOMAIN = "spiketrain"
+
+# Error kind -> canonical code and reason (ErrorInfo.reason, stable).
+TABLE: dict[type[Exception], tuple[int, str]] = {
+    RequestError: (code_pb2.INVALID_ARGUMENT, "INVALID_REQUEST"),
+    TokenizerError: (code_pb2.INVALID_ARGUMENT, "NOT_ENCODABLE"),
+    NoTokenizer: (code_pb2.FAILED_PRECONDITION, "NO_TOKENIZER"),
+    QueueFull: (code_pb2.RESOURCE_EXHAUSTED, "QUEUE_FULL"),
+    Draining: (code_pb2.UNAVAILABLE, "SHUTTING_DOWN"),
+    DeadlineExceeded: (code_pb2.DEADLINE_EXCEEDED, "DEADLINE_EXCEEDED"),
+    Cancelled: (code_pb2.CANCELLED, "CANCELLED"),
+    EngineFailure: (code_pb2.INTERNAL, "MODEL_FAILED"),
+}
+
+
+@asynccontextmanager
+async def errors_as_status(context: Any) -> AsyncIterator[None]:
+    """Abort the RPC with the table's status when the body raises one of its errors."""
+    try:
+        yield
+    except tuple(TABLE) as error:
+        await context.abort_with_status(rpc_status.to_status(to_status(error)))
+
+
+def to_status(error: Exception) -> status_pb2.Status:
+    """The google.rpc.Status of an error of the table."""
+    code, reason = next(TABLE[kind] for kind in type(error).__mro__ if kind in TABLE)
+    details: list[Message] = [error_details_pb2.ErrorInfo(reason=reason, domain=DOMAIN)]
+    if isinstance(error, RequestError):
+        violation = error_details_pb2.BadRequest.FieldViolation(
+            field=error.field, description=str(error)
+        )
+        details.append(error_details_pb2.BadRequest(field_violations=[violation]))
+    if isinstance(error, QueueFull | Draining):
+        delay = duration_pb2.Duration()
+        delay.FromNanoseconds(round(1e9 * error.retry_after_s))
+        details.append(error_details_pb2.RetryInfo(retry_delay=delay))
+    return status_pb2.Status(code=code, message=str(error), details=_pack(details))
+
+
+def _pack(details: Sequence[Message]) -> list[any_pb2.Any]:
+    packed = []
+    for detail in details:
+        wrapped = any_pb2.Any()
+        wrapped.Pack(detail)
+        packed.append(wrapped)
+    return packed

@@ -1,0 +1,164 @@
+"""Wire messages <-> plain data, both ways, so that server and client share one translation."""
+
+from collections.abc import Callable
+from typing import Any
+
+from google.protobuf.message import DecodeError, Message
+from google.protobuf.unknown_fields import UnknownFieldSet
+
+import spiketrain.v1.generation_pb2 as pb
+from runtime.errors import RequestError
+from serving.events import (
+    Delta,
+    Event,
+    Finish,
+    FinishReason,
+    PromptInfo,
+    RequestActivity,
+    Timings,
+    Usage,
+)
+from serving.request import Request
+
+_OPTIONAL = ("max_new_tokens", "temperature", "top_k", "top_p", "seed")
+_REASONS = {
+    FinishReason.LENGTH: pb.FINISH_REASON_LENGTH,
+    FinishReason.EOS_TOKEN: pb.FINISH_REASON_EOS_TOKEN,
+    FinishReason.STOP_SEQUENCE: pb.FINISH_REASON_STOP_SEQUENCE,
+}
+_REASONS_BACK = {number: reason for reason, number in _REASONS.items()}
+
+
+def strictly(parse: Callable[[bytes], Message]) -> Callable[[bytes], Message | RequestError]:
+    """A parser that gives back a RequestError, to be raised later, for bytes it cannot read."""
+
+    def parse_or_error(data: bytes) -> Message | RequestError:
+        try:
+            message = parse(data)
+            _refuse_unknown(message)
+        except DecodeError:
+            rule = "be a well-formed message whose text is valid UTF-8"
+            return RequestError("request", rule, f"{len(data)} bytes")
+        except RequestError as error:
+            return error
+        return message
+
+    return parse_or_error
+
+
+def _refuse_unknown(message: Message) -> None:
+    for unknown in UnknownFieldSet(message):  # type: ignore[attr-defined]
+        rule = f"hold fields of {message.DESCRIPTOR.full_name} that this server knows"
+        raise RequestError("request", rule, f"field number {unknown.field_number}")
+    for _, value in message.ListFields():
+        if isinstance(value, Message):
+            _refuse_unknown(value)
+
+
+def checked(message: Any) -> Any:
+    """The message itself. Raises what `strictly` found instead of one."""
+    if isinstance(message, RequestError):
+        raise message
+    return message
+
+
+def to_request(message: Any, timeout_s: float | None) -> Request:
+    """GenerateRequest -> Request. Raises RequestError without a prompt."""
+    kind = message.WhichOneof("prompt")
+    if kind is None:
+        raise RequestError("prompt", "be given as text or as token_ids", None)
+    given = {name: getattr(message, name) for name in _OPTIONAL if message.HasField(name)}
+    return Request(
+        prompt=message.text if kind == "text" else tuple(message.token_ids.ids),
+        stop_sequences=tuple(message.stop_sequences),
+        timeout_s=timeout_s,
+        **given,
+    )
+
+
+def from_request(request: Request) -> Any:
+    """Request -> GenerateRequest. Raises RequestError for values that no message can hold."""
+    message = pb.GenerateRequest()
+    for name in _OPTIONAL:
+        value = getattr(request, name)
+        if value is not None:
+            _store(message, name, value)
+    try:
+        message.stop_sequences.extend(request.stop_sequences)
+        if isinstance(request.prompt, str):
+            message.text = request.prompt
+        else:
+            message.token_ids.ids.extend(request.prompt)
+            message.token_ids.SetInParent()
+    except ValueError:  # lone surrogates, negative ids
+        raise RequestError(
+            "prompt and stop_sequences", "be valid UTF-8 or token ids of at least 0", "others"
+        ) from None
+    return message
+
+
+def _store(message: Any, name: str, value: float) -> None:
+    try:
+        setattr(message, name, value)
+    except ValueError:
+        kind = "unsigned 64-bit" if name == "seed" else "unsigned 32-bit"
+        raise RequestError(name, f"be an {kind} integer", value) from None
+
+
+def to_reply(event: Event) -> Any:
+    """Event -> GenerateStreamResponse."""
+    if isinstance(event, Delta):
+        return pb.GenerateStreamResponse(delta=pb.Delta(text=event.text, token_ids=event.token_ids))
+    if isinstance(event, PromptInfo):
+        return pb.GenerateStreamResponse(prompt=to_prompt_info(event))
+    return pb.GenerateStreamResponse(finish=to_finish(event))
+
+
+def to_prompt_info(info: PromptInfo) -> Any:
+    """PromptInfo -> message."""
+    return pb.PromptInfo(prompt_tokens=info.prompt_tokens, seed=info.seed)
+
+
+def to_finish(finish: Finish) -> Any:
+    """Finish -> message."""
+    usage, timings, activity = finish.usage, finish.timings, finish.activity
+    return pb.Finish(
+        reason=_REASONS[finish.reason],
+        stop_sequence=finish.stop_sequence,
+        usage=pb.Usage(prompt_tokens=usage.prompt_tokens, new_tokens=usage.new_tokens),
+        timings=pb.Timings(
+            queue_s=timings.queue_s, prefill_s=timings.prefill_s, decode_s=timings.decode_s
+        ),
+        activity=pb.Activity(
+            tokens=activity.tokens,
+            neurons=activity.neurons,
+            events=activity.events,
+            firing_rate=activity.firing_rate,
+            weight_bytes_touched_per_token=activity.weight_bytes_touched_per_token,
+            weight_bytes_dense_per_token=activity.weight_bytes_dense_per_token,
+        ),
+    )
+
+
+def from_reply(message: Any) -> Event:
+    """GenerateStreamResponse -> Event."""
+    kind = message.WhichOneof("event")
+    if kind == "delta":
+        return Delta(message.delta.text, tuple(message.delta.token_ids))
+    if kind == "prompt":
+        return PromptInfo(message.prompt.prompt_tokens, message.prompt.seed)
+    finish = message.finish
+    activity = finish.activity
+    return Finish(
+        _REASONS_BACK[finish.reason],
+        finish.stop_sequence,
+        Usage(finish.usage.prompt_tokens, finish.usage.new_tokens),
+        Timings(finish.timings.queue_s, finish.timings.prefill_s, finish.timings.decode_s),
+        RequestActivity(
+            activity.tokens,
+            activity.neurons,
+            activity.events,
+            activity.weight_bytes_touched_per_token,
+            activity.weight_bytes_dense_per_token,
+        ),
+    )
