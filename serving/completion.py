@@ -33,6 +33,7 @@ class Completion:
         self.loop = loop
         self.ready: Any = threading.Event() if loop is None else asyncio.Event()
         self.state: Any = None
+        self.prompt_weight_bytes = 0  # that the prompt touched
         self.token = -1  # sampled last, not yet read by the model
         self.new_tokens = 0
         self.reason: FinishReason | None = None

@@ -243,7 +243,7 @@ class Engine:
             completion.stop_sequence,
             completion.usage(),
             completion.timings(),
-            self._runner.activity(completion.state),
+            self._runner.activity(completion),
         )
 
     # Under the lock.

@@ -49,8 +49,8 @@ class Timings:
 class RequestActivity:
     """What the network did for one request, prompt included.
 
-    Tokens read, units evaluated, units that fired, and weight bytes per token: as read, and as a
-    dense pass would read them.
+    Tokens read, units evaluated, units that fired; and for each token decoded after the first,
+    weight bytes as read and as a dense pass would read them.
     """
 
     tokens: int

@@ -109,7 +109,7 @@ def _prompt_ids(
     if isinstance(prompt, str):
         if encoder is None:
             raise NoTokenizer
-        _check_utf8("prompt", prompt)
+        check_utf8("prompt", prompt)
         ids = tuple(encoder.encode(prompt))
     else:
         ids = tuple(prompt)
@@ -132,14 +132,15 @@ def _check_stops(
     if len(stops) > limits.max_stop_sequences:
         raise RequestError(field, f"be at most {limits.max_stop_sequences}", len(stops))
     for stop in stops:
-        _check_utf8(field, stop)
+        check_utf8(field, stop)
         if not 1 <= len(stop.encode()) <= limits.max_stop_sequence_bytes:
             rule = f"each be from 1 to {limits.max_stop_sequence_bytes} bytes"
             raise RequestError(field, rule, stop)
     return tuple(stops)
 
 
-def _check_utf8(field: str, text: str) -> None:
+def check_utf8(field: str, text: str) -> None:
+    """Refuse text with lone surrogates, which is how undecodable bytes come along."""
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as error:

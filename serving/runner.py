@@ -31,6 +31,7 @@ class Runner:
     def __init__(self, model: Any, clock: Callable[[], float]) -> None:
         self._model = model
         self._clock = clock
+        self._dense_bytes = 0.0  # weights of a dense pass for one token, known after a step
 
     def run(self, batch: Batch[Completion]) -> list[Outcome]:
         """Read the batch's prompt chunks, then decode one token for each running sequence."""
@@ -41,15 +42,17 @@ class Runner:
             outcomes += self._decode(batch.decode)
         return outcomes
 
-    def activity(self, state: Any) -> RequestActivity:
-        """What the network did to reach this state, from the state's own counters."""
-        dense = self._model.activity()
+    def activity(self, completion: Completion) -> RequestActivity:
+        """What the network did for this completion, from its state's own counters."""
+        state = completion.state
+        decoded = completion.new_tokens - 1  # the last one is never read
+        touched = state.weight_bytes - completion.prompt_weight_bytes
         return RequestActivity(
             tokens=state.position,
             neurons=state.neurons,
             events=state.events,
-            weight_bytes_touched_per_token=state.weight_bytes / state.position,
-            weight_bytes_dense_per_token=dense.weight_bytes_dense / max(dense.tokens, 1),
+            weight_bytes_touched_per_token=touched / decoded if decoded else 0.0,
+            weight_bytes_dense_per_token=self._dense_bytes if decoded else 0.0,
         )
 
     def _prefill(self, chunk: Chunk[Completion]) -> list[Outcome]:
@@ -63,16 +66,29 @@ class Runner:
             logits = self._model.forward(completion.state, tokens, last_only=True)
         except Exception as error:
             return _failures([completion], error)
-        return [self._sample(completion, logits)] if chunk.last else []
+        if not chunk.last:
+            return []
+        completion.prompt_weight_bytes = completion.state.weight_bytes
+        return [self._sample(completion, logits)]
 
     def _decode(self, completions: tuple[Completion, ...]) -> list[Outcome]:
         states = [completion.state for completion in completions]
         tokens = [completion.token for completion in completions]
         try:
-            logits = self._model.step(states, tokens)
+            logits = self._step(states, tokens)
         except Exception as error:
             return _failures(completions, error)
         return list(map(self._sample, completions, logits))
+
+    def _step(self, states: list[Any], tokens: list[int]) -> NDArray[np.float32]:
+        if self._dense_bytes:
+            return self._model.step(states, tokens)
+        before = self._model.activity()
+        logits = self._model.step(states, tokens)
+        after = self._model.activity()
+        dense = after.weight_bytes_dense - before.weight_bytes_dense
+        self._dense_bytes = dense / (after.tokens - before.tokens)
+        return logits
 
     def _sample(self, completion: Completion, logits: NDArray[np.float32]) -> Outcome:
         try:

@@ -18,7 +18,7 @@ from serving.events import (
     Timings,
     Usage,
 )
-from serving.request import Request
+from serving.request import Request, check_utf8
 
 _OPTIONAL = ("max_new_tokens", "temperature", "top_k", "top_p", "seed")
 _REASONS = {
@@ -83,17 +83,18 @@ def from_request(request: Request) -> Any:
         value = getattr(request, name)
         if value is not None:
             _store(message, name, value)
+    for stop in request.stop_sequences:
+        check_utf8("stop_sequences", stop)
+    message.stop_sequences.extend(request.stop_sequences)
+    if isinstance(request.prompt, str):
+        check_utf8("prompt", request.prompt)
+        message.text = request.prompt
+        return message
+    message.token_ids.SetInParent()  # so that no ids are still a prompt
     try:
-        message.stop_sequences.extend(request.stop_sequences)
-        if isinstance(request.prompt, str):
-            message.text = request.prompt
-        else:
-            message.token_ids.ids.extend(request.prompt)
-            message.token_ids.SetInParent()
-    except ValueError:  # lone surrogates, negative ids
-        raise RequestError(
-            "prompt and stop_sequences", "be valid UTF-8 or token ids of at least 0", "others"
-        ) from None
+        message.token_ids.ids.extend(request.prompt)
+    except ValueError:
+        raise RequestError("prompt", "hold token ids from 0", min(request.prompt)) from None
     return message
 
 

@@ -86,7 +86,8 @@ class FakeModel:
         return np.stack([self._logits(state) for state in states])
 
     def activity(self) -> SimpleNamespace:
-        return SimpleNamespace(tokens=10, weight_bytes_dense=5000)
+        steps = sum(size for kind, size in self.calls if kind == "step")
+        return SimpleNamespace(tokens=steps, weight_bytes_dense=500 * steps)
 
     def wait_for(self, count: int, kind: str = "step") -> None:
         """Wait until that many calls of a kind have begun."""

@@ -2,12 +2,14 @@ import asyncio
 import threading
 
 import pytest
+import structlog
 from fake_model import PATIENCE_S, FakeModel
 
 from serving.config import ServingConfig
 from serving.engine import Engine
 from serving.errors import DeadlineExceeded, Draining, EngineFailure, QueueFull
 from serving.events import Delta, Finish, FinishReason, PromptInfo
+from serving.logs import log_to_stderr
 from serving.request import Request
 
 
@@ -340,13 +342,17 @@ async def test_a_reader_whose_loop_is_gone_does_not_stop_the_engine():
         del kept
 
 
-async def test_no_prompt_is_logged_at_info_level(capsys):
-    from serving.logs import log_to_stderr
-
+@pytest.fixture
+def info_logs(capsys):
     log_to_stderr("info")
+    yield capsys
+    structlog.reset_defaults()
+
+
+async def test_no_prompt_is_logged_at_info_level(info_logs):
     with Engine(FakeModel(), config()) as engine:
         await collect(engine, Request("my secret", stop_sequences=["hush"]))
-    err = capsys.readouterr().err
+    err = info_logs.readouterr().err
     assert "request ended" in err
     assert "secret" not in err
     assert "hush" not in err

@@ -1,0 +1,285 @@
+"""The server over a real local channel, with a fake model."""
+
+import asyncio
+import socket
+import threading
+
+import grpc
+import pytest
+from fake_model import PATIENCE_S, VOCAB_SIZE, FakeModel
+from google.rpc import error_details_pb2
+from grpc_health.v1 import health_pb2
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from grpc_status import rpc_status
+from local_server import serving
+
+import spiketrain.v1.generation_pb2 as pb
+import spiketrain.v1.generation_pb2_grpc as generation_grpc
+import spiketrain.v1.models_pb2 as models_pb
+from serving.client import Client, ServerError
+from serving.config import ServingConfig
+from serving.engine import Engine
+from serving.errors import ListenError
+from serving.events import Delta, Finish, PromptInfo
+from serving.request import Request
+from serving.server import Server
+
+
+def gated():
+    return FakeModel(gate=threading.Semaphore(0))
+
+
+def request(text="abc", **fields):
+    return pb.GenerateRequest(text=text, **fields)
+
+
+async def until(condition):
+    async def turn():
+        while not condition():
+            await asyncio.sleep(0)
+
+    await asyncio.wait_for(turn(), PATIENCE_S)
+
+
+def details_of(error, kind):
+    status = rpc_status.from_call(error)
+    for detail in status.details:
+        if detail.Is(kind.DESCRIPTOR):
+            found = kind()
+            detail.Unpack(found)
+            return found
+    raise AssertionError(f"no {kind.__name__} in {status}")
+
+
+async def test_a_stream_and_the_unary_call_give_the_same_text():
+    async with serving() as served:
+        call = served.generation.GenerateStream(request(seed=5))
+        messages = [message async for message in call]
+        assert messages[0].prompt == pb.PromptInfo(prompt_tokens=3, seed=5)
+        assert messages[-1].finish.reason == pb.FINISH_REASON_EOS_TOKEN
+        assert messages[-1].finish.usage == pb.Usage(prompt_tokens=3, new_tokens=12)
+        assert messages[-1].finish.activity.firing_rate == 0.2
+        deltas = [message.delta for message in messages[1:-1]]
+        reply = await served.generation.Generate(request(seed=5))
+        assert reply.text == "".join(delta.text for delta in deltas) == "hello world"
+        assert list(reply.token_ids) == [token for delta in deltas for token in delta.token_ids]
+        assert reply.prompt == messages[0].prompt
+        assert reply.finish.usage == messages[-1].finish.usage
+
+
+async def test_token_ids_are_a_prompt():
+    async with serving() as served:
+        ids = pb.TokenIds(ids=[1, 2, 3, 4])
+        reply = await served.generation.Generate(pb.GenerateRequest(token_ids=ids))
+        assert reply.prompt.prompt_tokens == 4
+
+
+async def test_a_stop_sequence_is_reported():
+    async with serving() as served:
+        reply = await served.generation.Generate(request(stop_sequences=["wor"]))
+        assert reply.text == "hello "
+        assert reply.finish.reason == pb.FINISH_REASON_STOP_SEQUENCE
+        assert reply.finish.stop_sequence == "wor"
+
+
+@pytest.mark.parametrize(
+    ("message", "field"),
+    [
+        (pb.GenerateRequest(), "prompt"),
+        (pb.GenerateRequest(text=""), "prompt"),
+        (pb.GenerateRequest(token_ids=pb.TokenIds()), "prompt"),
+        (pb.GenerateRequest(token_ids=pb.TokenIds(ids=[VOCAB_SIZE])), "prompt"),
+        (request("x" * 50), "prompt"),
+        (request(max_new_tokens=0), "max_new_tokens"),
+        (request(temperature=-1.0), "temperature"),
+        (request(temperature=float("nan")), "temperature"),
+        (request(top_p=0.0), "top_p"),
+        (request(top_p=2.0), "top_p"),
+        (request(stop_sequences=[""]), "stop_sequences"),
+    ],
+)
+@pytest.mark.parametrize("method", ["Generate", "GenerateStream"])
+async def test_a_bad_request_is_refused_naming_the_field(message, field, method):
+    async with serving(max_prompt_tokens=20) as served:
+        call = getattr(served.generation, method)(message)
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await (call if method == "Generate" else call.read())
+        assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+        (violation,) = details_of(caught.value, error_details_pb2.BadRequest).field_violations
+        assert violation.field == field
+        assert violation.description == caught.value.details()
+        info = details_of(caught.value, error_details_pb2.ErrorInfo)
+        assert (info.reason, info.domain) == ("INVALID_REQUEST", "spiketrain")
+        assert served.engine.num_running == 0
+
+
+@pytest.mark.parametrize(
+    ("data", "word"),
+    [
+        (b"\x0a\x02\xc3\x28", "UTF-8"),  # text, not UTF-8
+        (b"\x0a\x7f", "well-formed"),  # text, cut short
+        (request().SerializeToString() + b"\xa0\x06\x01", "field number 100"),
+        (b"\x12\x03\x0a\x01\x05" + b"\x12\x02\x78\x01", "field number 15"),  # within token_ids
+    ],
+    ids=["utf8", "truncated", "unknown-field", "unknown-nested-field"],
+)
+async def test_bytes_that_are_no_request_are_refused(data, word):
+    async with serving() as served:
+        send = served.channel.unary_unary("/spiketrain.v1.Generation/Generate")
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await send(data)
+        assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+        assert word in caught.value.details()
+
+
+async def test_text_for_a_model_without_a_tokenizer_is_refused():
+    async with serving(FakeModel(tokenizer=None)) as served:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await served.generation.Generate(request())
+        assert caught.value.code() is grpc.StatusCode.FAILED_PRECONDITION
+        assert "--tokenizer" in caught.value.details()
+        assert (await served.models.GetModel(models_pb.GetModelRequest())).capabilities == [
+            "token_ids"
+        ]
+
+
+async def test_a_full_queue_says_when_to_come_back():
+    async with serving(gated(), max_queue=0) as served:
+        running = served.generation.Generate(request())
+        await asyncio.gather(until(lambda: served.engine.num_running == 1), asyncio.sleep(0))
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await served.generation.Generate(request())
+        assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert details_of(caught.value, error_details_pb2.RetryInfo).retry_delay.seconds == 1
+        served.model.gate.release(1000)
+        assert (await running).text == "hello world"
+
+
+async def test_cancelling_a_call_frees_its_slot():
+    async with serving(gated()) as served:
+        call = served.generation.GenerateStream(request())
+        assert (await call.read()).HasField("prompt")
+        await until(lambda: served.engine.num_running == 1)
+        call.cancel()
+        await until(lambda: served.engine.num_running == 0)
+
+
+async def test_a_client_that_goes_away_frees_its_slot():
+    async with serving(gated()) as served:
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{served.port}") as channel:
+            call = generation_grpc.GenerationStub(channel).GenerateStream(request())
+            assert (await call.read()).HasField("prompt")
+            await until(lambda: served.engine.num_running == 1)
+        await until(lambda: served.engine.num_running == 0)
+
+
+async def test_a_deadline_frees_the_slot():
+    async with serving(gated()) as served:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await served.generation.Generate(request(), timeout=0.05)
+        assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        await until(lambda: served.engine.num_running == 0)
+
+
+async def test_a_crash_of_the_model_is_an_internal_error_and_the_server_goes_on():
+    async with serving() as served:
+        served.model.failures.append(RuntimeError("boom"))
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await served.generation.Generate(request())
+        assert caught.value.code() is grpc.StatusCode.INTERNAL
+        assert "boom" not in caught.value.details()
+        assert (await served.generation.Generate(request())).text == "hello world"
+
+
+async def test_the_model_is_described():
+    async with serving(max_batch_size=3, max_queue=5) as served:
+        model = await served.models.GetModel(models_pb.GetModelRequest())
+        assert (model.name, model.family, model.vocab_size) == ("fake", "egru", VOCAB_SIZE)
+        assert (model.limits.max_batch_size, model.limits.max_queue) == (3, 5)
+        assert model.defaults.temperature == 0.0
+        assert model.defaults.top_p == 1.0
+        assert list(model.capabilities) == ["text", "token_ids"]
+
+
+@pytest.mark.parametrize("service", ["", "spiketrain.v1.Generation", "spiketrain.v1.Models"])
+async def test_each_service_reports_its_health(service):
+    async with serving() as served:
+        reply = await served.health.Check(health_pb2.HealthCheckRequest(service=service))
+        assert reply.status == health_pb2.HealthCheckResponse.SERVING
+
+
+async def test_reflection_lists_the_services():
+    async with serving() as served:
+        stub = reflection_pb2_grpc.ServerReflectionStub(served.channel)
+        asked = reflection_pb2.ServerReflectionRequest(list_services="")
+        call = stub.ServerReflectionInfo(iter([asked]))
+        names = {s.name for s in (await call.read()).list_services_response.service}
+        assert names >= {"spiketrain.v1.Generation", "spiketrain.v1.Models"}
+        call.cancel()
+
+
+async def test_draining_lets_running_requests_end_and_refuses_new_ones():
+    async with serving(gated()) as served:
+        running = aiter(served.generation.GenerateStream(request()))
+        assert (await anext(running)).HasField("prompt")
+        watch = served.health.Watch(health_pb2.HealthCheckRequest(service=""))
+        assert (await watch.read()).status == health_pb2.HealthCheckResponse.SERVING
+        stopping = asyncio.create_task(served.server.stop(PATIENCE_S))
+        assert (await watch.read()).status == health_pb2.HealthCheckResponse.NOT_SERVING
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await served.generation.Generate(request())
+        assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+        details_of(caught.value, error_details_pb2.RetryInfo)
+        served.model.gate.release(1000)
+        messages = [message async for message in running]
+        assert "".join(message.delta.text for message in messages) == "hello world"
+        assert messages[-1].HasField("finish")
+        await asyncio.wait_for(stopping, PATIENCE_S)
+
+
+async def test_draining_cancels_what_takes_longer_than_the_grace_period():
+    async with serving(gated()) as served:
+        running = served.generation.GenerateStream(request())
+        assert (await running.read()).HasField("prompt")
+        stopping = asyncio.create_task(served.server.stop(0.01))
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await running.read()
+        assert caught.value.code() in (grpc.StatusCode.CANCELLED, grpc.StatusCode.UNAVAILABLE)
+        served.model.gate.release(1000)
+        await asyncio.wait_for(stopping, PATIENCE_S)
+
+
+async def test_a_port_in_use_is_an_error():
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        server = Server(Engine(FakeModel(), ServingConfig(port=port)), "fake")
+        with pytest.raises(ListenError, match=rf"127\.0\.0\.1:{port}.*in use"):
+            await server.start()
+
+
+async def test_the_client_gives_the_events_of_the_engine():
+    def read(port):
+        with Client(f"127.0.0.1:{port}") as client:
+            events = list(client.generate_stream(Request("abc", seed=3, max_new_tokens=5)))
+            assert client.get_model().name == "fake"
+            return events
+
+    async with serving() as served:
+        events = await asyncio.to_thread(read, served.port)
+    assert events[0] == PromptInfo(3, 3)
+    assert "".join(e.text for e in events if isinstance(e, Delta)) == "hello"
+    assert isinstance(events[-1], Finish)
+    assert events[-1].activity.firing_rate == 0.2
+
+
+async def test_the_client_raises_what_the_server_refuses():
+    def read(port):
+        with Client(f"127.0.0.1:{port}") as client:
+            return list(client.generate_stream(Request("")))
+
+    async with serving() as served:
+        with pytest.raises(ServerError, match="prompt must hold at least one token") as caught:
+            await asyncio.to_thread(read, served.port)
+        assert caught.value.code == "INVALID_ARGUMENT"
