@@ -83,7 +83,7 @@ test-checked: $(CHECKED)/.test
 lint: $(VENV)/.dev
 	ruff check .
 	ruff format --check .
-	cython-lint runtime
+	cython-lint runtime lm
 	mypy
 	@$(MAKE) --no-print-directory lint-imports
 

@@ -1,1 +1,1 @@
-"""What a model is (torch)."""
+"""What a model is: families in torch, their checkpoints, their export to runtime packages."""

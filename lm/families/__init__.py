@@ -1,4 +1,4 @@
-"""The model families: a family's name is its file name, and there is no list to edit."""
+"""The model families in torch, one module each; a family's name is its file name."""
 
 import pkgutil
 

@@ -1,0 +1,14 @@
+"""Say plainly which extra a command lacks."""
+
+import importlib.util
+
+from runtime.errors import SpiketrainError
+
+
+def need_train_extra() -> None:
+    """Raise SpiketrainError naming the extra unless torch and its companions are installed."""
+    lacking = [name for name in ("torch", "transformers") if importlib.util.find_spec(name) is None]
+    if lacking:
+        raise SpiketrainError(
+            f"{' and '.join(lacking)} not installed: pip install 'spiketrain[train]'"
+        )

@@ -1,0 +1,130 @@
+"""A run of the loop on a tiny corpus: it learns, resumes exactly, and refuses confusion."""
+
+import json
+
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("transformers")
+
+from training.config import ConfigError, load_config  # noqa: E402
+from training.evaluate import evaluate  # noqa: E402
+from training.loop import Trainer, train  # noqa: E402
+
+SENTENCE = "the fox and the hen went to the well to see the moon in the water"
+WORDS = SENTENCE.split()
+RECIPE = """
+name = "tiny"
+[model]
+family = "{family}"
+embedding_size = 16
+hidden_sizes = [24, 16]
+{fields}
+[data]
+train = "train.txt"
+valid = "train.txt"
+test = "train.txt"
+vocab_size = 300
+[optimizer]
+learning_rate = 0.01
+warmup_tokens = 100
+[activity]
+penalty = 0.01
+target_rate = 0.2
+[run]
+tokens = 640
+batch = 4
+steps = 16
+threads = 1
+precision = "{precision}"
+evaluate_every_tokens = 256
+evaluate_tokens = 200
+checkpoint_minutes = 1e-9
+"""
+
+
+@pytest.fixture
+def recipe(tmp_path):
+    def write(family="egru", precision="float32", fields="initial_preactivation = 0.5"):
+        tales = [" ".join(WORDS[i:] + WORDS[:i]) + f" {i}.\n\nEnd {i}" for i in range(12)]
+        text = "\n<|endoftext|>\n".join(tales) + "\n<|endoftext|>\n"
+        (tmp_path / "train.txt").write_text(text * 3)
+        path = tmp_path / "recipe.toml"
+        path.write_text(RECIPE.format(family=family, precision=precision, fields=fields))
+        return path
+
+    return write
+
+
+def losses(folder):
+    records = map(json.loads, (folder / "log.jsonl").read_text().splitlines())
+    return [{k: v for k, v in r.items() if k != "seconds"} for r in records]
+
+
+@pytest.mark.parametrize("family", ["egru", "lstm"])
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_an_interrupted_run_goes_on_as_if_nothing_happened(
+    recipe, tmp_path, monkeypatch, family, precision
+):
+    path = recipe(family, precision)
+    config = load_config(path)
+    whole = train(config, path, tmp_path / "whole", resume=False, quiet=True)
+    step = Trainer._step
+
+    def interrupted(self):
+        if self.at.chunk == 5:
+            raise KeyboardInterrupt
+        return step(self)
+
+    monkeypatch.setattr(Trainer, "_step", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        train(config, path, tmp_path / "parts", resume=False, quiet=True)
+    monkeypatch.setattr(Trainer, "_step", step)
+    parts = train(config, path, tmp_path / "parts", resume=True, quiet=True)
+    assert losses(tmp_path / "parts") == losses(tmp_path / "whole")
+    del whole["seconds"], parts["seconds"]
+    assert parts == whole
+
+
+def test_a_run_learns_and_leaves_its_files(recipe, tmp_path):
+    path = recipe()
+    config = load_config(path, ["run.tokens=6400"])
+    result = train(config, path, tmp_path / "run", resume=False, quiet=True)
+    first = losses(tmp_path / "run")[0]
+    assert result["valid_nll"] < 0.6 * first["valid_nll"]
+    assert result["test_tokens"] > 0
+    for name in ("checkpoint.pt", "curves.png", "result.json", "tokenizer.model"):
+        assert (tmp_path / "run" / name).stat().st_size > 0
+    assert not list((tmp_path / "run").glob("*.partial"))
+
+
+def test_a_folder_with_a_run_is_not_overwritten(recipe, tmp_path):
+    path = recipe()
+    config = load_config(path)
+    train(config, path, tmp_path / "run", resume=False, quiet=True)
+    with pytest.raises(ConfigError, match="--resume"):
+        train(config, path, tmp_path / "run", resume=False, quiet=True)
+    other = load_config(path, ["optimizer.learning_rate=0.5"])
+    with pytest.raises(ConfigError, match="another recipe"):
+        train(other, path, tmp_path / "run", resume=True, quiet=True)
+
+
+def test_the_penalty_quiets_a_layer(recipe, tmp_path):
+    rates = []
+    for penalty in (0.0, 0.05):
+        path = recipe()
+        more = [f"activity.penalty={penalty}", "activity.target_rate=0.0", "run.tokens=6400"]
+        result = train(load_config(path, more), path, tmp_path / str(penalty), False, quiet=True)
+        rates.append(sum(result["valid_firing_rates"]))
+    assert rates[1] < 0.8 * rates[0]
+
+
+def test_evaluation_in_chunks_equals_one_pass(recipe, tmp_path):
+    path = recipe()
+    trainer = Trainer(load_config(path), path, tmp_path / "run", resume=False)
+    stream = trainer.valid_stream[:150]
+    whole = evaluate(trainer.model, stream, 500, lanes=1, steps=1000)
+    parts = evaluate(trainer.model, stream, 500, lanes=1, steps=7)
+    assert whole["tokens"] == parts["tokens"] == 149
+    assert whole["nll"] == pytest.approx(parts["nll"], rel=1e-5)
+    assert whole["firing_rates"] == pytest.approx(parts["firing_rates"], rel=1e-3)

@@ -1,0 +1,81 @@
+"""A corpus of documents as token streams: read, encode once, cut into lanes.
+
+A document ends at a line that says `<|endoftext|>`; each is encoded alone and followed by one
+end-of-text id.  Lanes are contiguous stretches of the stream, so that truncated backpropagation
+can carry its state from chunk to chunk.
+"""
+
+import hashlib
+import lzma
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+DOCUMENT_END = "<|endoftext|>"
+
+
+def read_text(path: Path) -> str:
+    """UTF-8 text of a plain or `.xz` file; DataError names the file if it is not UTF-8."""
+    opener = lzma.open if path.suffix == ".xz" else open
+    try:
+        with opener(path, "rt", encoding="utf-8", newline="") as file:
+            return file.read()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: not valid UTF-8 at byte {error.start}") from error
+
+
+def documents(text: str) -> list[str]:
+    """Split at lines that say `<|endoftext|>`; the line and its two newlines are dropped."""
+    parts = text.split("\n" + DOCUMENT_END + "\n")
+    last = parts[-1].removesuffix("\n" + DOCUMENT_END)
+    return [part for part in (*parts[:-1], last) if part]
+
+
+def encode_corpus(
+    path: Path, encode: Callable[[str], list[int]], eos_id: int, cache: Path | None, key: str
+) -> np.ndarray:
+    """All documents as one int32 stream, each followed by eos_id.
+
+    With `cache`, the stream is kept there under a name made of the text's and the tokenizer's
+    digests (`key`), and read back from it.
+    """
+    raw = read_text(path)
+    digest = hashlib.sha256(key.encode() + b"\0" + raw.encode()).hexdigest()[:16]
+    stored = cache / f"{path.name.split('.')[0]}-{digest}.npy" if cache else None
+    if stored and stored.exists():
+        return np.load(stored, allow_pickle=False)
+    stream = np.concatenate(
+        [np.asarray([*encode(text), eos_id], dtype=np.int32) for text in documents(raw)]
+    )
+    if stored:
+        stored.parent.mkdir(parents=True, exist_ok=True)
+        partial = stored.with_suffix(".partial.npy")
+        np.save(partial, stream)
+        partial.rename(stored)
+    return stream
+
+
+class Lanes:
+    """`batch` parallel readers of one stream, `steps` tokens a chunk, endlessly in epochs.
+
+    Each epoch starts the lanes at another offset, so that chunk borders fall elsewhere.
+    """
+
+    def __init__(self, stream: np.ndarray, batch: int, steps: int) -> None:
+        self.chunks = (len(stream) // batch - 1) // steps
+        if self.chunks < 1:
+            raise ValueError(
+                f"{len(stream)} tokens are too few for batch {batch} of {steps} steps and a target"
+            )
+        self._stream, self._batch, self._steps = stream, batch, steps
+
+    def chunk(self, index: int) -> tuple[np.ndarray, np.ndarray, bool]:
+        """Inputs and targets (B, T) int64 of chunk `index`, and whether an epoch begins with it."""
+        epoch, at = divmod(index, self.chunks)
+        stride = len(self._stream) // self._batch
+        rotated = (epoch * 7919) % stride
+        starts = (np.arange(self._batch) * stride + rotated + at * self._steps)[:, None]
+        positions = (starts + np.arange(self._steps + 1)) % len(self._stream)
+        window = self._stream[positions].astype(np.int64)
+        return window[:, :-1], window[:, 1:], at == 0

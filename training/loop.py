@@ -1,0 +1,309 @@
+"""The training loop: truncated backpropagation through time, evaluation, exact resume.
+
+A run is a folder: `config.json`, `tokenizer.model`, `log.jsonl`, `checkpoint.pt` (all it takes to
+go on bit for bit), and at the end `model/` (Hugging Face), `result.json` and `curves.png`.
+"""
+
+import hashlib
+import importlib
+import json
+import math
+import os
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import sentencepiece
+import torch
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor, nn
+
+import lm.families
+from training import schedules
+from training.config import ConfigError, TrainConfig, find_data
+from training.data import Lanes, encode_corpus, read_text
+from training.evaluate import evaluate
+from training.plots import plot_curves
+from training.tokenizer import train_tokenizer
+
+
+@dataclass
+class Progressed:
+    """Where a run stands: everything that changes beside weights and optimizer."""
+
+    chunk: int = 0
+    seconds: float = 0.0
+    log_bytes: int = 0
+
+
+def train(
+    config: TrainConfig, recipe: Path, folder: Path, resume: bool, quiet: bool = False
+) -> dict:
+    """Run (or go on with) the recipe in `folder`; returns what `result.json` says.
+
+    Raises ConfigError if the folder holds a run and `resume` is false, or another recipe's run.
+    """
+    trainer = Trainer(config, recipe, folder, resume)
+    return trainer.run(quiet)
+
+
+class Trainer:
+    """One run: its data, model, optimizer and log."""
+
+    def __init__(self, config: TrainConfig, recipe: Path, folder: Path, resume: bool) -> None:
+        self.config, self.folder = config, folder
+        self._claim(resume)
+        torch.set_num_threads(config.run.threads)
+        torch.manual_seed(config.seed)
+        self.device = _device(config.run.device)
+        self.beside = recipe.resolve().parent
+        self.tokenizer = self._tokenizer()
+        self.train_stream = self._encode(config.data.train)
+        self.valid_stream = self._encode(config.data.valid)
+        self.valid_bytes = len(read_text(find_data(config.data.valid, self.beside)).encode())
+        self.lanes = Lanes(self.train_stream, config.run.batch, config.run.steps)
+        self.model = build_model(config, self.tokenizer.get_piece_size()).to(self.device)
+        self.optimizer = torch.optim.AdamW(
+            _parameter_groups(self.model, config.optimizer.weight_decay),
+            betas=config.optimizer.betas,
+            fused=True,
+        )
+        self.at = Progressed()
+        self.state = self.model.initial_state(config.run.batch)
+        self.rates = [0.0] * len(self.state)  # running firing rate per layer
+        if (folder / "checkpoint.pt").exists():
+            self._load()
+        log = folder / "log.jsonl"
+        log.touch()
+        os.truncate(log, self.at.log_bytes)
+
+    def run(self, quiet: bool) -> dict:
+        """Train to the end and write the results."""
+        run = self.config.run
+        per_chunk = run.batch * run.steps
+        chunks = math.ceil(run.tokens / per_chunk)
+        every = max(1, run.evaluate_every_tokens // per_chunk)
+        self.model.train()
+        saved = started = time.monotonic()
+        before = self.at.seconds
+        with _progress(quiet) as progress:
+            bar = progress.add_task("", total=chunks, completed=self.at.chunk)
+            while self.at.chunk < chunks:
+                record = self._step()
+                self.at.seconds = before + time.monotonic() - started
+                if self.at.chunk % 20 == 0 or self.at.chunk == chunks:
+                    record |= {"tokens": self.at.chunk * per_chunk, "seconds": self.at.seconds}
+                    self._write(record)
+                    progress.update(bar, description=_describe(record))
+                if self.at.chunk % every == 0 and self.at.chunk < chunks:
+                    found = self._evaluate(run.evaluate_tokens)
+                    self._write({"tokens": self.at.chunk * per_chunk, **found})
+                progress.update(bar, completed=self.at.chunk)
+                if time.monotonic() - saved > run.checkpoint_minutes * 60:
+                    self.save()
+                    saved = time.monotonic()
+        self.save()
+        return self._finish(self.at.chunk * per_chunk)
+
+    def _step(self) -> dict:
+        inputs, targets, _ = self.lanes.chunk(self.at.chunk)
+        config, run = self.config, self.config.run
+        done = self.at.chunk * run.batch * run.steps
+        rate = schedules.learning_rate(config.optimizer, done, run.tokens)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        features, state, events = self.model.features(
+            torch.from_numpy(inputs).to(self.device), self.state, self._event_costs()
+        )
+        loss = self.model.mean_nll(features, torch.from_numpy(targets).to(self.device))
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), config.optimizer.clip)
+        if not math.isfinite(norm.item()):
+            raise FloatingPointError(
+                f"gradient norm is {norm.item()} at chunk {self.at.chunk}; "
+                "lower optimizer.learning_rate or optimizer.clip"
+            )
+        self.optimizer.step()
+        self._follow_rates(events)
+        self.state = self._next_state(state)
+        self.at.chunk += 1
+        return {
+            "loss": loss.item(),
+            "gradient_norm": norm.item(),
+            "learning_rate": rate,
+            "firing_rates": list(self.rates),
+        }
+
+    def _event_costs(self) -> list[Tensor]:
+        run, done = self.config.run, self.at.chunk * self.config.run.batch * self.config.run.steps
+        costs = []
+        for rate, (cell, _) in zip(self.rates, self.state, strict=True):
+            price = schedules.event_price(self.config.activity, rate, done, run.tokens)
+            costs.append(torch.full_like(cell[0], price / (run.batch * run.steps)))
+        return costs
+
+    def _follow_rates(self, events: list[Tensor]) -> None:
+        for index, y in enumerate(events):
+            now = torch.count_nonzero(y.detach()).item() / y.numel()
+            self.rates[index] += (now - self.rates[index]) * (0.1 if self.at.chunk else 1.0)
+
+    def _next_state(self, state):
+        kept = (torch.rand(self.config.run.batch, 1) >= self.config.run.reset_probability).to(
+            self.device
+        )
+        return tuple(
+            tuple(part * kept.to(part.dtype) for part in pair) for pair in self.model.carried(state)
+        )
+
+    def _evaluate(self, limit: int | None = None) -> dict:
+        """Eight lanes of the validation stream, or of its first `limit` tokens."""
+        stream = self.valid_stream[: limit + 1] if limit else self.valid_stream
+        num_bytes = round(self.valid_bytes * len(stream) / len(self.valid_stream))
+        found = evaluate(self.model, stream, num_bytes)
+        return {f"valid_{key}": value for key, value in found.items()}
+
+    def _test(self) -> dict:
+        """The whole test text in the carry protocol: one lane, each token, after an end of text."""
+        name = self.config.data.test
+        if not name:
+            return {}
+        stream = self._encode(name)
+        num_bytes = len(read_text(find_data(name, self.beside)).encode())
+        whole = np.concatenate([[self.tokenizer.eos_id()], stream])
+        found = evaluate(self.model, whole, num_bytes, lanes=1)
+        return {f"test_{key}": value for key, value in found.items()}
+
+    def save(self) -> None:
+        """Write checkpoint.pt, whole or not at all."""
+        self.at.log_bytes = (self.folder / "log.jsonl").stat().st_size
+        content = {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "state": self.state,
+            "rates": self.rates,
+            "at": asdict(self.at),
+            "random": torch.get_rng_state(),
+        }
+        partial = self.folder / "checkpoint.partial"
+        torch.save(content, partial)
+        partial.replace(self.folder / "checkpoint.pt")
+
+    def _load(self) -> None:
+        content = torch.load(
+            self.folder / "checkpoint.pt", map_location=self.device, weights_only=True
+        )
+        self.model.load_state_dict(content["model"])
+        self.optimizer.load_state_dict(content["optimizer"])
+        self.state, self.rates = content["state"], content["rates"]
+        self.at = Progressed(**content["at"])
+        torch.set_rng_state(content["random"].cpu())
+
+    def _finish(self, tokens: int) -> dict:
+        result = {
+            "name": self.config.name,
+            "tokens": tokens,
+            "seconds": self.at.seconds,
+            "parameters": sum(p.numel() for p in self.model.parameters()),
+            **self._evaluate(),
+            **self._test(),
+        }
+        last = {key: value for key, value in result.items() if key.startswith("valid")}
+        self._write({"tokens": tokens, **last})
+        if hasattr(self.model, "save_pretrained"):
+            self.model.save_pretrained(self.folder / "model")
+        else:
+            torch.save(self.model.state_dict(), self.folder / "model.pt")
+        plot_curves(self.folder / "log.jsonl", self.folder / "curves.png", self.config.name)
+        (self.folder / "result.json").write_text(json.dumps(result, indent=2) + "\n")
+        return result
+
+    def _write(self, record: dict) -> None:
+        with open(self.folder / "log.jsonl", "ab") as log:
+            log.write((json.dumps(record) + "\n").encode())
+
+    def _claim(self, resume: bool) -> None:
+        """The folder is new, or holds a run of this very recipe that may be resumed."""
+        wanted = self.config.model_dump_json(indent=2)
+        stored = self.folder / "config.json"
+        if stored.exists():
+            if not resume:
+                raise ConfigError(f"{self.folder} holds a run: pass --resume or another --out")
+            if json.loads(stored.read_text()) != json.loads(wanted):
+                raise ConfigError(f"{self.folder} holds another recipe's run, see config.json")
+        self.folder.mkdir(parents=True, exist_ok=True)
+        stored.write_text(wanted)
+
+    def _tokenizer(self) -> sentencepiece.SentencePieceProcessor:
+        target = self.folder / "tokenizer.model"
+        if not target.exists():
+            if self.config.data.tokenizer:
+                source = find_data(self.config.data.tokenizer, self.beside)
+                target.write_bytes(source.read_bytes())
+            else:
+                corpus = find_data(self.config.data.train, self.beside)
+                train_tokenizer(corpus, target, self.config.data.vocab_size, os.cpu_count() or 1)
+        return sentencepiece.SentencePieceProcessor(model_file=str(target))
+
+    def _encode(self, name: str) -> np.ndarray:
+        model = (self.folder / "tokenizer.model").read_bytes()
+        return encode_corpus(
+            find_data(name, self.beside),
+            self.tokenizer.encode,
+            self.tokenizer.eos_id(),
+            self.folder.parent / ".cache",
+            key=hashlib.sha256(model).hexdigest(),
+        )
+
+
+def build_model(config: TrainConfig, vocab_size: int):
+    """A fresh model of config.model["family"]: a family of `lm`, or the dense "lstm" yardstick."""
+    fields = dict(config.model)
+    family = fields.pop("family", None)
+    if family == "lstm":
+        module = importlib.import_module("training.lstm")
+    elif family in lm.families.NAMES:
+        module = importlib.import_module(f"lm.families.{family}")
+    else:
+        known = (*lm.families.NAMES, "lstm")
+        raise ConfigError(f"model.family must be one of {known}, got {family!r}")
+    fields |= {"vocab_size": vocab_size, "compute_dtype": config.run.precision}
+    try:
+        return module.Model(module.Config(**fields))
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"model: {error}") from error
+
+
+def _parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
+    """Weight decay for matrices only; biases and thresholds go without."""
+    trained = [p for p in model.parameters() if p.requires_grad]
+    return [
+        {"params": [p for p in trained if p.ndim > 1], "weight_decay": weight_decay},
+        {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
+    ]
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(name)
+
+
+def _progress(quiet: bool) -> Progress:
+    return Progress(
+        TextColumn("{task.percentage:>5.1f}%"),
+        BarColumn(bar_width=24),
+        TextColumn("{task.description}"),
+        TimeRemainingColumn(),
+        disable=quiet,
+    )
+
+
+def _describe(record: dict) -> str:
+    rates = " ".join(f"{rate:.2f}" for rate in record["firing_rates"])
+    speed = record["tokens"] / max(record["seconds"], 1e-9)
+    return (
+        f"loss {record['loss']:.3f}  ppl {math.exp(min(record['loss'], 20)):.1f}  "
+        f"firing {rates}  {speed:,.0f} tokens/s"
+    )
