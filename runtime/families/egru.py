@@ -7,9 +7,14 @@ compiled network. Neither opens a file.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from runtime.memory import Arena, matrix_bytes, zeros_on_demand
 
 MODEL_TYPE = "egru"
 MAX_VOCAB_SIZE = 1 << 24
@@ -31,6 +36,7 @@ _OTHER_KEYS = ("model_type", "architectures", "spiketrain")
 _CARRY = ("state", "output")
 _FORMATS = ("float32", "int8")
 _EVENTS = {"float32": "float32", "fixed16": "int16"}
+_EVENT_UNIT = 1.0 / 32767.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +121,16 @@ class Spec:
         return (self.embedding_size, *self.hidden_sizes[:-1])
 
     @property
+    def layer_names(self) -> tuple[str, ...]:
+        """Names of the layers that have units."""
+        return tuple(f"layers.{layer}" for layer in range(len(self.hidden_sizes)))
+
+    @property
+    def readout_names(self) -> tuple[str, ...]:
+        """Names of the matrices after the last layer."""
+        return ("projection", "head") if self.projection else ("head",)
+
+    @property
     def output_dtype(self) -> str:
         """How units' outputs are held: float32, or int16 in steps of 1/32767."""
         return "float32" if self.weights == "float32" else "int16"
@@ -176,6 +192,95 @@ class Spec:
         """`state_nbytes` in words, for people."""
         width = 4 if self.output_dtype == "float32" else 2
         return f"(4 + {width}) bytes * {sum(self.hidden_sizes)} units = {self.state_nbytes} bytes"
+
+
+class Model:
+    """The network of one package, ready to run; calls must not overlap."""
+
+    def __init__(
+        self, spec: Spec, tensors: Mapping[str, NDArray[Any]], threads: int, table_bytes: int
+    ) -> None:
+        from runtime.kernels.network import COUNTERS, Network
+
+        self.counter_names = COUNTERS
+        self._spec = spec
+        self._tensors = tensors
+        matrices = [name for name in tensors if name.endswith(".weight")]
+        self._arena = Arena(sum(matrix_bytes(tensors[name]) for name in matrices))
+        layers = [
+            (
+                self._matrix(f"layers.{layer}.input", reads_events=layer > 0),
+                self._matrix(f"layers.{layer}.recurrent", reads_events=True),
+                _aligned(tensors[f"layers.{layer}.threshold"]),
+            )
+            for layer in range(len(spec.hidden_sizes))
+        ]
+        projection = self._matrix("projection", reads_events=True) if spec.projection else None
+        head = self._matrix("head", reads_events=not spec.projection)
+        self._network = Network(
+            layers,
+            projection,
+            head,
+            self._embedding(head[0]),
+            spec.zoneout,
+            threads,
+            self._table(table_bytes),
+        )
+
+    @property
+    def counters(self) -> NDArray[np.int64]:
+        """Counters (layers + 2, columns): layers, projection, head; reset by setting to 0."""
+        found: NDArray[np.int64] = self._network.counters
+        return found
+
+    def step(
+        self,
+        states: Sequence[NDArray[np.uint8]],
+        tokens: NDArray[np.int64],
+        logits: NDArray[np.float32],
+        activity: NDArray[np.int64],
+    ) -> None:
+        """One token for each of B states; see runtime.kernels.network."""
+        self._network.step(list(states), tokens, logits, activity)
+
+    def forward(
+        self,
+        state: NDArray[np.uint8],
+        tokens: NDArray[np.int64],
+        logits: NDArray[np.float32],
+        activity: NDArray[np.int64],
+    ) -> None:
+        """T tokens of one state; see runtime.kernels.network."""
+        self._network.forward(state, tokens, logits, activity)
+
+    def _matrix(
+        self, name: str, reads_events: bool
+    ) -> tuple[NDArray[Any], NDArray[np.float32] | None, NDArray[np.float32]]:
+        """Weight, scale and bias; what reads events has their unit in its scale."""
+        scale = self._tensors.get(f"{name}.scale")
+        if scale is not None:
+            unit = _EVENT_UNIT if reads_events else 1.0
+            scale = _aligned((scale.astype(np.float64) * unit).astype(np.float32))
+        weight = self._arena.place(self._tensors[f"{name}.weight"])
+        return weight, scale, _aligned(self._tensors[f"{name}.bias"])
+
+    def _embedding(self, head: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.float32] | None]:
+        """Rows by token and their scales; tied: the head's columns and its unfolded scales."""
+        if self._spec.tie_word_embeddings:
+            scale = self._tensors.get("head.scale")
+            return head.T, None if scale is None else _aligned(scale)
+        scale = self._tensors.get("embedding.scale")
+        rows = self._arena.place(self._tensors["embedding.weight"])
+        return rows, None if scale is None else _aligned(scale)
+
+    def _table(self, table_bytes: int) -> NDArray[np.float32] | None:
+        shape = (self._spec.vocab_size, 3 * self._spec.hidden_sizes[0])
+        return zeros_on_demand(shape) if 4 * shape[0] * shape[1] <= table_bytes else None
+
+
+def _aligned(array: NDArray[Any]) -> NDArray[np.float32]:
+    """A private float32 copy that no file backs."""
+    return np.array(array, np.float32, order="C")
 
 
 def _formats(config: Mapping[str, Any]) -> tuple[Any, Any]:

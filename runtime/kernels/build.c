@@ -1,0 +1,41 @@
+/* One instruction-set build of all kernels: compiled once per level with its own ST_BUILD. */
+#include "kernels.h"
+
+#include <string.h>
+
+#include "functions.h"
+
+#define ST_JOIN_(a, b) a##b
+#define ST_JOIN(a, b) ST_JOIN_(a, b)
+#define ST_TEXT_(a) #a
+#define ST_TEXT(a) ST_TEXT_(a)
+#define ST_MIN(a, b) ((a) < (b) ? (a) : (b))
+
+/* Outputs whose accumulators a kernel holds at a time: 16 KB of L1. */
+#define ST_TILE 4096
+/* Bytes of accumulators of all lanes of a batch. */
+#define ST_BATCH_BYTES 24576
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+#include "elementwise.h"
+#include "gather_float32.h"
+#include "gather_int8.h"
+
+const st_kernels ST_JOIN(st_kernels_, ST_BUILD) = {
+    .name = ST_TEXT(ST_BUILD),
+    .exp = exp_all,
+    .sigmoid = sigmoid_all,
+    .tanh = tanh_all,
+    .list_float32 = list_float32,
+    .list_int16 = list_int16,
+    .gather_float32 = gather_float32,
+    .gather_int8 = gather_int8,
+    .batch_float32 = batch_float32,
+    .batch_int8 = batch_int8,
+    .quantise = quantise,
+    .egru_float32 = egru_float32,
+    .egru_int16 = egru_int16,
+};

@@ -1,0 +1,128 @@
+/* Kernels that go over a vector element by element. */
+
+static void exp_all(const float *restrict x, float *restrict out, ptrdiff_t n)
+{
+    for (ptrdiff_t i = 0; i < n; i++) out[i] = st_exp(x[i]);
+}
+
+static void sigmoid_all(const float *restrict x, float *restrict out, ptrdiff_t n)
+{
+    for (ptrdiff_t i = 0; i < n; i++) out[i] = st_sigmoid(x[i]);
+}
+
+static void tanh_all(const float *restrict x, float *restrict out, ptrdiff_t n)
+{
+    for (ptrdiff_t i = 0; i < n; i++) out[i] = st_tanh(x[i]);
+}
+
+/* Both lists are filled without a branch: an entry is written always and kept when non-zero, so
+ * index and value need room for n entries. */
+static ptrdiff_t list_float32(const float *restrict y, ptrdiff_t n, int32_t *restrict index,
+                              float *restrict value)
+{
+    ptrdiff_t count = 0;
+    for (ptrdiff_t i = 0; i < n; i++) {
+        index[count] = (int32_t)i;
+        value[count] = y[i];
+        count += y[i] != 0.0f;
+    }
+    return count;
+}
+
+static ptrdiff_t list_int16(const int16_t *restrict y, ptrdiff_t n, int32_t *restrict index,
+                            int16_t *restrict value)
+{
+    ptrdiff_t count = 0;
+    for (ptrdiff_t i = 0; i < n; i++) {
+        index[count] = (int32_t)i;
+        value[count] = y[i];
+        count += y[i] != 0;
+    }
+    return count;
+}
+
+/* Nearest whole number, half to even, of |v| < 2^22. */
+static inline float round_even(float v)
+{
+    const float to_integer = 12582912.0f;
+    return (v + to_integer) - to_integer;
+}
+
+/* Symmetric codes in [-127, 127] of one vector; returns the scale, 0 for a zero vector. */
+static float quantise(const float *restrict x, ptrdiff_t n, int16_t *restrict codes)
+{
+    float most = 0.0f;
+    for (ptrdiff_t i = 0; i < n; i++) {
+        float size = x[i] < 0.0f ? -x[i] : x[i];
+        most = size > most ? size : most;
+    }
+    float scale = most / 127.0f;
+    if (!(scale > 0.0f)) {
+        memset(codes, 0, (size_t)n * sizeof *codes);
+        return 0.0f;
+    }
+    for (ptrdiff_t i = 0; i < n; i++) {
+        float code = x[i] / scale;
+        code = code > 127.0f ? 127.0f : code;
+        code = code < -127.0f ? -127.0f : code;
+        codes[i] = (int16_t)(int32_t)round_even(code);
+    }
+    return scale;
+}
+
+/* Units that the neuron update handles between two passes. */
+#define ST_UNITS 64
+
+/* c~ of `count` units from `at` on: gates, cell, zoneout. */
+static inline void candidate(const float *restrict x, const float *restrict y,
+                             const float *restrict cell, float zoneout, ptrdiff_t size,
+                             ptrdiff_t at, ptrdiff_t count, float *restrict out)
+{
+    float z[ST_UNITS], r[ST_UNITS], g[ST_UNITS];
+    const float *xz = x + at, *xr = x + size + at, *xg = x + 2 * size + at;
+    const float *yz = y + at, *yr = y + size + at, *yg = y + 2 * size + at;
+    const float keep = 1.0f - zoneout;
+    for (ptrdiff_t i = 0; i < count; i++) z[i] = st_sigmoid(xz[i] + yz[i]);
+    for (ptrdiff_t i = 0; i < count; i++) r[i] = st_sigmoid(xr[i] + yr[i]);
+    for (ptrdiff_t i = 0; i < count; i++) g[i] = st_tanh(xg[i] + r[i] * yg[i]);
+    for (ptrdiff_t i = 0; i < count; i++) {
+        float c = cell[at + i];
+        float next = z[i] * c + (1.0f - z[i]) * g[i];
+        out[i] = zoneout * c + keep * next;
+    }
+}
+
+static void egru_float32(const float *restrict x, const float *restrict y,
+                         const float *restrict threshold, float zoneout, ptrdiff_t size,
+                         ptrdiff_t first, ptrdiff_t last, float *restrict cell,
+                         float *restrict output)
+{
+    float c[ST_UNITS];
+    for (ptrdiff_t at = first; at < last; at += ST_UNITS) {
+        ptrdiff_t count = ST_MIN(ST_UNITS, last - at);
+        candidate(x, y, cell, zoneout, size, at, count, c);
+        for (ptrdiff_t i = 0; i < count; i++) {
+            float above = c[i] - threshold[at + i];
+            cell[at + i] = above > 0.0f ? above : c[i];
+            output[at + i] = above > 0.0f ? c[i] : 0.0f;
+        }
+    }
+}
+
+static void egru_int16(const float *restrict x, const float *restrict y,
+                       const float *restrict threshold, float zoneout, ptrdiff_t size,
+                       ptrdiff_t first, ptrdiff_t last, float *restrict cell,
+                       int16_t *restrict output)
+{
+    float c[ST_UNITS];
+    for (ptrdiff_t at = first; at < last; at += ST_UNITS) {
+        ptrdiff_t count = ST_MIN(ST_UNITS, last - at);
+        candidate(x, y, cell, zoneout, size, at, count, c);
+        for (ptrdiff_t i = 0; i < count; i++) {
+            float above = c[i] - threshold[at + i];
+            float fired = above > 0.0f ? c[i] : 0.0f;
+            cell[at + i] = above > 0.0f ? above : c[i];
+            output[at + i] = (int16_t)(int32_t)round_even(fired * 32767.0f);
+        }
+    }
+}

@@ -1,0 +1,294 @@
+"""A whole EGRU network: tokens in, logits out, without the GIL and on all of its threads.
+
+The arithmetic is that of the kernels in gather, neurons and functions; results do not depend on the
+number of threads, on which sequences step together, or on how a run of tokens is cut.
+"""
+
+from libc.stdint cimport int8_t, int64_t, uint8_t
+from libc.stdlib cimport calloc, free
+from libc.string cimport memset
+
+import numpy as np
+
+from runtime.kernels.dispatch cimport ST_MAX_LANES, current, st_kernels, st_matrix
+
+cdef extern from "network.h" nogil:
+    ctypedef struct st_pool:
+        pass
+
+    st_pool *st_pool_new(int threads)
+    void st_pool_free(st_pool *pool)
+
+    ctypedef struct st_layer:
+        st_matrix input, recurrent
+        const float *threshold
+
+    ctypedef struct st_counters:
+        pass
+
+    ctypedef struct st_lane_activity:
+        pass
+
+    ctypedef struct st_network:
+        const st_kernels *kernels
+        st_pool *pool
+        int is_int8
+        float zoneout
+        Py_ssize_t layers
+        st_layer *layer
+        int has_projection
+        st_matrix projection, head
+        const void *embedding
+        Py_ssize_t token_stride, element_stride
+        const float *embedding_scale
+        float *table
+        uint8_t *table_filled
+        st_counters *counters
+
+    int st_network_prepare(st_network *network)
+    void st_network_release(st_network *network)
+    void st_network_run(
+        st_network *network, char *const *state, const int64_t *token, Py_ssize_t lanes, int scan,
+        int want, float *logits, st_lane_activity *activity
+    )
+
+COUNTERS = (
+    "neurons",
+    "events",
+    "silent_rows",
+    "weight_bytes_touched",
+    "weight_bytes_dense",
+    "macs_dense",
+    "macs_effective",
+)
+LANE_COUNTERS = ("events", "neurons", "weight_bytes_touched")
+
+
+cdef class Network:
+    """The compiled network. Calls on one network must not overlap.
+
+    layers: for each layer (input, recurrent, threshold), input and recurrent being matrices
+    (weight (I, O), scale (O,) or None, bias (O,)) of float32 or int8, blocks z, r, g side by side;
+    projection: a matrix or None; head: a matrix;
+    embedding: (weight, scale or None), element i of token v at weight[v, i];
+    table: float32 (V, 3H) of zeros for the first layer's input product, or None.
+    Int8 scales of matrices that read events include the events' 1/32767.
+    """
+
+    cdef st_network network
+    cdef object keep
+    cdef Py_ssize_t state_nbytes, vocab_size
+    cdef readonly object counters
+
+    def __cinit__(self):
+        memset(&self.network, 0, sizeof(st_network))
+
+    def __init__(self, layers, projection, head, embedding, zoneout, threads, table=None):
+        self.keep = []
+        self.network.is_int8 = head[0].dtype == np.int8
+        self.network.kernels = current()
+        self.network.zoneout = zoneout
+        self._set_layers(layers)
+        if projection is not None:
+            self.network.has_projection = 1
+            self.network.projection = self._matrix(projection)
+        self.network.head = self._matrix(head)
+        self.vocab_size = self.network.head.cols
+        self._set_embedding(embedding[0], embedding[1])
+        self._check_chain()
+        self._set_table(table)
+        self.counters = np.zeros((len(layers) + 2, len(COUNTERS)), np.int64)
+        cdef int64_t[:, ::1] counters = self.counters
+        self.network.counters = <st_counters *>&counters[0, 0]
+        self.network.pool = st_pool_new(threads)
+        if self.network.pool == NULL or st_network_prepare(&self.network):
+            raise MemoryError("network scratch")
+
+    def __dealloc__(self):
+        with nogil:
+            st_pool_free(self.network.pool)
+            st_network_release(&self.network)
+        free(self.network.layer)
+
+    def step(self, list states, const int64_t[::1] tokens, float[:, ::1] logits,
+             int64_t[:, ::1] activity):
+        """One token for each sequence.
+
+        states: B writable buffers; tokens (B,) in [0, V); logits (B, V); activity (B, 3) is added
+        to.
+        """
+        cdef Py_ssize_t lanes = len(states), at = 0, count
+        cdef char **pointers
+        if tokens.shape[0] != lanes or logits.shape[0] != lanes or activity.shape[0] != lanes:
+            raise ValueError(f"tokens, logits and activity must have {lanes} rows, one a state")
+        self._check(tokens, logits.shape[1], activity.shape[1])
+        if not lanes:
+            return
+        pointers = <char **>calloc(lanes, sizeof(char *))
+        if pointers == NULL:
+            raise MemoryError("state pointers")
+        try:
+            for at in range(lanes):
+                pointers[at] = self._state(states[at])
+            with nogil:
+                at = 0
+                while at < lanes:
+                    count = min(lanes - at, <Py_ssize_t>ST_MAX_LANES)
+                    st_network_run(
+                        &self.network, <char *const *>(pointers + at), &tokens[at], count, 0, 2,
+                        &logits[at, 0], <st_lane_activity *>&activity[at, 0]
+                    )
+                    at += count
+        finally:
+            free(pointers)
+
+    def forward(self, state, const int64_t[::1] tokens, float[:, ::1] logits,
+                int64_t[:, ::1] activity):
+        """Consecutive tokens of one sequence.
+
+        state: a writable buffer; tokens (T,) in [0, V); logits (T, V), or (1, V) for those after
+        the last token alone, or (0, V) for none; activity (1, 3) is added to.
+        """
+        cdef Py_ssize_t length = tokens.shape[0], rows = logits.shape[0], at = 0, count
+        cdef char *pointer = self._state(state)
+        cdef int want
+        cdef float *out
+        self._check(tokens, logits.shape[1], activity.shape[1])
+        if rows != length and rows > 1 or activity.shape[0] != 1:
+            raise ValueError(f"logits must have {length}, 1 or 0 rows, has {rows}")
+        with nogil:
+            while at < length:
+                count = min(length - at, <Py_ssize_t>ST_MAX_LANES)
+                out = NULL
+                want = 0
+                if rows == length:
+                    want = 2
+                    out = &logits[at, 0]
+                elif rows == 1 and at + count == length:
+                    want = 1
+                    out = &logits[0, 0]
+                st_network_run(
+                    &self.network, &pointer, &tokens[at], count, 1, want, out,
+                    <st_lane_activity *>&activity[0, 0]
+                )
+                at += count
+
+    cdef void _check(
+        self, const int64_t[::1] tokens, Py_ssize_t columns, Py_ssize_t counters
+    ) except *:
+        cdef Py_ssize_t i
+        if columns != self.vocab_size or counters != len(LANE_COUNTERS):
+            raise ValueError(f"logits must have {self.vocab_size} columns, has {columns}")
+        for i in range(tokens.shape[0]):
+            if not 0 <= tokens[i] < self.vocab_size:
+                raise ValueError(
+                    f"token must be in [0, {self.vocab_size}), got {tokens[i]} at position {i}"
+                )
+
+    cdef char *_state(self, state) except NULL:
+        cdef uint8_t[::1] view = state
+        if view.shape[0] != self.state_nbytes:
+            raise ValueError(f"state must have {self.state_nbytes} bytes, has {view.shape[0]}")
+        return <char *>&view[0]
+
+    cdef st_matrix _matrix(self, matrix) except *:
+        weight, scale, bias = matrix
+        cdef st_matrix m
+        m.rows, m.cols = weight.shape
+        if self.network.is_int8:
+            m.weight = self._int8(weight)
+            m.scale = self._floats(scale, m.cols)
+        else:
+            m.weight = self._float_rows(weight)
+            m.scale = NULL
+        m.stride = weight.strides[0] // weight.itemsize
+        m.bias = self._floats(bias, m.cols)
+        return m
+
+    cdef const void *_int8(self, weight) except NULL:
+        cdef const int8_t[:, :] view = weight
+        if view.strides[1] != 1:
+            raise ValueError("weight must have contiguous rows")
+        self.keep.append(weight)
+        return &view[0, 0]
+
+    cdef const void *_float_rows(self, weight) except NULL:
+        cdef const float[:, :] view = weight
+        if view.strides[1] != sizeof(float):
+            raise ValueError("weight must have contiguous rows")
+        self.keep.append(weight)
+        return &view[0, 0]
+
+    cdef const float *_floats(self, array, Py_ssize_t size) except NULL:
+        cdef const float[::1] view = array
+        if view.shape[0] != size:
+            raise ValueError(f"vector must have {size} elements, has {view.shape[0]}")
+        self.keep.append(array)
+        return &view[0]
+
+    cdef void _set_layers(self, layers) except *:
+        cdef Py_ssize_t i
+        cdef int output_size = 2 if self.network.is_int8 else 4
+        self.network.layers = len(layers)
+        self.network.layer = <st_layer *>calloc(len(layers), sizeof(st_layer))
+        if self.network.layer == NULL:
+            raise MemoryError("layers")
+        self.state_nbytes = 0
+        for i in range(self.network.layers):
+            self.network.layer[i].input = self._matrix(layers[i][0])
+            self.network.layer[i].recurrent = self._matrix(layers[i][1])
+            self.network.layer[i].threshold = self._floats(
+                layers[i][2], self.network.layer[i].recurrent.rows
+            )
+            self.state_nbytes += (4 + output_size) * self.network.layer[i].recurrent.rows
+
+    cdef void _set_embedding(self, weight, scale) except *:
+        cdef const int8_t[:, :] codes
+        cdef const float[:, :] rows
+        if weight.shape != (self.vocab_size, self.network.layer[0].input.rows):
+            raise ValueError(f"embedding must have a row for each token, is {weight.shape}")
+        if self.network.is_int8:
+            codes = weight
+            self.network.embedding = &codes[0, 0]
+            self.network.embedding_scale = self._floats(scale, self.vocab_size)
+        else:
+            rows = weight
+            self.network.embedding = &rows[0, 0]
+        self.keep.append(weight)
+        self.network.token_stride = weight.strides[0] // weight.itemsize
+        self.network.element_stride = weight.strides[1] // weight.itemsize
+
+    cdef void _check_chain(self) except *:
+        """Each matrix takes what the one before it gives."""
+        cdef Py_ssize_t i, size = self.network.layer[0].input.rows
+        for i in range(self.network.layers):
+            check_size(f"layers[{i}] inputs", self.network.layer[i].input.rows, size)
+            size = self.network.layer[i].recurrent.rows
+            check_size(f"layers[{i}] input columns", self.network.layer[i].input.cols, 3 * size)
+            check_size(
+                f"layers[{i}] recurrent columns", self.network.layer[i].recurrent.cols, 3 * size
+            )
+        if self.network.has_projection:
+            check_size("projection rows", self.network.projection.rows, size)
+            size = self.network.projection.cols
+        check_size("head rows", self.network.head.rows, size)
+
+    cdef void _set_table(self, table) except *:
+        cdef float[:, ::1] rows
+        cdef uint8_t[::1] filled
+        if table is None:
+            return
+        rows = table
+        check_size("table rows", rows.shape[0], self.vocab_size)
+        check_size("table columns", rows.shape[1], self.network.layer[0].input.cols)
+        self.keep.append(table)
+        flags = np.zeros(self.vocab_size, np.uint8)
+        self.keep.append(flags)
+        filled = flags
+        self.network.table = &rows[0, 0]
+        self.network.table_filled = &filled[0]
+
+
+cdef void check_size(str name, Py_ssize_t got, Py_ssize_t rule) except *:
+    if got != rule:
+        raise ValueError(f"{name} must be {rule}, got {got}")

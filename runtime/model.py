@@ -1,0 +1,190 @@
+"""A loaded model: tokens in, logits out, one state for each sequence.
+
+Whatever the family, results for a sequence depend on the package, its state and its tokens alone:
+not on threads, on the batch it shares, or on how its tokens are cut into calls.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import threading
+import weakref
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from runtime.activity import Activity, layer_activities
+from runtime.errors import SpiketrainError
+from runtime.package import Package, read_package
+from runtime.state import Layout, State, state_from_bytes
+
+MAX_THREADS = 256
+DEFAULT_TABLE_BYTES = 1 << 30
+
+
+def load_model(
+    path: str | os.PathLike[str], threads: int = 1, table_bytes: int = DEFAULT_TABLE_BYTES
+) -> Model:
+    """The model of the package at `path`; PackageError when it is not a good package.
+
+    threads: how many the model computes with. table_bytes: most memory for the first layer's
+    products by token, which are otherwise computed anew for each token.
+    """
+    _check_whole("threads", threads, 1, MAX_THREADS)
+    _check_whole("table_bytes", table_bytes, 0, 1 << 62)
+    return Model(read_package(path), threads, table_bytes)
+
+
+class Model:
+    """A package ready to run. Calls from several threads wait for one another."""
+
+    def __init__(self, package: Package, threads: int, table_bytes: int) -> None:
+        family = importlib.import_module(f"runtime.families.{package.family}")
+        spec = package.spec
+        self.path: Path = package.path
+        self.config: dict[str, Any] = package.config
+        self.generation_config: dict[str, Any] = package.generation_config
+        self.eos_token_ids: tuple[int, ...] = package.eos_token_ids
+        self.fingerprint: str = package.fingerprint
+        self.vocab_size: int = spec.vocab_size
+        self.state_nbytes: int = spec.state_nbytes
+        self.threads = threads
+        self.tokenizer = _load_tokenizer(package)
+        self._spec = spec
+        self._layout = Layout(
+            package.family, package.fingerprint, spec.state_nbytes, spec.state_arrays()
+        )
+        self._network = family.Model(spec, package.tensors, threads, table_bytes)
+        self._lock = threading.Lock()
+        self._tokens = 0
+        _models.add(self)
+
+    def new_state(self) -> State:
+        """The state before the first token."""
+        return State(self._layout)
+
+    def state_from_bytes(self, blob: bytes | bytearray | memoryview) -> State:
+        """The state that `to_bytes` stored; StateError when it is damaged or not of this model."""
+        return state_from_bytes(blob, self._layout)
+
+    def forward(
+        self,
+        state: State,
+        token_ids: Sequence[int] | NDArray[np.integer[Any]],
+        last_only: bool = False,
+    ) -> NDArray[np.float32]:
+        """Logits (T, V) after each of T tokens, or (V,) after the last; advances `state`."""
+        tokens = self._check_tokens(token_ids)
+        self._check_state(state)
+        if last_only and not tokens.size:
+            raise SpiketrainError("token_ids must have at least one token with last_only, got none")
+        rows = 1 if last_only else tokens.size
+        logits = np.empty((rows, self.vocab_size), np.float32)
+        activity = np.zeros((1, 3), np.int64)
+        with self._lock:
+            self._network.forward(state.buffer, tokens, logits, activity)
+            self._tokens += tokens.size
+        _add(state, tokens.size, activity[0])
+        return logits[0] if last_only else logits
+
+    def step(
+        self, states: Sequence[State], token_ids: Sequence[int] | NDArray[np.integer[Any]]
+    ) -> NDArray[np.float32]:
+        """Logits (B, V) after one more token for each of B sequences; advances `states`."""
+        tokens = self._check_tokens(token_ids)
+        if len(states) != tokens.size:
+            raise SpiketrainError(
+                f"token_ids must have one token a state, got {tokens.size} for {len(states)}"
+            )
+        for state in states:
+            self._check_state(state)
+        if len({id(state) for state in states}) != len(states):
+            raise SpiketrainError("states must differ from one another, got one of them twice")
+        logits = np.empty((tokens.size, self.vocab_size), np.float32)
+        activity = np.zeros((tokens.size, 3), np.int64)
+        with self._lock:
+            self._network.step([state.buffer for state in states], tokens, logits, activity)
+            self._tokens += tokens.size
+        for state, counts in zip(states, activity.tolist(), strict=True):
+            _add(state, 1, counts)
+        return logits
+
+    def activity(self) -> Activity:
+        """Counters since the model was loaded or they were last reset."""
+        with self._lock:
+            counters = self._network.counters.copy()
+            tokens = self._tokens
+        names, readout = self._spec.layer_names, self._spec.readout_names
+        columns = self._network.counter_names
+        size = len(names)
+        last = counters[size:] if len(readout) == 2 else counters[size + 1 :]
+        return Activity(
+            tokens,
+            layer_activities(names, columns, counters[:size]),
+            layer_activities(readout, columns, last),
+        )
+
+    def reset_activity(self) -> None:
+        """Set all counters to zero."""
+        with self._lock:
+            self._network.counters[...] = 0
+            self._tokens = 0
+
+    def _check_tokens(self, token_ids: Any) -> NDArray[np.int64]:
+        """Token ids (T,) in [0, V)."""
+        found = np.asarray(token_ids)
+        if found.size == 0 and found.ndim <= 1:
+            return np.empty(0, np.int64)
+        if found.ndim != 1 or found.dtype.kind not in "iu":
+            raise SpiketrainError(
+                f"token_ids must be a flat sequence of whole numbers, got {found.dtype} "
+                f"of shape {found.shape}"
+            )
+        bad = (found < 0) | (found >= self.vocab_size)
+        if bad.any():
+            at = int(np.argmax(bad))
+            raise SpiketrainError(
+                f"token_ids[{at}] must be in [0, {self.vocab_size}), got {found[at]}"
+            )
+        return np.ascontiguousarray(found, np.int64)
+
+    def _check_state(self, state: State) -> None:
+        if state.layout is not self._layout and state.layout != self._layout:
+            raise SpiketrainError(
+                f"state must belong to the model {self.fingerprint}, "
+                f"got one of {state.layout.fingerprint}"
+            )
+
+
+def _renew_locks() -> None:
+    """In a child process no thread of the parent is left to release a lock."""
+    for model in _models:
+        model._lock = threading.Lock()
+
+
+_models: weakref.WeakSet[Model] = weakref.WeakSet()
+os.register_at_fork(after_in_child=_renew_locks)
+
+
+def _add(state: State, tokens: int, counts: Any) -> None:
+    state.position += tokens
+    state.events += int(counts[0])
+    state.neurons += int(counts[1])
+    state.weight_bytes += int(counts[2])
+
+
+def _load_tokenizer(package: Package) -> Any:
+    if package.tokenizer_file is None:
+        return None
+    from runtime.tokenizer import load_tokenizer
+
+    return load_tokenizer(package.path)
+
+
+def _check_whole(name: str, value: Any, least: int, most: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+        raise SpiketrainError(f"{name} must be a whole number in [{least}, {most}], got {value!r}")

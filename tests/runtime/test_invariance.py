@@ -1,0 +1,182 @@
+"""A sequence's logits depend on its package, state and tokens alone, bit for bit."""
+
+import itertools
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tiny import tiny_egru_package
+
+from runtime import load_model
+from runtime.families import NAMES
+from runtime.kernels import dispatch
+
+PACKAGES = {"egru": tiny_egru_package}
+VOCAB = 101
+KINDS = ("int8", "float32", "int8 projection", "int8 untied wide")
+
+
+def test_every_family_is_tested():
+    assert set(PACKAGES) == set(NAMES)
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def models(request, tmp_path_factory):
+    """The same package on one thread, on two, on three without a table."""
+    path = tmp_path_factory.mktemp("invariance") / "model"
+    write(path, request.param)
+    return [
+        load_model(path),
+        load_model(path, threads=2),
+        load_model(path, threads=3, table_bytes=0),
+    ]
+
+
+def write(path, kind):
+    sizes = (24, 33, 16) if "wide" not in kind else (300, 530, 40)
+    return tiny_egru_package(
+        path,
+        weights=kind.split()[0],
+        tied="untied" not in kind,
+        projection="projection" in kind,
+        vocab=VOCAB,
+        with_tokenizer=False,
+        hidden_sizes=sizes,
+        embedding_size=16,
+    )
+
+
+tokens = st.lists(st.integers(0, VOCAB - 1), min_size=1, max_size=70)
+
+
+def one_by_one(model, ids, state=None):
+    state = state or model.new_state()
+    return np.array([model.step([state], [token])[0] for token in ids]), state
+
+
+@given(ids=tokens, cuts=st.lists(st.integers(0, 70), max_size=4), which=st.integers(0, 2))
+@settings(max_examples=25, deadline=None)
+def test_any_cut_of_the_prompt_gives_the_logits_of_single_steps(models, ids, cuts, which):
+    expected, end = one_by_one(models[0], ids)
+    model = models[which]
+    state = model.new_state()
+    edges = sorted({0, len(ids), *(min(cut, len(ids)) for cut in cuts)})
+    parts = [ids[a:b] for a, b in itertools.pairwise(edges)]
+    logits = np.concatenate([model.forward(state, part) for part in parts])
+    assert logits.tobytes() == expected.tobytes()
+    assert state.to_bytes() == end.to_bytes()
+    assert (state.position, state.events, state.neurons) == (len(ids), end.events, end.neurons)
+    assert state.weight_bytes == end.weight_bytes or which == 2  # no table: other bytes
+    state = model.new_state()
+    assert model.forward(state, ids, last_only=True).tobytes() == expected[-1].tobytes()
+
+
+@given(
+    batch=st.lists(tokens, min_size=1, max_size=40),
+    which=st.integers(0, 2),
+    order=st.randoms(use_true_random=False),
+)
+@settings(max_examples=20, deadline=None)
+def test_company_in_a_batch_changes_nothing(models, batch, which, order):
+    alone = [one_by_one(models[0], ids[:6])[0] for ids in batch]
+    model = models[which]
+    states = [model.new_state() for _ in batch]
+    for step in range(max(min(len(ids), 6) for ids in batch)):
+        lanes = [b for b, ids in enumerate(batch) if step < min(len(ids), 6)]
+        order.shuffle(lanes)
+        logits = model.step([states[b] for b in lanes], [batch[b][step] for b in lanes])
+        for b, row in zip(lanes, logits, strict=True):
+            assert row.tobytes() == alone[b][step].tobytes()
+
+
+@given(ids=tokens, more=tokens, which=st.integers(0, 2))
+@settings(max_examples=20, deadline=None)
+def test_copies_and_stored_states_continue_as_the_original(models, ids, more, which):
+    model = models[which]
+    state = model.new_state()
+    model.forward(state, ids)
+    twin = state.copy()
+    stored = models[0].state_from_bytes(state.to_bytes())
+    expected = models[0].forward(stored, more)
+    assert stored.position == len(ids) + len(more)
+    assert model.forward(twin, more).tobytes() == expected.tobytes()
+    assert model.forward(state, more).tobytes() == expected.tobytes()
+    assert state.to_bytes() == twin.to_bytes() == stored.to_bytes()
+
+
+SCRIPT = """
+import hashlib, sys
+from runtime import load_model
+from runtime.kernels import dispatch
+model = load_model(sys.argv[1], threads=2)
+state = model.new_state()
+logits = model.forward(state, [i * 7 % 101 for i in range(60)])
+print(dispatch.active(), hashlib.sha256(logits.tobytes() + state.to_bytes()).hexdigest())
+"""
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_all_instruction_sets_give_the_same_bits(tmp_path, kind):
+    path = write(tmp_path / "model", kind)
+    found = {}
+    for build in dispatch.runnable():
+        name, digest = run_script(SCRIPT, path, SPIKETRAIN_ISA=build).stdout.split()
+        assert name == build
+        found[build] = digest
+    assert len(set(found.values())) == 1, found
+
+
+def test_an_unknown_instruction_set_is_refused_by_name(tmp_path):
+    result = run_script(SCRIPT, tmp_path, SPIKETRAIN_ISA="sse9", check=False)
+    assert result.returncode != 0
+    assert "SPIKETRAIN_ISA must be one of" in result.stderr
+    assert "'sse9'" in result.stderr
+
+
+def run_script(script, *arguments, check=True, **environment):
+    return subprocess.run(
+        [sys.executable, "-c", script, *map(str, arguments)],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=check,
+    )
+
+
+def test_a_forked_child_computes_the_same_and_the_parent_goes_on(tmp_path):
+    script = """
+import os, sys, warnings
+import numpy as np
+from runtime import load_model
+warnings.simplefilter("ignore")
+model = load_model(sys.argv[1], threads=2)
+ids = list(range(50))
+expected = model.forward(model.new_state(), ids)
+child = os.fork()
+if not child:
+    same = np.array_equal(model.forward(model.new_state(), ids), expected)
+    del model
+    os._exit(0 if same else 1)
+assert np.array_equal(model.forward(model.new_state(), ids), expected)
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+"""
+    path = tiny_egru_package(
+        tmp_path / "m", vocab=700, with_tokenizer=False, hidden_sizes=(600, 400), embedding_size=400
+    )
+    run_script(script, path)
+
+
+def test_models_in_several_python_threads_do_not_disturb_one_another(models):
+    import concurrent.futures
+
+    model = models[1]
+    ids = [[(7 * b + i) % VOCAB for i in range(40)] for b in range(6)]
+    expected = [one_by_one(models[0], sequence)[0] for sequence in ids]
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda sequence: one_by_one(model, sequence)[0], ids))
+    for ours, theirs in zip(found, expected, strict=True):
+        assert ours.tobytes() == theirs.tobytes()
