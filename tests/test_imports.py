@@ -38,7 +38,11 @@ def test_every_family_has_a_model_and_a_runtime():
     assert lm.families.NAMES == runtime.families.NAMES
 
 
-@pytest.mark.parametrize("module", ["runtime", "serving"])
+@pytest.mark.parametrize("module", ["runtime", "serving.engine", "serving.server"])
 def test_a_server_needs_no_torch(module):
     loaded = loaded_by(f"import sys\nsys.modules['torch'] = None\nimport {module}")
     assert not loaded.intersection({"lm", "training", "transformers"})
+
+
+def test_an_engine_needs_no_grpc():
+    loaded_by("import sys\nsys.modules['grpc'] = None\nimport serving.engine")

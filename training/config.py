@@ -60,6 +60,7 @@ class RunConfig(_Section):
     """How long and on what; `batch` lanes of `steps` tokens make one chunk, one update."""
 
     tokens: int = Field(ge=1)
+    start_from: str | None = None  # a finished run's folder: its weights, nothing else of it
     batch: int = Field(default=32, ge=1)
     steps: int = Field(default=64, ge=1)
     precision: Literal["float32", "bfloat16"] = "bfloat16"

@@ -64,6 +64,8 @@ class Trainer:
         self.valid_bytes = len(read_text(find_data(config.data.valid, self.beside)).encode())
         self.lanes = Lanes(self.train_stream, config.run.batch, config.run.steps)
         self.model = build_model(config, self.tokenizer.get_piece_size()).to(self.device)
+        if config.run.start_from:
+            self._start_from(Path(config.run.start_from))
         self.optimizer = torch.optim.AdamW(
             _parameter_groups(self.model, config.optimizer.weight_decay),
             betas=config.optimizer.betas,
@@ -189,6 +191,19 @@ class Trainer:
         partial = self.folder / "checkpoint.partial"
         torch.save(content, partial)
         partial.replace(self.folder / "checkpoint.pt")
+
+    def _start_from(self, run: Path) -> None:
+        """Take the weights of a finished run of the same architecture and tokenizer."""
+        try:
+            same = (run / "tokenizer.model").read_bytes()
+            content = torch.load(run / "checkpoint.pt", map_location=self.device, weights_only=True)
+            self.model.load_state_dict(content["model"])
+        except (OSError, KeyError, RuntimeError) as error:
+            raise ConfigError(
+                f"run.start_from must be a run of this model, {run}: {error}"
+            ) from error
+        if same != (self.folder / "tokenizer.model").read_bytes():
+            raise ConfigError(f"run.start_from must have this run's tokenizer, {run} has another")
 
     def _load(self) -> None:
         content = torch.load(

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 
@@ -29,3 +30,26 @@ def plot_curves(log: Path, target: Path, title: str) -> None:
     right.legend()
     figure.savefig(target, dpi=110)
     plt.close(figure)
+
+
+def plot_activity(report: dict[str, Any], target: Path) -> None:
+    """Bits per byte over the share of zero outputs, a point for each price of an event."""
+    curve = report["activity_curve"]
+    zeros = [100 * (1 - _mean_rate(report, point["valid_firing_rates"])) for point in curve]
+    bits = [point["valid_bits_per_byte"] for point in curve]
+    figure, axes = plt.subplots(figsize=(7, 4.5), constrained_layout=True)
+    axes.plot(zeros, bits, "o-", label="EGRU, price of an event in nats")
+    for x, y, point in zip(zeros, bits, curve, strict=True):
+        axes.annotate(f"{point['penalty']:g}", (x, y), xytext=(4, 6), textcoords="offset points")
+    lstm = report["lstm"]["valid_bits_per_byte"]
+    axes.axhline(lstm, color="0.4", ls="--", lw=1, label="dense LSTM of equal parameters")
+    axes.set(xlabel="% zero outputs, all layers", ylabel="bits per byte on stories/valid")
+    axes.legend()
+    figure.savefig(target, dpi=110)
+    plt.close(figure)
+
+
+def _mean_rate(report: dict[str, Any], rates: list[float]) -> float:
+    """Firing rate over all units, from the rates of the layers."""
+    sizes = report["egru_config"]["model"]["hidden_sizes"]
+    return sum(r * size for r, size in zip(rates, sizes, strict=True)) / sum(sizes)

@@ -369,7 +369,10 @@ def from_upstream(tensors: Mapping[str, Tensor], settings: str) -> Model:
 
 
 def _upstream_config(found: Mapping[str, Tensor], settings: str) -> Config:
-    raw = yaml.safe_load(settings)
+    try:
+        raw = yaml.safe_load(settings)
+    except yaml.YAMLError as error:
+        raise ValueError(f"config.yaml must be YAML: {error}") from error
     if not isinstance(raw, dict) or raw.get("rnn_type") != "egru":
         raise ValueError("config.yaml: rnn_type must be 'egru'")
     if "embeddings.weight" not in found or found["embeddings.weight"].ndim != 2:

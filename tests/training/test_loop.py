@@ -109,6 +109,24 @@ def test_a_folder_with_a_run_is_not_overwritten(recipe, tmp_path):
         train(other, path, tmp_path / "run", resume=True, quiet=True)
 
 
+def test_a_run_may_start_from_the_weights_of_another(recipe, tmp_path):
+    path = recipe()
+    config = load_config(path, ["run.tokens=6400"])
+    first = train(config, path, tmp_path / "first", resume=False, quiet=True)
+    more = [f"run.start_from={tmp_path}/first", f"data.tokenizer={tmp_path}/first/tokenizer.model"]
+    further = load_config(path, [*more, "run.tokens=64", "optimizer.learning_rate=1e-9"])
+    again = train(further, path, tmp_path / "second", resume=False, quiet=True)
+    assert again["valid_nll"] == pytest.approx(first["valid_nll"], rel=1e-4)
+    with pytest.raises(ConfigError, match=r"run\.start_from"):
+        train(
+            load_config(path, [f"run.start_from={tmp_path}/nothing"]),
+            path,
+            tmp_path / "third",
+            resume=False,
+            quiet=True,
+        )
+
+
 def test_the_penalty_quiets_a_layer(recipe, tmp_path):
     rates = []
     for penalty in (0.0, 0.05):

@@ -1,0 +1,52 @@
+"""The report says what the runs measured."""
+
+import json
+
+import pytest
+
+pytest.importorskip("matplotlib")
+
+from training.report import write_report
+
+RESULT = {
+    "parameters": 1000,
+    "tokens": 5000,
+    "seconds": 120.0,
+    "valid_bits_per_byte": 1.6,
+    "valid_firing_rates": [0.1, 0.3],
+    "test_bits_per_byte": 1.7,
+}
+
+
+@pytest.fixture
+def runs(tmp_path):
+    def put(path, content):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(content))
+
+    config = {"model": {"hidden_sizes": [24, 16]}}
+    for name in ("stories-egru", "stories-lstm"):
+        put(tmp_path / name / "config.json", config)
+        put(tmp_path / name / "result.json", RESULT)
+    for name in ("lstm-screen-1e-2", "lstm-screen-5e-3", "penalty-0.01", "penalty-0"):
+        put(tmp_path / name / "result.json", RESULT)
+    for name, bits in (("int8", 1.5012), ("float32", 1.4987)):
+        package = {"bits_per_byte": bits, "firing_rate": 0.18, "firing_rates": [0.1, 0.3]}
+        put(tmp_path / f"{name}.json", package)
+    return tmp_path
+
+
+def test_the_card_shows_what_was_measured(runs):
+    report = write_report(runs, runs / "report")
+    card = (runs / "report" / "README.md").read_text()
+    for text in ("1.5012", "1.4987", "1.7000", "82.0 %", "layer 2: 70.0 %", "0.005: 1.600"):
+        assert text in card
+    assert [point["penalty"] for point in report["activity_curve"]] == [0.0, 0.01]
+    assert json.loads((runs / "report" / "report.json").read_text()) == report
+    assert (runs / "report" / "activity.png").stat().st_size > 1000
+
+
+def test_a_missing_run_is_named(runs):
+    (runs / "stories-lstm" / "result.json").unlink()
+    with pytest.raises(FileNotFoundError, match="stories-lstm"):
+        write_report(runs, runs / "report")

@@ -1,0 +1,124 @@
+"""What a set of finished runs measured: report.json, a model card and the activity curve.
+
+`python -m training.report RUNS TARGET` reads the folder that `recipes/stories.sh` fills.
+"""
+
+import argparse
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from training.plots import plot_activity
+
+CARD = """# stories-egru
+
+A spiking language model: {depth} EGRU layers ({sizes} units), {parameters:,} parameters, trained on
+public-domain and CC BY fairy tales and children's classics (`attribution.tsv`).
+
+| measured on `stories/test`, carry protocol | bits per byte | zero outputs |
+|---|---|---|
+| this package (int8 weights, 16-bit events) | **{int8:.4f}** | {zeros:.1f} % ({per_layer}) |
+| the same model in float32 | {float32:.4f} | |
+| dense LSTM of {lstm_parameters:,} parameters, same tokens | {lstm:.4f} | 0 % |
+
+The LSTM went through the same loop and the same {tokens:,} tokens, with the best of three learning
+rates, chosen on runs of {screen_tokens:,} tokens ({screens}; bits per byte on `stories/valid`).
+Training took {egru_minutes:.0f} minutes for the EGRU and {lstm_minutes:.0f} for the LSTM, one core
+each, beside other work.
+
+![bits per byte over activity](activity.png)
+
+The curve continues training from these weights for {curve_tokens:,} tokens at each price of an
+event; its bits per byte are on `stories/valid`.  Everything is in `report.json`; made by
+`{command}`.
+
+Limits: a small model of old stories.  It writes readable sentences without much sense, and repeats
+the views of its sources' time.
+"""
+COMMAND = "sh training/recipes/stories.sh"
+
+
+def write_report(runs: Path, target: Path) -> dict[str, Any]:
+    """Collect the results under `runs` into report.json, README.md and activity.png in `target`.
+
+    Raises FileNotFoundError naming the first result that is not there.
+    """
+    report = collect(runs)
+    target.mkdir(parents=True, exist_ok=True)
+    plot_activity(report, target / "activity.png")
+    (target / "README.md").write_text(card(report), encoding="utf-8")
+    (target / "report.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    return report
+
+
+def collect(runs: Path) -> dict[str, Any]:
+    """All numbers of the report, as the runs and the evaluations wrote them."""
+    egru, lstm = (_read(runs / name / "result.json") for name in ("stories-egru", "stories-lstm"))
+    return {
+        "command": COMMAND,
+        "egru": egru,
+        "egru_config": _read(runs / "stories-egru" / "config.json"),
+        "lstm": lstm,
+        "lstm_config": _read(runs / "stories-lstm" / "config.json"),
+        "lstm_learning_rates": _series(runs, "lstm-screen-", "learning_rate"),
+        "activity_curve": _series(runs, "penalty-", "penalty"),
+        "package": {name: _read(runs / f"{name}.json") for name in ("int8", "float32")},
+    }
+
+
+def card(report: dict[str, Any]) -> str:
+    """The model card in Markdown."""
+    int8, float32 = report["package"]["int8"], report["package"]["float32"]
+    zeros = [100 * (1 - rate) for rate in int8["firing_rates"]]
+    sizes = report["egru_config"]["model"]["hidden_sizes"]
+    screens = report["lstm_learning_rates"]
+    return CARD.format(
+        depth=len(sizes),
+        sizes=", ".join(map(str, sizes)),
+        parameters=report["egru"]["parameters"],
+        tokens=report["egru"]["tokens"],
+        int8=int8["bits_per_byte"],
+        float32=float32["bits_per_byte"],
+        zeros=100 * (1 - int8["firing_rate"]),
+        per_layer=", ".join(f"layer {i + 1}: {share:.1f} %" for i, share in enumerate(zeros)),
+        lstm=report["lstm"]["test_bits_per_byte"],
+        lstm_parameters=report["lstm"]["parameters"],
+        screens=", ".join(
+            f"{s['learning_rate']:g}: {s['valid_bits_per_byte']:.3f}" for s in screens
+        ),
+        screen_tokens=screens[0]["tokens"],
+        egru_minutes=report["egru"]["seconds"] / 60,
+        lstm_minutes=report["lstm"]["seconds"] / 60,
+        curve_tokens=report["activity_curve"][0]["tokens"],
+        command=report["command"],
+    )
+
+
+def _series(runs: Path, prefix: str, field: str) -> list[dict[str, Any]]:
+    """Results of runs named prefix + number, in the order of the number."""
+    found = []
+    for folder in runs.glob(prefix + "*"):
+        if re.fullmatch(r"[0-9.e+-]+", folder.name.removeprefix(prefix)):
+            value = float(folder.name.removeprefix(prefix))
+            found.append({field: value, **_read(folder / "result.json")})
+    if not found:
+        raise FileNotFoundError(f"no runs {prefix}* under {runs}")
+    return sorted(found, key=lambda result: result[field])
+
+
+def _read(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def main() -> None:
+    """Parse the two folders and write."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("runs", type=Path)
+    parser.add_argument("target", type=Path)
+    flags = parser.parse_args()
+    write_report(flags.runs, flags.target)
+
+
+if __name__ == "__main__":
+    main()
