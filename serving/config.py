@@ -46,7 +46,7 @@ class ServingConfig:
     max_stop_sequence_bytes: int = 256
     max_unread_tokens: int = 1024
     max_message_bytes: int = 4 << 20
-    flush_interval_s: float = 0.005
+    flush_interval_s: float = 0.008
     grace_s: float = 10.0
 
     def __post_init__(self) -> None:

@@ -1,4 +1,5 @@
 import asyncio
+import random
 import threading
 
 import pytest
@@ -151,6 +152,21 @@ async def test_cancelling_the_reader_task_frees_the_slot():
             await task
         assert engine.num_running == 0
         model.gate.release(1000)
+
+
+async def test_a_storm_of_cancellations_leaks_no_slot_and_spoils_no_text():
+    chance = random.Random(0)
+    with Engine(FakeModel(), config(max_batch_size=4, max_queue=200)) as engine:
+        tasks = [asyncio.create_task(collect(engine, Request("abc"))) for _ in range(200)]
+        for task in chance.sample(tasks, 120):
+            for _ in range(chance.randrange(3)):
+                await asyncio.sleep(0)
+            task.cancel()
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+        assert engine.num_running == engine.num_waiting == 0
+    texts = [text_of(events) for events in results if isinstance(events, list)]
+    assert len(texts) >= 80
+    assert set(texts) == {"hello world"}
 
 
 async def test_a_waiting_request_can_be_cancelled():

@@ -1,0 +1,152 @@
+"""`spiketrain generate [PROMPT]`: a completion to stdout as it is produced, figures to stderr.
+
+In process or over gRPC: the same engine, so the same text for the same seed.
+"""
+
+import os
+import sys
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from spiketrain.commands.model_argument import BUNDLED, model_directory
+
+if TYPE_CHECKING:
+    from serving.events import Event, Finish
+    from serving.request import Request
+
+INTERRUPTED = 130  # what a shell reports for Ctrl-C
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command()
+def generate(
+    prompt: Annotated[
+        str | None, typer.Argument(help="Text to continue; - reads standard input.")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Package directory; without it the bundled model.")
+    ] = None,
+    server: Annotated[str | None, typer.Option(help="HOST:PORT of a running server.")] = None,
+    max_new_tokens: Annotated[int | None, typer.Option(help="Most tokens to generate.")] = None,
+    temperature: Annotated[float | None, typer.Option(help="0 takes the likeliest token.")] = None,
+    top_k: Annotated[int | None, typer.Option(help="Likeliest tokens to sample; 0: all.")] = None,
+    top_p: Annotated[float | None, typer.Option(help="Probability mass to sample from.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Same seed, same text.")] = None,
+    stop: Annotated[list[str] | None, typer.Option(help="End before it; repeatable.")] = None,
+    stats: Annotated[bool, typer.Option(help="Figures on standard error at the end.")] = True,
+    echo: Annotated[bool, typer.Option(help="Print the prompt before the completion.")] = False,
+    threads: Annotated[
+        int | None, typer.Option(help="Threads of the model's kernels; default 1.", min=1)
+    ] = None,
+    tokenizer: Annotated[
+        str | None, typer.Option(help="Tokenizer file or directory, in place of the package's.")
+    ] = None,
+) -> None:
+    """Continue a prompt, in process or over gRPC."""
+    if server is not None and (model, tokenizer, threads) != (None, None, None):
+        rule = "a server has its own --model, --tokenizer and --threads"
+        raise typer.BadParameter(rule, param_hint="--server")
+    if prompt is None and sys.stdin.isatty():
+        raise typer.BadParameter("give a text, or - to type one", param_hint="PROMPT")
+    from serving.request import Request
+
+    request = Request(
+        prompt=_read_stdin() if prompt in (None, "-") else prompt,
+        max_new_tokens=max_new_tokens,
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        seed=seed,
+        stop_sequences=tuple(stop or ()),
+    )
+    try:
+        if server is not None:
+            opened = _remote(server, request)
+        else:
+            opened = _local(model or BUNDLED, tokenizer, threads or 1, request)
+        with opened as events:
+            _show(events, str(request.prompt) if echo else "", stats)
+    except KeyboardInterrupt:
+        typer.echo(err=True)
+        raise typer.Exit(INTERRUPTED) from None
+
+
+def _read_stdin() -> str:
+    from runtime.errors import RequestError
+
+    data = sys.stdin.buffer.read()
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        bad = data[error.start : error.start + 1]
+        raise RequestError("prompt", f"be valid UTF-8 (byte {error.start} is not)", bad) from None
+
+
+@contextmanager
+def _local(
+    model: str, tokenizer: str | None, threads: int, request: "Request"
+) -> Generator[Iterator["Event"], None, None]:
+    import runtime
+    from runtime.tokenizer import load_tokenizer
+    from serving.config import ServingConfig
+    from serving.engine import Engine
+    from serving.logs import log_to_stderr
+
+    log_to_stderr("warning")
+    loaded = runtime.load_model(model_directory(model), threads=threads)
+    own = load_tokenizer(tokenizer) if tokenizer is not None else None
+    with Engine(loaded, ServingConfig(max_batch_size=1), tokenizer=own) as engine:
+        yield engine.run(request)
+
+
+@contextmanager
+def _remote(address: str, request: "Request") -> Generator[Iterator["Event"], None, None]:
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # errors are reported by us
+    from serving.client import Client
+
+    with Client(address) as client:
+        yield client.generate_stream(request)
+
+
+def _show(events: Iterator["Event"], echo: str, stats: bool) -> None:
+    from serving.events import Delta, Finish, PromptInfo
+
+    seed = 0
+    for event in events:
+        if isinstance(event, PromptInfo):
+            seed = event.seed
+            _write(echo)
+        elif isinstance(event, Delta):
+            _write(event.text)
+        elif isinstance(event, Finish):
+            _write("\n")
+            if stats:
+                typer.echo(_figures(event, seed), err=True)
+
+
+def _write(text: str) -> None:
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+
+def _figures(finish: "Finish", seed: int) -> str:
+    timings, activity = finish.timings, finish.activity
+    decoded = max(finish.usage.new_tokens - 1, 0)  # the prompt gave the first
+    parts = [
+        f"{finish.usage.new_tokens} tokens ({finish.reason.value})",
+        f"{decoded / timings.decode_s:,.0f} tokens/s" if timings.decode_s > 0 else "",
+        f"firing rate {100 * activity.firing_rate:.1f} %",
+        f"{_kilobytes(activity.weight_bytes_touched_per_token)} of "
+        f"{_kilobytes(activity.weight_bytes_dense_per_token)} weights touched per token",
+        f"first token after {1e3 * (timings.queue_s + timings.prefill_s):.1f} ms",
+        f"seed {seed}",
+    ]
+    return ", ".join(part for part in parts if part)
+
+
+def _kilobytes(size: float) -> str:
+    return f"{size / 1000:,.0f} kB"

@@ -1,0 +1,289 @@
+"""Package in, text out: in process, from a server process, and the same bytes from both."""
+
+import asyncio
+import io
+import signal
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+
+import pytest
+import structlog
+from tiny import tiny_egru_package
+
+import runtime
+from serving.client import Client
+from serving.config import ServingConfig
+from serving.engine import Engine
+from serving.events import Delta, Finish, PromptInfo
+from serving.request import Request
+from spiketrain.cli import main
+
+PATIENCE_S = 30.0
+PROMPTS = ["a", "The cat", "once upon a time " * 20, "héllo 🦀", "zz", "The dog"]
+# As a user's shell would run it, with torch out of reach.
+COMMAND = [
+    sys.executable,
+    "-c",
+    "import sys; sys.modules['torch'] = None; from spiketrain.cli import main; main()",
+]
+
+
+@pytest.fixture(scope="module")
+def package(tmp_path_factory):
+    return tiny_egru_package(tmp_path_factory.mktemp("package") / "tiny")
+
+
+@pytest.fixture
+def call(monkeypatch, capsys):
+    """Run a command in this process: much faster than a process of its own."""
+
+    def call(*arguments, stdin=b""):
+        monkeypatch.setattr(sys, "argv", ["spiketrain", *map(str, arguments)])
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin), "utf-8"))
+        monkeypatch.setenv("GRPC_VERBOSITY", "NONE")
+        with pytest.raises(SystemExit) as caught:
+            main()
+        return caught.value.code, *capsys.readouterr()
+
+    yield call
+    structlog.reset_defaults()
+
+
+def run(*arguments, **options):
+    return subprocess.run(
+        [*COMMAND, *map(str, arguments)],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        timeout=PATIENCE_S,
+        check=False,
+        **options,
+    )
+
+
+@contextmanager
+def server(package, *arguments):
+    """A server process; the value is the process, the first line it prints, and its address."""
+    process = subprocess.Popen(
+        [*COMMAND, "serve", str(package), "--port", "0", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    try:
+        line = process.stdout.readline().decode()
+        assert line.startswith("listening on "), process.stderr.read().decode()
+        yield process, line.removeprefix("listening on ").strip()
+    finally:
+        process.kill()
+        process.communicate(timeout=PATIENCE_S)
+
+
+@pytest.fixture(scope="module")
+def address(package):
+    with server(package) as (_, address):
+        yield address
+
+
+def text_of(events):
+    return "".join(event.text for event in events if isinstance(event, Delta))
+
+
+def request(index, **fields):
+    return Request(PROMPTS[index % len(PROMPTS)], seed=index, max_new_tokens=24, **fields)
+
+
+def test_in_process_and_over_grpc_give_the_same_text_for_the_same_seed(package, address):
+    sampling = ("--seed", 7, "--max-new-tokens", 40, "--temperature", "0.7", "--top-p", "0.9")
+    local = run("generate", "The cat", "--model", package, *sampling)
+    remote = run("generate", "The cat", "--server", address, *sampling)
+    assert local.returncode == remote.returncode == 0, local.stderr + remote.stderr
+    assert local.stdout == remote.stdout
+    assert len(local.stdout) > 10
+    for result in (local, remote):
+        assert b"seed 7" in result.stderr
+        assert b"tokens/s" in result.stderr
+        assert b"firing rate" in result.stderr
+        assert b"weights touched per token" in result.stderr
+
+
+def test_another_seed_gives_another_text(address):
+    with Client(address) as client:
+        texts = {text_of(client.generate_stream(Request("The cat", seed=s))) for s in (1, 2)}
+    assert len(texts) == 2
+
+
+def test_a_chosen_seed_is_reported_and_gives_the_text_again(address):
+    with Client(address) as client:
+        first = list(client.generate_stream(Request("The cat")))
+        assert isinstance(first[0], PromptInfo)
+        again = list(client.generate_stream(Request("The cat", seed=first[0].seed)))
+    assert text_of(first) == text_of(again)
+
+
+def test_whatever_else_runs_a_request_gives_the_same_bytes(package):
+    model = runtime.load_model(package)
+
+    def alone(index):
+        with Engine(model, ServingConfig(max_batch_size=1)) as engine:
+            return events_of(engine.run(request(index)))
+
+    async def together(indices):
+        config = ServingConfig(max_batch_size=5, prefill_chunk=3, prefill_chunk_idle=7)
+
+        async def one(engine, index):
+            async with engine.stream(request(index)) as events:
+                return events_of([event async for event in events])
+
+        with Engine(model, config) as engine:
+            return await asyncio.gather(*(one(engine, index) for index in indices))
+
+    indices = range(12)
+    assert asyncio.run(together(indices)) == [alone(index) for index in indices]
+
+
+def events_of(events):
+    """What must not depend on anything else that runs: all but times and message borders."""
+    events = list(events)
+    finish = events[-1]
+    assert isinstance(finish, Finish)
+    tokens = [t for event in events if isinstance(event, Delta) for t in event.token_ids]
+    return events[0], text_of(events), tokens, finish.reason, finish.usage, finish.activity
+
+
+def test_concurrent_calls_over_grpc_give_the_bytes_of_single_ones(address):
+    def call(index):
+        with Client(address) as client:
+            return text_of(client.generate_stream(request(index)))
+
+    single = [call(index) for index in range(8)]
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(call, range(8))) == single
+
+
+def test_activity_is_reported_and_event_driven(address):
+    with Client(address) as client:
+        finish = list(client.generate_stream(request(1)))[-1]
+    activity = finish.activity
+    assert 0.0 < activity.firing_rate < 1.0
+    touched = activity.weight_bytes_touched_per_token
+    assert 0 < touched < activity.weight_bytes_dense_per_token
+
+
+def test_the_server_writes_its_port_and_removes_the_file(package, tmp_path):
+    port_file = tmp_path / "port"
+    with server(package, "--port-file", str(port_file)) as (process, address):
+        assert port_file.read_text() == address.rpartition(":")[2] + "\n"
+        process.send_signal(signal.SIGINT)
+        assert process.wait(PATIENCE_S) == 0
+    assert not port_file.exists()
+
+
+def test_sigterm_lets_a_running_stream_end(package):
+    with server(package) as (process, address), Client(address) as client:
+        events = client.generate_stream(Request("a", seed=1, max_new_tokens=3000))
+        assert isinstance(next(events), PromptInfo)
+        process.send_signal(signal.SIGTERM)
+        assert isinstance(list(events)[-1], Finish)
+        assert process.wait(PATIENCE_S) == 0
+
+
+def test_sigterm_cuts_off_what_outlasts_the_grace_period(package):
+    with server(package, "--grace-s", "0") as (process, address), Client(address) as client:
+        events = client.generate_stream(Request([1], seed=1, max_new_tokens=60000))
+        assert isinstance(next(events), PromptInfo)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(PATIENCE_S) == 0
+
+
+def test_a_second_signal_cuts_the_grace_period_short(package):
+    with server(package, "--grace-s", "3600") as (process, address), Client(address) as client:
+        events = client.generate_stream(Request([1], seed=1, max_new_tokens=60000))
+        assert isinstance(next(events), PromptInfo)
+        process.send_signal(signal.SIGTERM)
+        while b"draining" not in process.stderr.readline():
+            pass
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(PATIENCE_S) == 0
+
+
+def test_a_port_in_use_is_a_clear_error(package, address, call):
+    port = address.rpartition(":")[2]
+    status, out, err = call("serve", package, "--port", port)
+    assert (status, out) == (1, "")
+    assert err.startswith(f"error: cannot listen on 127.0.0.1:{port}: ")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "stdin", "message"),
+    [
+        ((), b"", "prompt must hold at least one token"),
+        (("-",), b"caf\xe9", "prompt must be valid UTF-8 (byte 3 is not)"),
+        (("caf\udce9",), b"", "prompt must be valid UTF-8 (character 3 is not)"),
+        (("x", "--top-p", "1.5"), b"", "top_p must be a number in (0, 1], got 1.5"),
+        (("x", "--temperature", "-1"), b"", "temperature must be"),
+        (("x", "--max-new-tokens", "0"), b"", "max_new_tokens must be from 1"),
+        (("x", "--seed", "-1"), b"", "seed must be"),
+        (("x", "--stop", ""), b"", "stop_sequences must each be from 1"),
+    ],
+)
+def test_bad_input_is_one_clear_line(package, address, call, arguments, stdin, message):
+    for where in (("--model", package), ("--server", address)):
+        status, out, err = call("generate", *arguments, *where, stdin=stdin)
+        assert (status, out) == (1, "")
+        assert err.startswith("error: ")
+        assert message in err
+        assert err.count("\n") == 1
+
+
+def test_a_server_that_is_not_there_is_a_clear_error(call):
+    status, _, err = call("generate", "x", "--server", "127.0.0.1:1")
+    assert status == 1
+    assert err.startswith("error: server: UNAVAILABLE")
+
+
+@pytest.mark.parametrize("command", [("serve",), ("generate", "x", "--model")])
+def test_a_missing_package_is_a_clear_error(call, command, tmp_path):
+    status, _, err = call(*command, tmp_path / "none")
+    assert status == 1
+    assert err.startswith("error: ")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("generate", "x", "--server", "h:1", "--model", "m"),
+        ("generate", "x", "--server", "h:1", "--threads", "1"),
+        ("generate", "x", "--surprise", "1"),
+        ("serve", "--max-batch-size", "0"),
+        ("serve", "--port", "65536"),
+        ("serve", "--log-level", "loud"),
+    ],
+)
+def test_bad_usage_exits_with_2(call, arguments):
+    assert call(*arguments)[0] == 2
+
+
+def test_a_long_prompt_may_come_from_standard_input(package, address, call):
+    prompt = "once upon a time " * 50
+    options = ("--seed", 3, "--no-stats", "--max-new-tokens", 8)
+    remote = call("generate", "-", "--server", address, *options, stdin=prompt.encode())
+    local = call("generate", "--model", package, *options, stdin=prompt.encode())
+    assert remote == local
+    status, text, err = remote
+    assert (status, err) == (0, "")
+    echoed = call("generate", "-", "--echo", "--server", address, *options, stdin=prompt.encode())
+    assert echoed == (0, prompt + text, "")
+
+
+def test_ctrl_c_ends_a_generation_without_a_traceback(package):
+    process = subprocess.Popen(
+        [*COMMAND, "generate", "a", "--model", str(package), "--max-new-tokens", "60000"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert process.stdout.read(1)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=PATIENCE_S)
+    assert process.returncode == 130
+    assert b"Traceback" not in err
