@@ -46,7 +46,7 @@ def ppl(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Perplexity per token and word, and bits per byte, in the carry protocol."""
-    from runtime import load_model  # type: ignore[attr-defined]
+    from runtime import load_model
     from runtime.errors import TokenizerError
     from runtime.tokenizer import load_tokenizer
     from spiketrain.evaluation.perplexity import measure_perplexity
