@@ -22,6 +22,9 @@ from spiketrain.cli import main
 
 PATIENCE_S = 30.0
 PROMPTS = ["a", "The cat", "once upon a time " * 20, "héllo 🦀", "zz", "The dog"]
+# Greedy, the tiny model never ends a text by itself.
+ENDLESS = {"temperature": 0.0, "max_new_tokens": 60000}
+ENDLESS_FLAGS = ("--temperature", "0", "--max-new-tokens", "60000")
 # As a user's shell would run it, with torch out of reach.
 COMMAND = [
     sys.executable,
@@ -181,7 +184,7 @@ def test_the_server_writes_its_port_and_removes_the_file(package, tmp_path):
 
 def test_sigterm_lets_a_running_stream_end(package):
     with server(package) as (process, address), Client(address) as client:
-        events = client.generate_stream(Request("a", seed=1, max_new_tokens=3000))
+        events = client.generate_stream(Request("a", temperature=0.0, max_new_tokens=3000))
         assert isinstance(next(events), PromptInfo)
         process.send_signal(signal.SIGTERM)
         assert isinstance(list(events)[-1], Finish)
@@ -190,7 +193,7 @@ def test_sigterm_lets_a_running_stream_end(package):
 
 def test_sigterm_cuts_off_what_outlasts_the_grace_period(package):
     with server(package, "--grace-s", "0") as (process, address), Client(address) as client:
-        events = client.generate_stream(Request([1], seed=1, max_new_tokens=60000))
+        events = client.generate_stream(Request([1], **ENDLESS))
         assert isinstance(next(events), PromptInfo)
         process.send_signal(signal.SIGTERM)
         assert process.wait(PATIENCE_S) == 0
@@ -198,7 +201,7 @@ def test_sigterm_cuts_off_what_outlasts_the_grace_period(package):
 
 def test_a_second_signal_cuts_the_grace_period_short(package):
     with server(package, "--grace-s", "3600") as (process, address), Client(address) as client:
-        events = client.generate_stream(Request([1], seed=1, max_new_tokens=60000))
+        events = client.generate_stream(Request([1], **ENDLESS))
         assert isinstance(next(events), PromptInfo)
         process.send_signal(signal.SIGTERM)
         while b"draining" not in process.stderr.readline():
@@ -278,7 +281,7 @@ def test_a_long_prompt_may_come_from_standard_input(package, address, call):
 
 def test_ctrl_c_ends_a_generation_without_a_traceback(package):
     process = subprocess.Popen(
-        [*COMMAND, "generate", "a", "--model", str(package), "--max-new-tokens", "60000"],
+        [*COMMAND, "generate", "a", "--model", str(package), *ENDLESS_FLAGS],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )
