@@ -4,6 +4,7 @@ import os
 import re
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 NEEDED = re.compile(r"\b(torch|transformers)\b")
 
