@@ -6,6 +6,10 @@ import re
 import pytest
 from hypothesis import HealthCheck, settings
 
+# A busy machine is no failure: property tests are bounded by their number of examples alone.
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
+
 NEEDED = re.compile(r"\b(torch|transformers)\b")
 
 
