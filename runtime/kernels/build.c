@@ -11,8 +11,8 @@
 #define ST_TEXT(a) ST_TEXT_(a)
 #define ST_MIN(a, b) ((a) < (b) ? (a) : (b))
 
-/* Outputs whose accumulators a kernel holds at a time: 16 KB of L1. */
-#define ST_TILE 4096
+/* Outputs whose accumulators a kernel holds at a time: 32 KB. Long pieces of rows stream best. */
+#define ST_TILE 8192
 /* Bytes of accumulators of all lanes of a batch. */
 #define ST_BATCH_BYTES 24576
 

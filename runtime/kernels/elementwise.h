@@ -32,8 +32,22 @@ static ptrdiff_t list_float32(const float *restrict y, ptrdiff_t n, int32_t *res
 static ptrdiff_t list_int16(const int16_t *restrict y, ptrdiff_t n, int32_t *restrict index,
                             int16_t *restrict value)
 {
-    ptrdiff_t count = 0;
-    for (ptrdiff_t i = 0; i < n; i++) {
+    ptrdiff_t count = 0, i = 0;
+#if defined(__AVX512F__)
+    /* Sixteen entries are stored, the kept ones in front: count <= i leaves room for them. */
+    const __m512i step = _mm512_set1_epi32(16);
+    __m512i at = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
+    for (; i + 16 <= n; i += 16) {
+        __m512i wide = _mm512_cvtepi16_epi32(_mm256_loadu_si256((const __m256i *)(y + i)));
+        __mmask16 active = _mm512_test_epi32_mask(wide, wide);
+        __m512i kept = _mm512_maskz_compress_epi32(active, wide);
+        _mm512_storeu_si512(index + count, _mm512_maskz_compress_epi32(active, at));
+        _mm256_storeu_si256((__m256i *)(value + count), _mm512_cvtepi32_epi16(kept));
+        count += __builtin_popcount(active);
+        at = _mm512_add_epi32(at, step);
+    }
+#endif
+    for (; i < n; i++) {
         index[count] = (int32_t)i;
         value[count] = y[i];
         count += y[i] != 0;

@@ -1,18 +1,19 @@
 /* Event-driven int8 products with exact integer sums.
  *
- * Single list: events are 0 .. 32767, eight rows at a time. Batch: two rows at a time, coefficients
- * are any int16. Accumulators are kept in the order in which the interleaving of rows leaves the
+ * Single list: events are 0 .. 32767, up to sixteen rows at a time. Batch: two rows at a time,
+ * coefficients are any int16. Accumulators are kept in the order in which the interleaving of rows leaves the
  * outputs, in blocks of ST_BLOCK, and put right once at the end (`settle`). */
 
 #if defined(__AVX512VNNI__) && defined(__AVX512BW__)
 #define ST_BLOCK 64
+#define ST_INT8_ROWS 16
 #elif defined(__AVX2__)
 #define ST_BLOCK 16
+#define ST_INT8_ROWS 8
 #else
 #define ST_BLOCK 1
-#endif
-
 #define ST_INT8_ROWS 8
+#endif
 
 #if defined(__AVX512VNNI__) && defined(__AVX512BW__)
 
@@ -41,17 +42,18 @@ static inline __attribute__((always_inline)) void add_four(const int8_t *const *
     }
 }
 
+/* `fours` groups of four rows; bytes holds their events' low and high bytes in turn. */
 static inline __attribute__((always_inline)) void add_block(const int8_t *const *row, ptrdiff_t o,
                                                             __mmask64 mask, const __m512i *bytes,
-                                                            int32_t *acc)
+                                                            int fours, int32_t *acc)
 {
     __m512i sum[4], high[4];
     for (int q = 0; q < 4; q++) {
         sum[q] = _mm512_load_si512(acc + o + 16 * q);
         high[q] = _mm512_setzero_si512();
     }
-    add_four(row, o, mask, bytes[0], bytes[1], sum, high);
-    add_four(row + 4, o, mask, bytes[2], bytes[3], sum, high);
+    for (int f = 0; f < fours; f++)
+        add_four(row + 4 * f, o, mask, bytes[2 * f], bytes[2 * f + 1], sum, high);
     for (int q = 0; q < 4; q++) {
         sum[q] = _mm512_add_epi32(sum[q], _mm512_slli_epi32(high[q], 8));
         _mm512_store_si512(acc + o + 16 * q, sum[q]);
@@ -69,17 +71,31 @@ static inline __m512i event_bytes(const int16_t *value, int shift)
     return _mm512_set1_epi32((int32_t)word);
 }
 
-static void add_rows(const int8_t *const *row, const int8_t *const *next, const int16_t *value,
-                     ptrdiff_t n, int32_t *restrict acc)
+static inline __attribute__((always_inline)) void add_fours(const int8_t *const *row,
+                                                            const int8_t *const *next,
+                                                            const int16_t *value, int fours,
+                                                            ptrdiff_t n, int32_t *restrict acc)
 {
-    const __m512i bytes[4] = {event_bytes(value, 0), event_bytes(value, 8),
-                              event_bytes(value + 4, 0), event_bytes(value + 4, 8)};
+    __m512i bytes[ST_INT8_ROWS / 2];
     ptrdiff_t o = 0;
-    for (; o + ST_BLOCK <= n; o += ST_BLOCK) {
-        for (int k = 0; k < ST_INT8_ROWS; k++) _mm_prefetch((const char *)(next[k] + o), _MM_HINT_T0);
-        add_block(row, o, ~(__mmask64)0, bytes, acc);
+    for (int f = 0; f < fours; f++) {
+        bytes[2 * f] = event_bytes(value + 4 * f, 0);
+        bytes[2 * f + 1] = event_bytes(value + 4 * f, 8);
     }
-    if (o < n) add_block(row, o, ~(__mmask64)0 >> (64 - (n - o)), bytes, acc);
+    for (; o + ST_BLOCK <= n; o += ST_BLOCK) {
+        for (int k = 0; k < 4 * fours; k++) _mm_prefetch((const char *)(next[k] + o), _MM_HINT_T1);
+        add_block(row, o, ~(__mmask64)0, bytes, fours, acc);
+    }
+    if (o < n) add_block(row, o, ~(__mmask64)0 >> (64 - (n - o)), bytes, fours, acc);
+}
+
+static void add_rows(const int8_t *const *row, const int8_t *const *next, const int16_t *value,
+                     ptrdiff_t rows, ptrdiff_t n, int32_t *restrict acc)
+{
+    if (rows <= ST_INT8_ROWS / 2)
+        add_fours(row, next, value, ST_INT8_ROWS / 8, n, acc);
+    else
+        add_fours(row, next, value, ST_INT8_ROWS / 4, n, acc);
 }
 
 static void settle(int32_t *acc, ptrdiff_t n)
@@ -173,15 +189,16 @@ static inline void add_block(const int8_t *const *row, ptrdiff_t o, const __m256
 }
 
 static void add_rows(const int8_t *const *row, const int8_t *const *next, const int16_t *value,
-                     ptrdiff_t n, int32_t *restrict acc)
+                     ptrdiff_t rows, ptrdiff_t n, int32_t *restrict acc)
 {
+    (void)rows;
     const __m256i events[4] = {event_pair(value[0], value[1]), event_pair(value[2], value[3]),
                                event_pair(value[4], value[5]), event_pair(value[6], value[7])};
     ptrdiff_t o = 0;
     for (; o + ST_BLOCK <= n; o += ST_BLOCK) {
         if (o % 64 == 0)
             for (int k = 0; k < ST_INT8_ROWS; k++)
-                _mm_prefetch((const char *)(next[k] + o), _MM_HINT_T0);
+                _mm_prefetch((const char *)(next[k] + o), _MM_HINT_T1);
         add_block(row, o, events, acc + o);
     }
     if (o < n) {
@@ -237,9 +254,9 @@ static void add_pair(const st_batch *b, ptrdiff_t g, const int8_t *r0, const int
 #else
 
 static void add_rows(const int8_t *const *row, const int8_t *const *next, const int16_t *value,
-                     ptrdiff_t n, int32_t *restrict acc)
+                     ptrdiff_t rows, ptrdiff_t n, int32_t *restrict acc)
 {
-    for (int k = 0; k < ST_INT8_ROWS; k += 4) {
+    for (int k = 0; k < rows; k += 4) {
         const int8_t *restrict a = row[k], *restrict b = row[k + 1];
         const int8_t *restrict c = row[k + 2], *restrict d = row[k + 3];
         int32_t va = value[k], vb = value[k + 1], vc = value[k + 2], vd = value[k + 3];
@@ -315,7 +332,7 @@ static void sum_part(const int8_t *weight, ptrdiff_t stride, const int32_t *inde
             next[k] = weight + index[later] * stride;
             events[k] = e + k < end ? value[here] : 0;
         }
-        add_rows(row, next, events, n, acc);
+        add_rows(row, next, events, ST_MIN(ST_INT8_ROWS, end - e), n, acc);
     }
     settle(acc, padded);
 }

@@ -8,7 +8,7 @@
 /* Units times lanes below which a neuron update is not shared out. */
 #define ST_SHARE_UNITS 512
 /* Outputs of one block of a shared product: pieces of rows long enough to stream. */
-#define ST_BLOCK_OUTPUTS 4096
+#define ST_BLOCK_OUTPUTS 8192
 
 #define ST_MIN(a, b) ((a) < (b) ? (a) : (b))
 

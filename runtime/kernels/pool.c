@@ -10,6 +10,8 @@
 /* Turns of the spin loops, each one pause instruction: tens of microseconds. */
 #define ST_WORKER_SPINS 2000
 #define ST_CALLER_SPINS 4000
+/* Kernels keep up to 128 KB of accumulators on the stack. */
+#define ST_STACK_BYTES (1 << 20)
 
 struct st_pool {
     /* Number of the job (high half) and blocks not yet claimed (low half). While blocks are left,
@@ -130,10 +132,14 @@ static void start_workers(st_pool *pool)
     sigset_t all, before;
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
+    pthread_attr_t attributes;
+    pthread_attr_init(&attributes);
+    pthread_attr_setstacksize(&attributes, ST_STACK_BYTES);
     for (int i = 0; i < pool->threads - 1; i++) {
-        if (pthread_create(&pool->workers[i], NULL, worker_main, pool)) break;
+        if (pthread_create(&pool->workers[i], &attributes, worker_main, pool)) break;
         pool->started++;
     }
+    pthread_attr_destroy(&attributes);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
 }
 
