@@ -55,3 +55,8 @@ def test_help_names_every_command(run):
     code, out, _ = run(["--help"])
     assert code == 0
     assert all(name in out for name in cli.COMMANDS)
+
+
+def test_every_command_has_a_module():
+    for name in cli.COMMANDS:
+        assert cli.load_command(name).name == name

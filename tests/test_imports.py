@@ -4,11 +4,37 @@ import subprocess
 import sys
 
 import pytest
+from tiny import tiny_egru_package
 
 import lm.families
 import runtime.families
 
 PARTS = ("lm", "runtime", "serving", "training", "torch", "grpc", "numpy")
+
+SERVE_ONE_REQUEST = """
+import sys
+sys.modules["torch"] = None
+import asyncio
+import runtime
+from serving.client import Client
+from serving.config import ServingConfig
+from serving.engine import Engine
+from serving.request import Request
+from serving.server import Server
+
+def ask(port):
+    with Client(f"127.0.0.1:{{port}}") as client:
+        return list(client.generate_stream(Request("abc", max_new_tokens=3)))
+
+async def main():
+    model = runtime.load_model({path!r})
+    server = Server(Engine(model, ServingConfig(port=0)), "tiny")
+    port = await server.start()
+    assert await asyncio.to_thread(ask, port)
+    await server.stop(1.0)
+
+asyncio.run(main())
+"""
 
 
 def loaded_by(statements: str) -> set[str]:
@@ -46,3 +72,9 @@ def test_a_server_needs_no_torch(module):
 
 def test_an_engine_needs_no_grpc():
     loaded_by("import sys\nsys.modules['grpc'] = None\nimport serving.engine")
+
+
+def test_a_server_serves_with_torch_blocked(tmp_path):
+    path = tiny_egru_package(tmp_path / "package")
+    loaded = loaded_by(SERVE_ONE_REQUEST.format(path=str(path)))
+    assert not loaded.intersection({"lm", "training", "transformers"})

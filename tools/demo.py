@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 PROMPT = "Once upon a time there was a little"
+SEED = "1"
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 15.0
 POLL_S = 0.05
@@ -79,7 +80,15 @@ def main(prompt: str) -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     try:
         with serving(COMMAND) as port:
-            arguments = ["generate", prompt, "--server", f"127.0.0.1:{port}"]
+            arguments = [
+                "generate",
+                prompt,
+                "--echo",
+                "--seed",
+                SEED,
+                "--server",
+                f"127.0.0.1:{port}",
+            ]
             show(*arguments)
             return subprocess.run([COMMAND, *arguments], check=False).returncode
     except RuntimeError as error:
