@@ -78,14 +78,41 @@ def contestants(ids: torch.Tensor) -> dict[str, Callable[[], torch.Tensor]]:
     }
 
 
+def products_alone(batch: int, steps: int) -> Callable[[], None]:
+    """The matrix products of one fused bfloat16 chunk and nothing else: what bounds it."""
+
+    def pair(rows: int, inner: int, columns: int) -> list[torch.Tensor]:
+        return [torch.randn(rows, inner).bfloat16(), torch.randn(inner, columns).bfloat16()]
+
+    rows, once, each_step = batch * steps, [], []
+    for inputs, hidden in pairwise([EMBEDDING, *EGRU_SIZES]):
+        once += [pair(rows, inputs, 3 * hidden), pair(rows, 3 * hidden, inputs)]  # x K, its dx
+        once += [pair(inputs, rows, 3 * hidden), pair(hidden, rows, 3 * hidden)]  # dK, dR
+        each_step += [pair(batch, hidden, 3 * hidden), pair(batch, 3 * hidden, hidden)]
+    once += [pair(rows, EMBEDDING, VOCAB), pair(rows, VOCAB, EMBEDDING)]
+    once += [pair(VOCAB, rows, EMBEDDING)]
+
+    def run() -> None:
+        for a, b in once:
+            torch.mm(a, b)
+        for _ in range(steps):
+            for a, b in each_step:
+                torch.mm(a, b)
+
+    return run
+
+
 def measure(ids: torch.Tensor, rounds: int) -> dict[str, float]:
     """Median tokens per second of each contestant over alternating rounds."""
-    runs = contestants(ids)
+    runs: dict[str, Callable[[], object]] = {
+        name: lambda loss=loss: loss().backward() for name, loss in contestants(ids).items()
+    }
+    runs["its matrix products alone, bfloat16"] = products_alone(*ids.shape)
     times: dict[str, list[float]] = {name: [] for name in runs}
     for round_index in range(rounds + 1):
-        for name, loss in runs.items():
+        for name, run in runs.items():
             start = time.perf_counter()
-            loss().backward()
+            run()
             if round_index:
                 times[name].append(time.perf_counter() - start)
     return {name: ids.numel() / statistics.median(spent) for name, spent in times.items()}
