@@ -77,7 +77,8 @@ def serving(command: Path) -> Iterator[int]:
 
 def main(prompt: str) -> int:
     """Return the exit status: 0 if the completion was streamed and the server stopped cleanly."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda *_: sys.exit(1))
     try:
         with serving(COMMAND) as port:
             arguments = [
