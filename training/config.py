@@ -47,13 +47,17 @@ class ActivityConfig(_Section):
     """Activity regularisation: `penalty` nats per event while a layer fires above `target_rate`.
 
     The price rises linearly over `band` (a fraction of the target) above it, and from 0 over the
-    first `ramp` of the run.  target_rate 0 charges every event in full.
+    first `ramp` of the run.  target_rate 0 charges every event in full.  A unit that fires in less
+    than floor_rate of the steps is paid up to `floor_reward` nats an event instead, in proportion
+    to what it lacks, so that units near silence stay trainable.
     """
 
     penalty: float = Field(default=0.0, ge=0)
     target_rate: float = Field(default=0.0, ge=0, lt=1)
     band: float = Field(default=0.1, gt=0)
     ramp: float = Field(default=0.25, ge=0, le=1)
+    floor_rate: float = Field(default=0.0, ge=0, lt=1)
+    floor_reward: float = Field(default=0.0, ge=0)
 
 
 class RunConfig(_Section):

@@ -53,7 +53,7 @@ class Trainer:
 
     def __init__(self, config: TrainConfig, recipe: Path, folder: Path, resume: bool) -> None:
         self.config, self.folder = config, folder
-        self._claim(resume)
+        self._check_folder(resume)
         torch.set_num_threads(config.run.threads)
         torch.manual_seed(config.seed)
         self.device = _device(config.run.device)
@@ -73,12 +73,13 @@ class Trainer:
         )
         self.at = Progressed()
         self.state = self.model.initial_state(config.run.batch)
-        self.rates = [0.0] * len(self.state)  # running firing rate per layer
+        self.rates = [torch.zeros_like(cell[0]) for cell, _ in self.state]  # of each unit, running
         if (folder / "checkpoint.pt").exists():
             self._load()
         log = folder / "log.jsonl"
         log.touch()
         os.truncate(log, self.at.log_bytes)
+        (folder / "config.json").write_text(config.model_dump_json(indent=2))  # the run is on
 
     def run(self, quiet: bool) -> dict:
         """Train to the end and write the results."""
@@ -135,21 +136,21 @@ class Trainer:
             "loss": loss.item(),
             "gradient_norm": norm.item(),
             "learning_rate": rate,
-            "firing_rates": list(self.rates),
+            "firing_rates": [rates.mean().item() for rates in self.rates],
         }
 
     def _event_costs(self) -> list[Tensor]:
         run, done = self.config.run, self.at.chunk * self.config.run.batch * self.config.run.steps
         costs = []
-        for rate, (cell, _) in zip(self.rates, self.state, strict=True):
-            price = schedules.event_price(self.config.activity, rate, done, run.tokens)
-            costs.append(torch.full_like(cell[0], price / (run.batch * run.steps)))
+        for rates in self.rates:
+            price = schedules.event_price(self.config.activity, rates, done, run.tokens)
+            costs.append(price / (run.batch * run.steps))
         return costs
 
     def _follow_rates(self, events: list[Tensor]) -> None:
-        for index, y in enumerate(events):
-            now = torch.count_nonzero(y.detach()).item() / y.numel()
-            self.rates[index] += (now - self.rates[index]) * (0.1 if self.at.chunk else 1.0)
+        for rates, y in zip(self.rates, events, strict=True):
+            now = (y.detach() != 0).float().mean((0, 1))
+            rates.lerp_(now, 0.1 if self.at.chunk else 1.0)
 
     def _next_state(self, state):
         kept = (torch.rand(self.config.run.batch, 1) >= self.config.run.reset_probability).to(
@@ -238,21 +239,19 @@ class Trainer:
         with open(self.folder / "log.jsonl", "ab") as log:
             log.write((json.dumps(record) + "\n").encode())
 
-    def _claim(self, resume: bool) -> None:
+    def _check_folder(self, resume: bool) -> None:
         """The folder is new, or holds a run of this very recipe that may be resumed."""
-        wanted = self.config.model_dump_json(indent=2)
         stored = self.folder / "config.json"
         if stored.exists():
             if not resume:
                 raise ConfigError(f"{self.folder} holds a run: pass --resume or another --out")
-            if json.loads(stored.read_text()) != json.loads(wanted):
+            if json.loads(stored.read_text()) != self.config.model_dump(mode="json"):
                 raise ConfigError(f"{self.folder} holds another recipe's run, see config.json")
-        self.folder.mkdir(parents=True, exist_ok=True)
-        stored.write_text(wanted)
 
     def _tokenizer(self) -> sentencepiece.SentencePieceProcessor:
         target = self.folder / "tokenizer.model"
-        if not target.exists():
+        if not (self.folder / "config.json").exists():  # a new run
+            self.folder.mkdir(parents=True, exist_ok=True)
             if self.config.data.tokenizer:
                 source = find_data(self.config.data.tokenizer, self.beside)
                 target.write_bytes(source.read_bytes())

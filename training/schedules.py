@@ -2,6 +2,8 @@
 
 import math
 
+from torch import Tensor
+
 from training.config import ActivityConfig, OptimizerConfig
 
 
@@ -14,10 +16,18 @@ def learning_rate(config: OptimizerConfig, done: int, total: int) -> float:
     return config.learning_rate * (config.final_fraction + (1.0 - config.final_fraction) * shape)
 
 
-def event_price(config: ActivityConfig, firing_rate: float, done: int, total: int) -> float:
-    """Nats charged for one event of a layer of which firing_rate (a share) fires per step."""
+def event_price(config: ActivityConfig, rates: Tensor, done: int, total: int) -> Tensor:
+    """Nats charged for one event of each unit of a layer, negative where events are paid.
+
+    rates (H,): the share of steps in which each unit fires; their mean is the layer's firing rate.
+    """
     ramp = 1.0 if not config.ramp else min(1.0, done / (config.ramp * total))
     if config.target_rate == 0.0:
-        return config.penalty * ramp
-    above = (firing_rate - config.target_rate) / (config.band * config.target_rate)
-    return config.penalty * ramp * min(1.0, max(0.0, above))
+        share = 1.0
+    else:
+        above = (rates.mean().item() - config.target_rate) / (config.band * config.target_rate)
+        share = min(1.0, max(0.0, above))
+    price = rates.new_full(rates.shape, config.penalty * ramp * share)
+    if config.floor_rate:
+        price -= config.floor_reward * (1.0 - rates / config.floor_rate).clamp_min(0.0)
+    return price

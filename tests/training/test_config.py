@@ -2,6 +2,7 @@
 
 import pytest
 
+torch = pytest.importorskip("torch")
 pytest.importorskip("pydantic")
 
 from training.config import ConfigError, find_data, load_config
@@ -70,7 +71,21 @@ def test_the_learning_rate_warms_up_then_falls_to_its_end(tmp_path):
 def test_events_cost_nothing_below_the_target_and_all_above_its_band(tmp_path):
     fields = ["activity.penalty=2.0", "activity.target_rate=0.2", "activity.ramp=0.5"]
     activity = load_config(write(tmp_path, GOOD), fields).activity
-    assert event_price(activity, 0.2, 1000, 1000) == 0.0
-    assert event_price(activity, 0.21, 1000, 1000) == pytest.approx(1.0)
-    assert event_price(activity, 0.5, 1000, 1000) == 2.0
-    assert event_price(activity, 0.5, 250, 1000) == 1.0
+
+    def price(rate, done):
+        found = event_price(activity, torch.full((4,), rate), done, 1000)
+        assert found.shape == (4,)
+        assert (found == found[0]).all()
+        return found[0].item()
+
+    assert price(0.2, 1000) == pytest.approx(0.0, abs=1e-5)
+    assert price(0.21, 1000) == pytest.approx(1.0, abs=1e-5)
+    assert price(0.5, 1000) == 2.0
+    assert price(0.5, 250) == 1.0
+
+
+def test_units_near_silence_are_paid_for_events(tmp_path):
+    fields = ["activity.floor_rate=0.1", "activity.floor_reward=2.0"]
+    activity = load_config(write(tmp_path, GOOD), fields).activity
+    price = event_price(activity, torch.tensor([0.0, 0.05, 0.1, 0.9]), 0, 1000)
+    assert price.tolist() == pytest.approx([-2.0, -1.0, 0.0, 0.0])

@@ -1,0 +1,106 @@
+"""From a recipe to a package that generates: the commands train and convert."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("transformers")
+
+import runtime  # noqa: E402
+from spiketrain.cli import main  # noqa: E402
+
+DATA = Path(__file__).parents[2] / "data" / "egru"
+RECIPE = """
+name = "tiny"
+[model]
+family = "egru"
+embedding_size = 16
+hidden_sizes = [24, 16]
+initial_preactivation = 0.5
+[data]
+train = "tales.txt"
+valid = "tales.txt"
+vocab_size = 300
+[run]
+tokens = 512
+batch = 4
+steps = 16
+threads = 1
+precision = "float32"
+evaluate_tokens = 200
+"""
+
+
+def run(monkeypatch, *arguments):
+    """Exit code of the command line."""
+    monkeypatch.setattr("sys.argv", ["spiketrain", *map(str, arguments)])
+    with pytest.raises(SystemExit) as caught:
+        main()
+    return caught.value.code or 0
+
+
+@pytest.fixture
+def recipe(tmp_path):
+    words = "The hen and the fox went to the well, and saw the moon in it.".split()
+    tales = [" ".join(words[i:] + words[:i]) + f"\n\nEnd {i}.\n" for i in range(12)]
+    (tmp_path / "tales.txt").write_text("".join(tale + "<|endoftext|>\n" for tale in tales) * 3)
+    (tmp_path / "recipe.toml").write_text(RECIPE)
+    return tmp_path / "recipe.toml"
+
+
+@pytest.mark.parametrize("weights", ["float32", "int8"])
+def test_a_trained_run_becomes_a_package_that_reads_and_writes_text(
+    recipe, tmp_path, monkeypatch, capsys, weights
+):
+    folder, package = tmp_path / "run", tmp_path / "package"
+    assert run(monkeypatch, "train", recipe, "--out", folder, "--json") == 0
+    result = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert result["tokens"] == 512
+    assert run(monkeypatch, "convert", folder, package, "--weights", weights) == 0
+    model = runtime.load_model(package)
+    assert model.eos_token_ids == (1,)
+    assert model.tokenizer.decode(model.tokenizer.encode("The hen")) == "The hen"
+    assert run(monkeypatch, "eval", "ppl", package, "--data", tmp_path / "tales.txt", "--json") == 0
+    measured = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert measured["bits_per_byte"] == pytest.approx(result["valid_bits_per_byte"], rel=0.02)
+
+
+def test_the_official_checkpoint_converts(tmp_path, monkeypatch, capsys):
+    source = DATA / "lm_tied_noproj.cpt"
+    assert run(monkeypatch, "convert", source, tmp_path / "p", "--dry-run") == 0
+    assert not (tmp_path / "p").exists()
+    assert run(monkeypatch, "convert", source, tmp_path / "p") == 0
+    assert runtime.load_model(tmp_path / "p").config["carry"] == "output"
+    assert run(monkeypatch, "convert", source, tmp_path / "p") == 1
+    assert "--force" in capsys.readouterr().err
+    assert run(monkeypatch, "convert", source, tmp_path / "p", "--weights", "int8", "--force") == 0
+
+
+def test_bad_input_is_one_line_and_the_right_code(recipe, tmp_path, monkeypatch, capsys):
+    source = DATA / "lm_tied_noproj.cpt"
+    cases = [
+        (("convert", tmp_path / "none", tmp_path / "p"), 1, "no such file"),
+        (("convert", source, tmp_path / "p", "--weights", "int3"), 2, "--weights"),
+        (("convert", source, tmp_path / "p", "--tokenizer", recipe), 1, "--tokenizer"),
+        (("train", tmp_path / "none.toml"), 1, "none.toml"),
+        (("train", recipe, "--out", tmp_path / "r", "--set", "run.tokens=0"), 1, "run.tokens"),
+        (("train", recipe, "--out", tmp_path / "r", "--set", "data.train=no"), 1, "no not found"),
+        (("train", recipe, "--out", tmp_path / "r", "--set", "model.family=x"), 1, "model.family"),
+        (("train",), 2, "CONFIG"),
+    ]
+    for arguments, code, message in cases:
+        assert run(monkeypatch, *arguments) == code
+        err = capsys.readouterr().err
+        assert message in err, arguments
+        assert "Traceback" not in err
+    assert not (tmp_path / "p").exists()
+
+
+def test_without_torch_the_extra_is_named(tmp_path, monkeypatch, capsys):
+    from importlib import util
+
+    monkeypatch.setattr(util, "find_spec", lambda name: None)
+    assert run(monkeypatch, "convert", DATA / "lm_tied_noproj.cpt", tmp_path / "p") == 1
+    assert "spiketrain[train]" in capsys.readouterr().err
