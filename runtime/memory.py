@@ -34,11 +34,7 @@ class Arena:
     """A region of `nbytes`, handed out from the front; freed with the last array in it."""
 
     def __init__(self, nbytes: int) -> None:
-        region = mmap.mmap(-1, nbytes + HUGE_PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-        if hasattr(mmap, "MADV_HUGEPAGE"):
-            with contextlib.suppress(OSError):  # a kernel without huge pages
-                region.madvise(mmap.MADV_HUGEPAGE)
-        memory = np.frombuffer(region, np.uint8)
+        memory = _region(nbytes + HUGE_PAGE, "MADV_HUGEPAGE")
         start = -memory.ctypes.data % HUGE_PAGE
         self._memory = memory[start : start + nbytes]
         self._used = 0
@@ -55,5 +51,14 @@ class Arena:
 
 
 def zeros_on_demand(shape: tuple[int, int]) -> NDArray[np.float32]:
-    """A float32 array of zeros whose memory is taken page by page as rows are written."""
-    return np.zeros(shape, np.float32)
+    """A float32 array of zeros; a small page of memory is taken when one is first written."""
+    return _region(4 * shape[0] * shape[1], "MADV_NOHUGEPAGE").view(np.float32).reshape(shape)
+
+
+def _region(nbytes: int, advice: str) -> NDArray[np.uint8]:
+    """Anonymous memory, zero, with advice on page size where the system takes any."""
+    region = mmap.mmap(-1, nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    if hasattr(mmap, advice):
+        with contextlib.suppress(OSError):  # a kernel without huge pages
+            region.madvise(getattr(mmap, advice))
+    return np.frombuffer(region, np.uint8)
