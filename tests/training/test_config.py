@@ -5,8 +5,8 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("pydantic")
 
-from training.config import ConfigError, find_data, load_config
-from training.schedules import event_price, learning_rate
+from training.config import ConfigError, find_data, load_config  # noqa: E402
+from training.schedules import event_price, learning_rate  # noqa: E402
 
 GOOD = """
 name = "a"

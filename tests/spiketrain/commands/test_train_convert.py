@@ -12,6 +12,7 @@ import runtime  # noqa: E402
 from spiketrain.cli import main  # noqa: E402
 
 DATA = Path(__file__).parents[2] / "data" / "egru"
+SENTENCE = "The hen and the fox went to the well, and saw the moon in it."
 RECIPE = """
 name = "tiny"
 [model]
@@ -43,7 +44,7 @@ def run(monkeypatch, *arguments):
 
 @pytest.fixture
 def recipe(tmp_path):
-    words = "The hen and the fox went to the well, and saw the moon in it.".split()
+    words = SENTENCE.split()
     tales = [" ".join(words[i:] + words[:i]) + f"\n\nEnd {i}.\n" for i in range(12)]
     (tmp_path / "tales.txt").write_text("".join(tale + "<|endoftext|>\n" for tale in tales) * 3)
     (tmp_path / "recipe.toml").write_text(RECIPE)
@@ -88,7 +89,7 @@ def test_bad_input_is_one_line_and_the_right_code(recipe, tmp_path, monkeypatch,
         (("train", recipe, "--out", tmp_path / "r", "--set", "run.tokens=0"), 1, "run.tokens"),
         (("train", recipe, "--out", tmp_path / "r", "--set", "data.train=no"), 1, "no not found"),
         (("train", recipe, "--out", tmp_path / "r", "--set", "model.family=x"), 1, "model.family"),
-        (("train",), 2, "CONFIG"),
+        (("train",), 2, "Usage"),
     ]
     for arguments, code, message in cases:
         assert run(monkeypatch, *arguments) == code
