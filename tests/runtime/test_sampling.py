@@ -91,6 +91,38 @@ def test_the_random_number_of_a_seed_and_position_never_changes():
     assert uniform(2**64 - 1, 10**9) == 0.7860171873344397
 
 
+@given(st.integers(0, 2**64 - 1), st.integers(0, 2**63 - 1))
+def test_the_random_number_is_that_of_numpys_philox(seed, position):
+    stream = np.random.Philox(key=seed, counter=[0, position, 0, 0])
+    assert uniform(seed, position) == (int(stream.random_raw()) >> 11) * 2.0**-53
+
+
+def sorted_and_drawn(logits, params, position):
+    """What `sample` must give, by sorting all tokens and adding all weights up."""
+    ids = np.lexsort((np.arange(logits.size), -logits))[: params.top_k or None]
+    weights = np.exp((logits[ids].astype(np.float64) - logits.max()) / params.temperature)
+    if params.top_p < 1:
+        enough = np.searchsorted(np.cumsum(weights), params.top_p * weights.sum()) + 1
+        ids, weights = ids[:enough], weights[:enough]
+    order = np.argsort(ids)
+    mass = np.cumsum(weights[order])
+    wanted = uniform(params.seed, position) * mass[-1]
+    return ids[order][np.searchsorted(mass, wanted, side="right")]
+
+
+@pytest.mark.parametrize("size", [3, 16, 17, 64, 65, 1000, 4096])
+@pytest.mark.parametrize("top_k", [0, 2, 15, 61, 700])
+@pytest.mark.parametrize("top_p", [0.3, 0.95, 1])
+def test_shortcuts_draw_what_sorting_all_tokens_draws(size, top_k, top_p):
+    chance = np.random.default_rng(size + top_k)
+    logits = chance.normal(size=size).astype(np.float32)
+    if top_p == 1:
+        logits = np.round(logits, 1)  # so that many are equal
+    params = SamplingParams(temperature=0.8, top_k=top_k, top_p=top_p, seed=3)
+    for position in range(40):
+        assert sample(logits, params, position) == sorted_and_drawn(logits, params, position)
+
+
 def test_impossible_tokens_are_never_drawn():
     logits = np.full(300, -np.inf, np.float32)
     logits[[7, 200]] = 0
