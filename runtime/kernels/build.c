@@ -13,8 +13,8 @@
 
 /* Outputs whose accumulators a kernel holds at a time: 32 KB. Long pieces of rows stream best. */
 #define ST_TILE 8192
-/* Bytes of accumulators of all lanes of a batch. */
-#define ST_BATCH_BYTES 24576
+/* Bytes of accumulators of all lanes of a dense product. */
+#define ST_DENSE_BYTES 24576
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -33,8 +33,7 @@ const st_kernels ST_JOIN(st_kernels_, ST_BUILD) = {
     .list_int16 = list_int16,
     .gather_float32 = gather_float32,
     .gather_int8 = gather_int8,
-    .batch_float32 = batch_float32,
-    .batch_int8 = batch_int8,
+    .dense_int8 = dense_int8,
     .quantise = quantise,
     .egru_float32 = egru_float32,
     .egru_int16 = egru_int16,

@@ -1,4 +1,4 @@
-from libc.stdint cimport int16_t, int32_t, int64_t
+from libc.stdint cimport int16_t, int32_t
 
 cdef extern from "kernels.h" nogil:
     enum:
@@ -9,14 +9,6 @@ cdef extern from "kernels.h" nogil:
         Py_ssize_t stride, rows, cols
         const float *scale
         const float *bias
-
-    ctypedef struct st_batch:
-        Py_ssize_t lanes, groups
-        int32_t *first_row
-        int32_t *second_row
-        int32_t *start
-        int32_t *lane
-        int32_t *coef
 
     ctypedef struct st_kernels:
         const char *name
@@ -29,10 +21,6 @@ cdef extern from "kernels.h" nogil:
                                Py_ssize_t, Py_ssize_t, float *) noexcept nogil
         void (*gather_int8)(const st_matrix *, const int32_t *, const int16_t *, Py_ssize_t,
                             Py_ssize_t, Py_ssize_t, float *) noexcept nogil
-        void (*batch_float32)(const st_matrix *, const st_batch *, Py_ssize_t, Py_ssize_t,
-                              float *const *) noexcept nogil
-        void (*batch_int8)(const st_matrix *, const st_batch *, const float *, Py_ssize_t,
-                           Py_ssize_t, float *const *) noexcept nogil
         float (*quantise)(const float *, Py_ssize_t, int16_t *) noexcept nogil
         void (*egru_float32)(const float *, const float *, const float *, float, Py_ssize_t,
                              Py_ssize_t, Py_ssize_t, float *, float *) noexcept nogil

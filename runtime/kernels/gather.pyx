@@ -7,26 +7,24 @@ added last.
 
 from libc.stdint cimport int8_t, int16_t, int32_t
 
-from runtime.kernels.dispatch cimport ST_MAX_LANES, current, st_batch, st_kernels, st_matrix
+from runtime.kernels.dispatch cimport ST_MAX_LANES, current, st_kernels, st_matrix
 
 cdef extern from "events.h" nogil:
     ctypedef struct st_events:
-        st_batch batch
-        float *lane_scale
-        int any_wide
+        float *code_scale
 
     int st_events_init(st_events *events, int is_int8, Py_ssize_t size, Py_ssize_t lanes)
     void st_events_free(st_events *events)
     void st_events_list(
         st_events *events, const st_kernels *kernels, const void *const *vector, Py_ssize_t lanes,
-        Py_ssize_t size, int is_signed
+        Py_ssize_t size
+    )
+    void st_events_dense(
+        st_events *events, const void *const *codes, Py_ssize_t lanes, Py_ssize_t size
     )
     void st_events_multiply(
-        st_events *events, const st_kernels *kernels, const st_matrix *m, Py_ssize_t first,
+        const st_events *events, const st_kernels *kernels, const st_matrix *m, Py_ssize_t first,
         Py_ssize_t last, float *const *out
-    )
-    void st_events_multiply_wide(
-        st_events *events, const st_kernels *kernels, const st_matrix *m, float *const *out
     )
 
 MAX_LANES = ST_MAX_LANES
@@ -96,7 +94,7 @@ def batch_float32(
         for lane in range(lanes):
             vectors[lane] = &vector[lane, 0] if m.rows else NULL
             outs[lane] = &out[lane, 0]
-        multiply(&m, vectors, lanes, 0, 0, NULL, outs)
+        multiply(&m, vectors, lanes, 0, NULL, outs)
 
 
 def batch_int8(
@@ -126,7 +124,7 @@ def batch_int8(
         for lane in range(lanes):
             vectors[lane] = &vector[lane, 0] if m.rows else NULL
             outs[lane] = &out[lane, 0]
-        multiply(&m, vectors, lanes, 1, 0, NULL, outs)
+        multiply(&m, vectors, lanes, 1, NULL, outs)
 
 
 def dense_int8(
@@ -161,25 +159,26 @@ def dense_int8(
         for lane in range(lanes):
             vectors[lane] = &codes[lane, 0] if m.rows else NULL
             outs[lane] = &out[lane, 0]
-        multiply(&m, vectors, lanes, 1, 1, &code_scale[0], outs)
+        multiply(&m, vectors, lanes, 1, &code_scale[0], outs)
 
 
 cdef void multiply(
-    const st_matrix *m, const void **vectors, Py_ssize_t lanes, bint is_int8, bint is_signed,
-    const float *lane_scale, float **outs
+    const st_matrix *m, const void **vectors, Py_ssize_t lanes, bint is_int8,
+    const float *code_scale, float **outs
 ) except *:
-    """List the events of all lanes, then one pass over the rows."""
+    """Events of all lanes, or dense codes where there is a code scale; then one pass over rows."""
     cdef st_events events
     cdef Py_ssize_t lane
     if st_events_init(&events, is_int8, m.rows, lanes):
         raise MemoryError("event lists")
     with nogil:
-        st_events_list(&events, current(), <const void *const *>vectors, lanes, m.rows, is_signed)
-        if lane_scale != NULL:
+        if code_scale == NULL:
+            st_events_list(&events, current(), <const void *const *>vectors, lanes, m.rows)
+        else:
+            st_events_dense(&events, <const void *const *>vectors, lanes, m.rows)
             for lane in range(lanes):
-                events.lane_scale[lane] = lane_scale[lane]
+                events.code_scale[lane] = code_scale[lane]
         st_events_multiply(&events, current(), m, 0, m.cols, outs)
-        st_events_multiply_wide(&events, current(), m, outs)
         st_events_free(&events)
 
 

@@ -71,27 +71,3 @@ static void gather_float32(const st_matrix *m, const int32_t *index, const float
         add_bias(m->bias + at, count, acc);
     }
 }
-
-static void batch_float32(const st_matrix *m, const st_batch *b, ptrdiff_t first, ptrdiff_t last,
-                          float *const *out)
-{
-    const float *weight = m->weight;
-    ptrdiff_t tile = ST_BATCH_BYTES / 4 / b->lanes / 64 * 64;
-    for (ptrdiff_t at = first; at < last; at += tile) {
-        ptrdiff_t count = ST_MIN(tile, last - at);
-        for (ptrdiff_t lane = 0; lane < b->lanes; lane++)
-            memset(out[lane] + at, 0, (size_t)count * sizeof(float));
-        for (ptrdiff_t g = 0; g < b->groups; g++) {
-            const float *row = weight + b->first_row[g] * m->stride + at;
-            const float *next = weight + b->first_row[ST_MIN(g + 2, b->groups - 1)] * m->stride + at;
-            for (ptrdiff_t o = 0; o < count; o += 16) __builtin_prefetch(next + o);
-            for (int32_t e = b->start[g]; e < b->start[g + 1]; e++) {
-                float value;
-                memcpy(&value, &b->coef[e], sizeof value);
-                add_one(row, value, count, out[b->lane[e]] + at);
-            }
-        }
-        for (ptrdiff_t lane = 0; lane < b->lanes; lane++)
-            add_bias(m->bias + at, count, out[lane] + at);
-    }
-}

@@ -1,7 +1,7 @@
 /* Event-driven int8 products with exact integer sums.
  *
- * Single list: events are 0 .. 32767, up to sixteen rows at a time. Batch: two rows at a time,
- * coefficients are any int16. Accumulators are kept in the order in which the interleaving of rows leaves the
+ * Lists: events are 0 .. 32767, up to sixteen rows at a time. Dense: codes of several lanes, two rows
+ * at a time. Accumulators are kept in the order in which the interleaving of rows leaves the
  * outputs, in blocks of ST_BLOCK, and put right once at the end (`settle`). */
 
 #if defined(__AVX512VNNI__) && defined(__AVX512BW__)
@@ -131,16 +131,16 @@ static inline __attribute__((always_inline)) void pair_codes(const int8_t *a, co
     pair[3] = _mm512_unpackhi_epi16(x1, y1);
 }
 
-static inline __attribute__((always_inline)) void add_pair_block(const st_batch *b, ptrdiff_t g,
-                                                                 const int8_t *r0, const int8_t *r1,
-                                                                 __mmask64 mask, ptrdiff_t tile,
-                                                                 int32_t *acc)
+static inline __attribute__((always_inline)) void add_pair_block(const int32_t *codes,
+                                                                 ptrdiff_t lanes, const int8_t *r0,
+                                                                 const int8_t *r1, __mmask64 mask,
+                                                                 ptrdiff_t tile, int32_t *acc)
 {
     __m512i pair[4];
     pair_codes(r0, r1, mask, pair);
-    for (int32_t e = b->start[g]; e < b->start[g + 1]; e++) {
-        int32_t *sum = acc + b->lane[e] * tile;
-        __m512i coef = _mm512_set1_epi32(b->coef[e]);
+    for (ptrdiff_t lane = 0; lane < lanes; lane++) {
+        int32_t *sum = acc + lane * tile;
+        __m512i coef = _mm512_set1_epi32(codes[lane]);
         for (int q = 0; q < 4; q++) {
             __m512i s = _mm512_load_si512(sum + 16 * q);
             _mm512_store_si512(sum + 16 * q, _mm512_dpwssd_epi32(s, pair[q], coef));
@@ -148,13 +148,15 @@ static inline __attribute__((always_inline)) void add_pair_block(const st_batch 
     }
 }
 
-static void add_pair(const st_batch *b, ptrdiff_t g, const int8_t *r0, const int8_t *r1,
+static void add_pair(const int32_t *codes, ptrdiff_t lanes, const int8_t *r0, const int8_t *r1,
                      ptrdiff_t n, ptrdiff_t tile, int32_t *restrict acc)
 {
     ptrdiff_t o = 0;
     for (; o + ST_BLOCK <= n; o += ST_BLOCK)
-        add_pair_block(b, g, r0 + o, r1 + o, ~(__mmask64)0, tile, acc + o);
-    if (o < n) add_pair_block(b, g, r0 + o, r1 + o, ~(__mmask64)0 >> (64 - (n - o)), tile, acc + o);
+        add_pair_block(codes, lanes, r0 + o, r1 + o, ~(__mmask64)0, tile, acc + o);
+    if (o < n)
+        add_pair_block(codes, lanes, r0 + o, r1 + o, ~(__mmask64)0 >> (64 - (n - o)), tile,
+                       acc + o);
 }
 
 #elif defined(__AVX2__)
@@ -222,14 +224,14 @@ static void settle(int32_t *acc, ptrdiff_t n)
     }
 }
 
-static inline void add_pair_block(const st_batch *b, ptrdiff_t g, const int8_t *r0,
+static inline void add_pair_block(const int32_t *codes, ptrdiff_t lanes, const int8_t *r0,
                                   const int8_t *r1, ptrdiff_t tile, int32_t *acc)
 {
     __m256i pair[2];
     pair_codes(r0, r1, pair);
-    for (int32_t e = b->start[g]; e < b->start[g + 1]; e++) {
-        __m256i *sum = (__m256i *)(acc + b->lane[e] * tile);
-        __m256i coef = _mm256_set1_epi32(b->coef[e]);
+    for (ptrdiff_t lane = 0; lane < lanes; lane++) {
+        __m256i *sum = (__m256i *)(acc + lane * tile);
+        __m256i coef = _mm256_set1_epi32(codes[lane]);
         for (int q = 0; q < 2; q++) {
             __m256i product = _mm256_madd_epi16(pair[q], coef);
             _mm256_store_si256(sum + q, _mm256_add_epi32(_mm256_load_si256(sum + q), product));
@@ -237,17 +239,17 @@ static inline void add_pair_block(const st_batch *b, ptrdiff_t g, const int8_t *
     }
 }
 
-static void add_pair(const st_batch *b, ptrdiff_t g, const int8_t *r0, const int8_t *r1,
+static void add_pair(const int32_t *codes, ptrdiff_t lanes, const int8_t *r0, const int8_t *r1,
                      ptrdiff_t n, ptrdiff_t tile, int32_t *restrict acc)
 {
     ptrdiff_t o = 0;
     for (; o + ST_BLOCK <= n; o += ST_BLOCK)
-        add_pair_block(b, g, r0 + o, r1 + o, tile, acc + o);
+        add_pair_block(codes, lanes, r0 + o, r1 + o, tile, acc + o);
     if (o < n) {
         int8_t rest[2][ST_BLOCK] = {{0}};
         memcpy(rest[0], r0 + o, (size_t)(n - o));
         memcpy(rest[1], r1 + o, (size_t)(n - o));
-        add_pair_block(b, g, rest[0], rest[1], tile, acc + o);
+        add_pair_block(codes, lanes, rest[0], rest[1], tile, acc + o);
     }
 }
 
@@ -272,12 +274,12 @@ static void settle(int32_t *acc, ptrdiff_t n)
     (void)n;
 }
 
-static void add_pair(const st_batch *b, ptrdiff_t g, const int8_t *r0, const int8_t *r1,
+static void add_pair(const int32_t *codes, ptrdiff_t lanes, const int8_t *r0, const int8_t *r1,
                      ptrdiff_t n, ptrdiff_t tile, int32_t *restrict acc)
 {
-    for (int32_t e = b->start[g]; e < b->start[g + 1]; e++) {
-        int32_t *restrict sum = acc + b->lane[e] * tile;
-        int32_t v0 = (int16_t)(b->coef[e] & 0xffff), v1 = (int16_t)(b->coef[e] >> 16);
+    for (ptrdiff_t lane = 0; lane < lanes; lane++) {
+        int32_t *restrict sum = acc + lane * tile;
+        int32_t v0 = (int16_t)(codes[lane] & 0xffff), v1 = (int16_t)(codes[lane] >> 16);
         for (ptrdiff_t o = 0; o < n; o++) sum[o] += v0 * r0[o] + v1 * r1[o];
     }
 }
@@ -301,6 +303,14 @@ static void finish_wide(const int64_t *restrict sum, const float *restrict scale
         float value = (float)sum[o] * scale[o];
         out[o] = value + bias[o];
     }
+}
+
+/* Whether the whole list adds up to no more than the safe sum. */
+static int is_safe(const int16_t *value, ptrdiff_t n)
+{
+    int64_t sum = 0;
+    for (ptrdiff_t e = 0; e < n; e++) sum += value[e];
+    return sum <= ST_SAFE_EVENT_SUM;
 }
 
 /* The longest part of the list from `e` on whose events add up to no more than the safe sum. */
@@ -357,7 +367,7 @@ static void gather_int8(const st_matrix *m, const int32_t *index, const int16_t 
                         ptrdiff_t n, ptrdiff_t first, ptrdiff_t last, float *out)
 {
     _Alignas(64) int32_t acc[ST_TILE];
-    int fits = safe_end(value, 0, n) == n;
+    int fits = is_safe(value, n);
     for (ptrdiff_t at = first; at < last; at += ST_TILE) {
         ptrdiff_t count = ST_MIN(ST_TILE, last - at);
         const int8_t *weight = (const int8_t *)m->weight + at;
@@ -371,30 +381,30 @@ static void gather_int8(const st_matrix *m, const int32_t *index, const int16_t 
     }
 }
 
-static void batch_int8(const st_matrix *m, const st_batch *b, const float *lane_scale,
+static void dense_int8(const st_matrix *m, const st_codes *codes, const float *code_scale,
                        ptrdiff_t first, ptrdiff_t last, float *const *out)
 {
-    _Alignas(64) int32_t acc[ST_BATCH_BYTES / 4];
+    _Alignas(64) int32_t acc[ST_DENSE_BYTES / 4];
     const int8_t *weight = m->weight;
-    ptrdiff_t tile = ST_MIN(ST_TILE, ST_BATCH_BYTES / 4 / b->lanes / 64 * 64);
+    ptrdiff_t lanes = codes->lanes, tile = ST_DENSE_BYTES / 4 / lanes / 64 * 64;
     for (ptrdiff_t at = first; at < last; at += tile) {
         ptrdiff_t count = ST_MIN(tile, last - at);
         ptrdiff_t padded = (count + ST_BLOCK - 1) / ST_BLOCK * ST_BLOCK;
-        memset(acc, 0, (size_t)(b->lanes * tile) * sizeof *acc);
-        for (ptrdiff_t g = 0; g < b->groups; g++) {
-            ptrdiff_t later = ST_MIN(g + 4, b->groups - 1);
-            const int8_t *next0 = weight + b->first_row[later] * m->stride + at;
-            const int8_t *next1 = weight + b->second_row[later] * m->stride + at;
+        memset(acc, 0, (size_t)(lanes * tile) * sizeof *acc);
+        for (ptrdiff_t g = 0; g < codes->groups; g++) {
+            ptrdiff_t second = ST_MIN(2 * g + 1, m->rows - 1);
+            ptrdiff_t later = ST_MIN(2 * g + 8, m->rows - 2 + m->rows % 2);
+            const int8_t *next = weight + (later < 0 ? 0 : later) * m->stride + at;
             for (ptrdiff_t o = 0; o < count; o += 64) {
-                __builtin_prefetch(next0 + o);
-                __builtin_prefetch(next1 + o);
+                __builtin_prefetch(next + o);
+                __builtin_prefetch(next + m->stride + o);
             }
-            add_pair(b, g, weight + b->first_row[g] * m->stride + at,
-                     weight + b->second_row[g] * m->stride + at, count, tile, acc);
+            add_pair(codes->pair + g * lanes, lanes, weight + 2 * g * m->stride + at,
+                     weight + second * m->stride + at, count, tile, acc);
         }
-        for (ptrdiff_t lane = 0; lane < b->lanes; lane++) {
+        for (ptrdiff_t lane = 0; lane < lanes; lane++) {
             settle(acc + lane * tile, padded);
-            finish(acc + lane * tile, lane_scale[lane], m->scale + at, m->bias + at, count,
+            finish(acc + lane * tile, code_scale[lane], m->scale + at, m->bias + at, count,
                    out[lane] + at);
         }
     }

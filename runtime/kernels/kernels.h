@@ -23,13 +23,12 @@ typedef struct {
     const float *bias;
 } st_matrix;
 
-/* Events of several lanes, grouped by the rows they read.
- * int8: a group is two rows, coef two int16 (first row in the low half). float32: one row, coef its
- * value's bits. Entries start[g] .. start[g+1] belong to group g. */
+/* Codes of several lanes as pairs of int16, first row in the low half: pair g of lane l is
+ * pair[g * lanes + l] and belongs to rows 2 g and 2 g + 1. */
 typedef struct {
     ptrdiff_t lanes, groups;
-    int32_t *first_row, *second_row, *start, *lane, *coef;
-} st_batch;
+    int32_t *pair;
+} st_codes;
 
 typedef struct {
     const char *name;
@@ -42,9 +41,7 @@ typedef struct {
                            ptrdiff_t n, ptrdiff_t first, ptrdiff_t last, float *out);
     void (*gather_int8)(const st_matrix *m, const int32_t *index, const int16_t *value,
                         ptrdiff_t n, ptrdiff_t first, ptrdiff_t last, float *out);
-    void (*batch_float32)(const st_matrix *m, const st_batch *b, ptrdiff_t first, ptrdiff_t last,
-                          float *const *out);
-    void (*batch_int8)(const st_matrix *m, const st_batch *b, const float *lane_scale,
+    void (*dense_int8)(const st_matrix *m, const st_codes *codes, const float *code_scale,
                        ptrdiff_t first, ptrdiff_t last, float *const *out);
     float (*quantise)(const float *x, ptrdiff_t n, int16_t *codes);
     void (*egru_float32)(const float *x, const float *y, const float *threshold, float zoneout,

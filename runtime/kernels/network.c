@@ -91,9 +91,6 @@ static void run_product(st_network *network, st_product *product)
         for (int block = 0; block < blocks; block++) product_block(product, block);
     else
         st_pool_run(network->pool, product_block, product, blocks);
-    for (int i = 0; i < product->count; i++)
-        st_events_multiply_wide(product->events[i], network->kernels, product->matrix[i],
-                                product->out[i]);
 }
 
 /* --- neurons ----------------------------------------------------------------------------- */
@@ -212,10 +209,13 @@ static void embed(st_network *network, const int64_t *token, ptrdiff_t lanes, fl
         row[lane] = space;
     }
     st_events *events = &network->input_events;
-    st_events_list(events, network->kernels, row, lanes, m->rows, network->is_int8);
-    if (network->is_int8)
+    if (network->is_int8) {
+        st_events_dense(events, row, lanes, m->rows);
         for (ptrdiff_t lane = 0; lane < lanes; lane++)
-            events->lane_scale[lane] = network->embedding_scale[token[lane]];
+            events->code_scale[lane] = network->embedding_scale[token[lane]];
+    } else {
+        st_events_list(events, network->kernels, row, lanes, m->rows);
+    }
     st_product product = {.count = 0};
     add_product(&product, m, events, out);
     run_product(network, &product);
@@ -279,7 +279,7 @@ static void find_state(const st_network *network, char *const *state, ptrdiff_t 
 static void list_outputs(st_network *network, st_events *events, char *const *output,
                          ptrdiff_t lanes, ptrdiff_t size)
 {
-    st_events_list(events, network->kernels, (const void *const *)output, lanes, size, 0);
+    st_events_list(events, network->kernels, (const void *const *)output, lanes, size);
 }
 
 /* Sequences side by side: every product serves all lanes at once. */
@@ -355,14 +355,17 @@ static void project(st_network *network, ptrdiff_t lanes, int scan, st_lane_acti
     count_product(network, counters, m, events);
     count_lanes(network, activity, scan, m, events);
     run_product(network, &product);
-    if (network->is_int8)
-        for (ptrdiff_t lane = 0; lane < lanes; lane++) {
-            int16_t *codes = network->codes + lane * m->cols;
-            scale[lane] = network->kernels->quantise(out[lane], m->cols, codes);
-            vector[lane] = codes;
-        }
-    st_events_list(events, network->kernels, vector, lanes, m->cols, network->is_int8);
-    if (network->is_int8) memcpy(events->lane_scale, scale, (size_t)lanes * sizeof *scale);
+    if (!network->is_int8) {
+        st_events_list(events, network->kernels, vector, lanes, m->cols);
+        return;
+    }
+    for (ptrdiff_t lane = 0; lane < lanes; lane++) {
+        int16_t *codes = network->codes + lane * m->cols;
+        scale[lane] = network->kernels->quantise(out[lane], m->cols, codes);
+        vector[lane] = codes;
+    }
+    st_events_dense(events, vector, lanes, m->cols);
+    memcpy(events->code_scale, scale, (size_t)lanes * sizeof *scale);
 }
 
 static void run_head(st_network *network, char **output, ptrdiff_t lanes, int scan, float *logits,

@@ -280,7 +280,7 @@ class Network:
         else:
             self._product(matrix, row, x)
         if self.table is None:
-            return (0, matrix, row, None)
+            return (0, matrix, np.ones_like(row) if self.is_int8 else row, None)
         dense = matrix[0].size
         self.counters[0, 3:6] += [x.nbytes, dense * matrix[0].itemsize, dense]
         activity[2] += x.nbytes
@@ -316,9 +316,12 @@ class Network:
                     outputs[b] = np.empty(weight.shape[1], np.int16)
                     scales[b] = np.float32(quantise(features, outputs[b]))
         weight, scale, bias = self.head
-        self._count([(layers + 1, self.head, output, None) for output in outputs])
+        reads = [
+            np.ones_like(y) if s is not None else y for y, s in zip(outputs, scales, strict=True)
+        ]
+        self._count([(layers + 1, self.head, read, None) for read in reads])
         for b, output in enumerate(outputs):
-            activity[b][2] += np.count_nonzero(output) * weight[0].nbytes
+            activity[b][2] += np.count_nonzero(reads[b]) * weight[0].nbytes
             if scales[b] is None:
                 self._product(self.head, output, logits[b])
             else:
