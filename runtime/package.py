@@ -245,6 +245,9 @@ def _check_target(target: Path, force: bool) -> None:
         raise PackageError(f"{target}: must not exist yet (--force replaces a package)")
     if target.is_symlink() or not has_file(target, CONFIG_FILE):
         raise PackageError(f"{target}: must be a package to be replaced, has no {CONFIG_FILE}")
+    if "spiketrain" not in read_json(package_root(target), CONFIG_FILE, _CONFIG_BYTES):
+        where = target / CONFIG_FILE  # a checkpoint's, say
+        raise PackageError(f"{where}: must be a package's to be replaced, has no spiketrain object")
 
 
 def _read_all(path: Path) -> bytes:
@@ -272,15 +275,15 @@ def _sync_directory(path: Path) -> None:
 def _put_in_place(draft: Path, target: Path) -> None:
     """Rename the draft to the target; what was there before is removed only after that."""
     old = draft.with_suffix(".old")
-    replaced = os.path.lexists(target)
-    if replaced:
-        os.rename(target, old)
     try:
+        if os.path.lexists(target):
+            os.rename(target, old)
         os.rename(draft, target)
-    except OSError:
-        if replaced:
+    except BaseException:  # an interrupt must not leave the target away
+        if os.path.lexists(old) and not os.path.lexists(target):
             os.rename(old, target)
         raise
+    finally:
+        if os.path.lexists(target):
+            shutil.rmtree(old, ignore_errors=True)
     _sync_directory(target.parent)
-    if replaced:
-        shutil.rmtree(old)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import re
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -22,6 +23,7 @@ FIDELITIES = ("exact", "integer", "weight-only", "approximate")
 _FORMAT_KEYS = {"format_version", "weights", "events", "fidelity", "fingerprint", "provenance"}
 _GENERATION_KEYS = {"temperature", "top_k", "top_p", "max_new_tokens", "eos_token_id"}
 _BLOCK = 1 << 20
+_MOST = 2**31 - 1  # of a whole number
 
 
 def check_format(where: str, config: Mapping[str, Any]) -> None:
@@ -127,13 +129,13 @@ def _generation_rule(key: str, value: Any, vocab_size: int) -> str | None:
     whole = type(value) is int
     number = value if whole or isinstance(value, float) else math.nan
     if key == "temperature":
-        return None if number >= 0 else "a number of at least 0"
+        return None if 0 <= number <= sys.float_info.max else "a finite number of at least 0"
     if key == "top_p":
         return None if 0 < number <= 1 else "a number in (0, 1]"
     if key == "top_k":
-        return None if whole and value >= 0 else "a whole number of at least 0"
+        return None if whole and 0 <= value <= _MOST else f"a whole number in [0, {_MOST}]"
     if key == "max_new_tokens":
-        return None if whole and value >= 1 else "a whole number of at least 1"
+        return None if whole and 1 <= value <= _MOST else f"a whole number in [1, {_MOST}]"
     ids = value if isinstance(value, list) else [value]
     good = all(type(token) is int and 0 <= token < vocab_size for token in ids)
     return None if good else f"a token id in [0, {vocab_size}) or a list of them"

@@ -8,6 +8,7 @@ fixed order. Neither other sequences of the batch nor earlier draws have any inf
 from __future__ import annotations
 
 import math
+import sys
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,7 +31,7 @@ class SamplingParams:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if not (_is_number(self.temperature) and 0 <= self.temperature < math.inf):
+        if not (_is_number(self.temperature) and 0 <= self.temperature <= sys.float_info.max):
             raise RequestError("temperature", "be a finite number of at least 0", self.temperature)
         if not (_is_whole(self.top_k) and self.top_k >= 0):
             raise RequestError("top_k", "be a whole number of at least 0", self.top_k)

@@ -8,7 +8,7 @@ import grpc
 import spiketrain.v1.generation_pb2_grpc as generation_grpc
 import spiketrain.v1.models_pb2 as models_pb
 import spiketrain.v1.models_pb2_grpc as models_grpc
-from serving.errors import ServingError
+from serving.errors import ConfigError, ServingError
 from serving.events import Event
 from serving.request import Request
 from serving.wire import from_reply, from_request
@@ -26,6 +26,7 @@ class Client:
     """A connection to one server, address "host:port"; a context that closes it."""
 
     def __init__(self, address: str) -> None:
+        _check_address(address)
         self._channel = grpc.insecure_channel(
             address, options=[("grpc.max_receive_message_length", -1)]
         )
@@ -59,3 +60,10 @@ class Client:
             return self._models.GetModel(models_pb.GetModelRequest())
         except grpc.RpcError as error:
             raise ServerError(error) from None
+
+
+def _check_address(address: str) -> None:
+    """Refuse what gRPC would take for another port: 443 for none, 34463 for 99999."""
+    host, _, port = address.rpartition(":")
+    if not host or not (port.isascii() and port.isdecimal()) or not 1 <= int(port) <= 65535:
+        raise ConfigError(f"server must be HOST:PORT, port from 1 to 65535, got {address!r}")

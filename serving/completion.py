@@ -66,11 +66,12 @@ class Completion:
         self.new_tokens += 1
         if token in self._eos_token_ids:
             self.reason = FinishReason.EOS_TOKEN
-            return self._text.flush()
-        shown = self._text.push(token)
-        if not self._text.stop_sequence and self.new_tokens == self.request.max_new_tokens:
-            self.reason = FinishReason.LENGTH
-            shown += self._text.flush()
+            shown = self._text.flush()
+        else:
+            shown = self._text.push(token)
+            if not self._text.stop_sequence and self.new_tokens == self.request.max_new_tokens:
+                self.reason = FinishReason.LENGTH
+                shown += self._text.flush()
         if self._text.stop_sequence:
             self.reason = FinishReason.STOP_SEQUENCE
         return shown

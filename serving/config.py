@@ -18,6 +18,7 @@ _LEAST = {
     "max_unread_tokens": 1,
     "max_message_bytes": 1024,
 }
+_MOST = 2**31 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +55,9 @@ class ServingConfig:
             raise ConfigError("host must name an address, got ''")
         for name, least in _LEAST.items():
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise ConfigError(f"{name} must be an integer of at least {least}, got {value!r}")
+            if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= _MOST:
+                rule = f"an integer from {least} to {_MOST}"
+                raise ConfigError(f"{name} must be {rule}, got {value!r}")
         if self.port > 65535:
             raise ConfigError(f"port must be at most 65535, got {self.port}")
         for name in ("flush_interval_s", "grace_s"):

@@ -19,10 +19,11 @@ from serving.completion import Completion
 from serving.config import ServingConfig
 from serving.errors import Cancelled, DeadlineExceeded, Draining, EngineFailure, ServingError
 from serving.events import Delta, Event, Finish, FinishReason, PromptInfo
-from serving.request import Defaults, Prepared, Request, prepare
+from serving.request import Defaults, Prepared, Request, check_tokenizer, prepare
 from serving.runner import Outcome, Runner
 from serving.scheduler import Batch, Scheduler
 from serving.text import CompletionText
+from serving.waking import wake
 
 log = structlog.get_logger()
 
@@ -33,7 +34,7 @@ class Engine:
     """Serves one model from one thread; every public method may be called from any thread.
 
     model: the runtime's surface (docs/architecture.md). config: limits and pace. tokenizer: in
-    place of the model's own. clock: seconds, monotonic.
+    place of the model's own; ConfigError if it has more tokens. clock: seconds, monotonic.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class Engine:
         self.model = model
         self.config = config
         self.tokenizer = tokenizer or model.tokenizer
+        check_tokenizer(self.tokenizer, model.vocab_size)
         self.defaults = Defaults.from_generation_config(model.generation_config)
         self._clock = clock
         self._scheduler: Scheduler[Completion] = Scheduler(
@@ -266,31 +268,8 @@ class Engine:
             self._wake([completion])
 
     def _wake(self, completions: list[Completion]) -> None:
-        """Set `ready` of each, with one call into each event loop."""
-        by_loop: dict[asyncio.AbstractEventLoop, list[Completion]] = {}
-        for completion in completions:
-            if completion.loop is None:
-                completion.ready.set()
-            else:
-                by_loop.setdefault(completion.loop, []).append(completion)
-        for loop, readers in by_loop.items():
-            if not _set_ready(loop, readers):  # nobody will ever read
-                for completion in readers:
-                    self._cancel(completion)
-
-
-def _set_ready(loop: asyncio.AbstractEventLoop, completions: list[Completion]) -> bool:
-    """Set `ready` of each on its loop; False if the loop is closed."""
-
-    def set_each() -> None:
-        for completion in completions:
-            completion.ready.set()
-
-    try:
-        loop.call_soon_threadsafe(set_each)
-    except RuntimeError:
-        return False
-    return True
+        for completion in wake(completions):  # nobody will ever read it
+            self._cancel(completion)
 
 
 def _prompt_info(completion: Completion) -> PromptInfo:

@@ -11,7 +11,7 @@ from typing import Protocol
 from runtime.errors import RequestError
 from runtime.sampling import SamplingParams
 from serving.config import ServingConfig
-from serving.errors import NoTokenizer
+from serving.errors import ConfigError, NoTokenizer
 
 MAX_NEW_TOKENS = 256  # where neither the request nor the model says
 SEED_BITS = 32  # of a seed chosen here: short enough to type again
@@ -21,6 +21,8 @@ MAX_TIMEOUT_S = 1e9
 
 class Encoder(Protocol):
     """The part of a tokenizer that reads prompts."""
+
+    vocab_size: int
 
     def encode(self, text: str) -> list[int]:
         """Token ids of a text."""
@@ -99,6 +101,13 @@ def prepare(
     return Prepared(prompt_ids, max_new_tokens, sampling, stops, request.timeout_s)
 
 
+def check_tokenizer(encoder: Encoder | None, vocab_size: int) -> None:
+    """Refuse the tokenizer of another, larger model. A vocabulary may be padded: less is fine."""
+    if encoder is not None and encoder.vocab_size > vocab_size:
+        rule = f"have at most the model's {vocab_size} tokens"
+        raise ConfigError(f"tokenizer must {rule}, has {encoder.vocab_size}")
+
+
 def _or(value, default):  # type: ignore[no-untyped-def]
     return default if value is None else value
 
@@ -116,7 +125,7 @@ def _prompt_ids(
     if not ids:
         raise RequestError("prompt", "hold at least one token", prompt)
     if len(ids) > longest:
-        raise RequestError("prompt", f"be at most {longest} tokens", f"{len(ids)} tokens")
+        raise RequestError("prompt", f"be at most {longest} tokens", len(ids))
     if not 0 <= min(ids) <= max(ids) < vocab_size:
         bad = next(token for token in ids if not 0 <= token < vocab_size)
         raise RequestError("prompt", f"hold token ids from 0 to {vocab_size - 1}", bad)

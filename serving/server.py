@@ -25,7 +25,7 @@ from serving.wire import strictly
 log = structlog.get_logger()
 
 SERVICES = ("spiketrain.v1.Generation", "spiketrain.v1.Models")
-LAST_WORDS_S = 0.2  # for health watchers, once every request has ended
+LAST_WORDS_S = 0.2  # for health watchers, and for what the last requests still have to hear
 
 
 class StrictRequests(grpc.aio.ServerInterceptor):
@@ -77,24 +77,29 @@ class Server:
         return port
 
     async def stop(self, grace_s: float) -> None:
-        """Refuse new requests, give running ones `grace_s` to end, cancel the rest."""
+        """Refuse new requests, give running ones `grace_s` to end, end the rest as Draining."""
         self._engine.refuse()
         await self._health.enter_graceful_shutdown()
-        finished = await self._inflight.wait_idle(grace_s)
-        await self._server.stop(LAST_WORDS_S if finished else None)
+        await self._inflight.wait_idle(grace_s)
         await asyncio.to_thread(self._engine.stop)
+        await self._server.stop(LAST_WORDS_S)
 
     def _listen(self) -> int:
         host, port = self._config.host, self._config.port
-        address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        address = to_address(host, port)
         try:
             return self._server.add_insecure_port(address)
         except RuntimeError:
             raise ListenError(address, _why_not(host, port)) from None
 
 
+def to_address(host: str, port: int) -> str:
+    """host:port, with brackets around an IPv6 host."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 async def serve(
-    engine: Engine, name: str, on_listening: Callable[[str, int], None] | None = None
+    engine: Engine, name: str, on_listening: Callable[[str], None] | None = None
 ) -> None:
     """Serve until SIGTERM or SIGINT, then drain; a second signal cuts the draining short."""
     config = engine.config
@@ -109,12 +114,12 @@ async def serve(
             _write_port(Path(config.port_file), port)
         log.info("listening", host=config.host, port=port, model=name)
         if on_listening is not None:
-            on_listening(config.host, port)
+            on_listening(to_address(config.host, port))
         received = await signals.get()
         log.info("draining", signal=received.name, grace_s=config.grace_s)
     finally:
         await _stop(server, config, signals)
-        if config.port_file is not None:
+        if config.port_file is not None and Path(config.port_file).is_file():
             Path(config.port_file).unlink(missing_ok=True)
     log.info("stopped")
 
@@ -128,14 +133,19 @@ async def _stop(
     if not stopping.done():
         stopping.cancel()
         await server.stop(0.0)
+    else:
+        stopping.result()
     impatient.cancel()
 
 
 def _write_port(path: Path, port: int) -> None:
     """Write the port so that whoever waits for the file never reads half a number."""
     part = path.with_name(f".{path.name}.{os.getpid()}")
-    part.write_text(f"{port}\n")
-    part.replace(path)
+    try:
+        part.write_text(f"{port}\n")
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def _why_not(host: str, port: int) -> str:

@@ -96,7 +96,7 @@ def _describe(engine: Engine, name: str) -> Any:
             max_stop_sequence_bytes=limits.max_stop_sequence_bytes,
         ),
         defaults=models_pb.SamplingDefaults(
-            max_new_tokens=defaults.max_new_tokens,
+            max_new_tokens=min(defaults.max_new_tokens, limits.max_new_tokens),
             temperature=defaults.temperature,
             top_k=defaults.top_k,
             top_p=defaults.top_p,

@@ -44,7 +44,8 @@ def call(monkeypatch, capsys):
 
     def call(*arguments, stdin=b""):
         monkeypatch.setattr(sys, "argv", ["spiketrain", *map(str, arguments)])
-        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin), "utf-8"))
+        opened = None if stdin is None else io.TextIOWrapper(io.BytesIO(stdin), "utf-8")
+        monkeypatch.setattr(sys, "stdin", opened)
         monkeypatch.setenv("GRPC_VERBOSITY", "NONE")
         with pytest.raises(SystemExit) as caught:
             main()
@@ -58,10 +59,9 @@ def run(*arguments, **options):
     return subprocess.run(
         [*COMMAND, *map(str, arguments)],
         stdin=subprocess.DEVNULL,
-        capture_output=True,
         timeout=PATIENCE_S,
         check=False,
-        **options,
+        **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options},
     )
 
 
@@ -227,7 +227,7 @@ def test_a_port_in_use_is_a_clear_error(package, address, call):
         (("x", "--temperature", "-1"), b"", "temperature must be"),
         (("x", "--max-new-tokens", "0"), b"", "max_new_tokens must be from 1"),
         (("x", "--seed", "-1"), b"", "seed must be"),
-        (("x", "--stop", ""), b"", "stop_sequences must each be from 1"),
+        (("x", "--stop-sequences", ""), b"", "stop_sequences must each be from 1"),
     ],
 )
 def test_bad_input_is_one_clear_line(package, address, call, arguments, stdin, message):
@@ -237,6 +237,76 @@ def test_bad_input_is_one_clear_line(package, address, call, arguments, stdin, m
         assert err.startswith("error: ")
         assert message in err
         assert err.count("\n") == 1
+
+
+def test_what_is_piped_is_the_text_alone_and_figures_start_a_line(package, address):
+    options = ("--seed", 7, "--max-new-tokens", 9)
+    with Client(address) as client:
+        text = text_of(client.generate_stream(Request("The cat", seed=7, max_new_tokens=9)))
+    assert not text.endswith("\n")
+    for where in (("--model", package), ("--server", address)):
+        apart = run("generate", "The cat", *where, *options)
+        assert apart.stdout.decode() == text
+        assert apart.stderr.startswith(b"9 tokens (length)")
+        joined = run("generate", "The cat", *where, *options, stderr=subprocess.STDOUT)
+        assert joined.stdout.decode().startswith(f"{text}\n9 tokens (length)")
+
+
+def test_a_terminal_gets_the_figures_on_a_line_of_their_own(call, package, monkeypatch):
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    status, text, figures = call("generate", "The cat", "--model", package, "--max-new-tokens", 1)
+    assert status == 0
+    assert text.endswith("\n")
+    assert figures.startswith("1 tokens (length), firing rate")
+    assert "touched" not in figures  # a single token comes from the prompt
+
+
+def test_a_server_that_dies_mid_stream_is_a_clear_error(package):
+    with server(package) as (process, address):
+        client = subprocess.Popen(
+            [*COMMAND, "generate", "a", "--server", address, *ENDLESS_FLAGS],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        assert client.stdout.read(1)
+        process.kill()
+        _, err = client.communicate(timeout=PATIENCE_S)
+    assert client.returncode == 1
+    assert err.startswith(b"error: server: UNAVAILABLE")
+    assert err.count(b"\n") == 1
+
+
+@pytest.mark.parametrize("address", ["", "localhost", ":50051", "127.0.0.1:99999", "h:0", "h:x"])
+def test_an_address_without_a_good_port_is_refused(call, address):
+    status, _, err = call("generate", "x", "--server", address)
+    assert status == 1
+    assert err.startswith("error: server must be HOST:PORT")
+
+
+@pytest.mark.parametrize("arguments", [(), ("-",)])
+def test_a_closed_standard_input_is_bad_usage(call, arguments):
+    assert call("generate", *arguments, stdin=None)[0] == 2
+
+
+def test_a_port_file_that_cannot_be_written_leaves_nothing(call, package, tmp_path):
+    (tmp_path / "taken").mkdir()
+    status, _, err = call("serve", package, "--port", 0, "--port-file", tmp_path / "taken")
+    assert status == 1
+    assert err.splitlines()[-1].startswith("error: ")
+    assert [path.name for path in tmp_path.iterdir()] == ["taken"]
+
+
+def test_limits_that_no_message_can_hold_are_refused(call, package):
+    status, _, err = call("serve", package, "--max-queue", 10**12)
+    assert status == 1
+    assert err == f"error: max_queue must be an integer from 0 to 2147483647, got {10**12}\n"
+
+
+def test_another_models_tokenizer_is_refused(call, package, tmp_path):
+    larger = tiny_egru_package(tmp_path / "larger", vocab=700, with_tokenizer=True)
+    status, _, err = call("generate", "x", "--model", package, "--tokenizer", larger)
+    assert status == 1
+    assert "tokenizer must have at most the model's" in err
 
 
 def test_a_server_that_is_not_there_is_a_clear_error(call):

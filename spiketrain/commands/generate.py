@@ -1,6 +1,7 @@
 """`spiketrain generate [PROMPT]`: a completion to stdout as it is produced, figures to stderr.
 
-In process or over gRPC: the same engine, so the same text for the same seed.
+In process or over gRPC: the same engine, so the same text for the same seed. What a pipe or a file
+gets is that text to the byte, without a newline of ours.
 """
 
 import os
@@ -36,7 +37,9 @@ def generate(
     top_k: Annotated[int | None, typer.Option(help="Likeliest tokens to sample; 0: all.")] = None,
     top_p: Annotated[float | None, typer.Option(help="Probability mass to sample from.")] = None,
     seed: Annotated[int | None, typer.Option(help="Same seed, same text.")] = None,
-    stop: Annotated[list[str] | None, typer.Option(help="End before it; repeatable.")] = None,
+    stop_sequences: Annotated[
+        list[str] | None, typer.Option(help="End before this text; repeatable.")
+    ] = None,
     stats: Annotated[bool, typer.Option(help="Figures on standard error at the end.")] = True,
     echo: Annotated[bool, typer.Option(help="Print the prompt before the completion.")] = False,
     threads: Annotated[
@@ -50,20 +53,22 @@ def generate(
     if server is not None and (model, tokenizer, threads) != (None, None, None):
         rule = "a server has its own --model, --tokenizer and --threads"
         raise typer.BadParameter(rule, param_hint="--server")
+    if prompt in (None, "-") and sys.stdin is None:
+        raise typer.BadParameter("give a text: standard input is closed", param_hint="PROMPT")
     if prompt is None and sys.stdin.isatty():
         raise typer.BadParameter("give a text, or - to type one", param_hint="PROMPT")
     from serving.request import Request
 
-    request = Request(
-        prompt=_read_stdin() if prompt in (None, "-") else prompt,
-        max_new_tokens=max_new_tokens,
-        temperature=temperature,
-        top_k=top_k,
-        top_p=top_p,
-        seed=seed,
-        stop_sequences=tuple(stop or ()),
-    )
     try:
+        request = Request(
+            prompt=_read_stdin() if prompt is None or prompt == "-" else prompt,
+            max_new_tokens=max_new_tokens,
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            seed=seed,
+            stop_sequences=tuple(stop_sequences or ()),
+        )
         if server is not None:
             opened = _remote(server, request)
         else:
@@ -71,7 +76,6 @@ def generate(
         with opened as events:
             _show(events, str(request.prompt) if echo else "", stats)
     except KeyboardInterrupt:
-        typer.echo(err=True)
         raise typer.Exit(INTERRUPTED) from None
 
 
@@ -115,33 +119,54 @@ def _remote(address: str, request: "Request") -> Generator[Iterator["Event"], No
 def _show(events: Iterator["Event"], echo: str, stats: bool) -> None:
     from serving.events import Delta, Finish, PromptInfo
 
-    seed = 0
-    for event in events:
-        if isinstance(event, PromptInfo):
-            seed = event.seed
-            _write(echo)
-        elif isinstance(event, Delta):
-            _write(event.text)
-        elif isinstance(event, Finish):
-            _write("\n")
-            if stats:
+    seed, text = 0, ""
+    try:
+        for event in events:
+            if isinstance(event, PromptInfo):
+                seed = event.seed
+                text = _write(echo) or text
+            elif isinstance(event, Delta):
+                text = _write(event.text) or text
+            elif isinstance(event, Finish) and stats:
+                text = _end_line(text)
                 typer.echo(_figures(event, seed), err=True)
+    finally:
+        _end_line(text)  # an error message comes next, or the shell's prompt
 
 
-def _write(text: str) -> None:
-    sys.stdout.write(text)
-    sys.stdout.flush()
+def _write(text: str) -> str:
+    typer.echo(text, nl=False)
+    return text
+
+
+def _end_line(text: str) -> str:
+    """See to it that what follows `text` starts a line, unless a pipe or a file takes `text`."""
+    if text and not text.endswith("\n"):
+        if sys.stdout is not None and sys.stdout.isatty():
+            typer.echo()
+        elif _share_a_file():
+            typer.echo(err=True)
+    return ""
+
+
+def _share_a_file() -> bool:
+    """Whether standard output and standard error end up in one file, as with 2>&1."""
+    try:
+        return os.path.sameopenfile(sys.stdout.fileno(), sys.stderr.fileno())
+    except (AttributeError, OSError):  # closed, or replaced by something that is no file
+        return False
 
 
 def _figures(finish: "Finish", seed: int) -> str:
     timings, activity = finish.timings, finish.activity
     decoded = max(finish.usage.new_tokens - 1, 0)  # the prompt gave the first
+    touched = activity.weight_bytes_touched_per_token
+    dense = activity.weight_bytes_dense_per_token
     parts = [
         f"{finish.usage.new_tokens} tokens ({finish.reason.value})",
         f"{decoded / timings.decode_s:,.0f} tokens/s" if timings.decode_s > 0 else "",
         f"firing rate {100 * activity.firing_rate:.1f} %",
-        f"{_kilobytes(activity.weight_bytes_touched_per_token)} of "
-        f"{_kilobytes(activity.weight_bytes_dense_per_token)} weights touched per token",
+        f"{_kilobytes(touched)} of {_kilobytes(dense)} weights touched per token" if dense else "",
         f"first token after {1e3 * (timings.queue_s + timings.prefill_s):.1f} ms",
         f"seed {seed}",
     ]

@@ -76,5 +76,5 @@ def serve(
     asyncio.run(serve_engine(engine, Path(directory).resolve().name, _announce))
 
 
-def _announce(host: str, port: int) -> None:
-    typer.echo(f"listening on {host}:{port}")
+def _announce(address: str) -> None:
+    typer.echo(f"listening on {address}")

@@ -155,6 +155,33 @@ def test_force_replaces_nothing_but_a_package(tmp_path, package, content):
     assert (tmp_path / "home" / "letter.txt").exists()
 
 
+def test_force_does_not_replace_a_checkpoint(tmp_path, content):
+    checkpoint = tmp_path / "checkpoint"
+    checkpoint.mkdir()
+    (checkpoint / "config.json").write_text('{"model_type": "egru"}')
+    with pytest.raises(PackageError, match="has no spiketrain object"):
+        write_package(checkpoint, *content, force=True)
+    assert [file.name for file in checkpoint.iterdir()] == ["config.json"]
+
+
+def test_an_interrupt_between_the_renames_leaves_the_old_package(
+    tmp_path, package, content, monkeypatch
+):
+    before = {path.name: path.read_bytes() for path in package.iterdir()}
+    rename = os.rename
+
+    def interrupted(source, target):
+        if str(source).endswith(".tmp"):
+            raise KeyboardInterrupt
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        write_package(package, *content, force=True)
+    assert {path.name: path.read_bytes() for path in package.iterdir()} == before
+    assert [path.name for path in package.parent.iterdir()] == [package.name]
+
+
 @pytest.mark.parametrize("broken", ["fsync", "rename"])
 @pytest.mark.parametrize("force", [False, True])
 def test_a_failed_write_leaves_everything_as_it_was(tmp_path, content, monkeypatch, broken, force):
@@ -417,11 +444,14 @@ def test_a_missing_config_is_named(tmp_path):
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"temperature": -1}, "temperature must be a number of at least 0"),
+        ({"temperature": -1}, "temperature must be a finite number of at least 0"),
+        ({"temperature": 10**400}, "temperature must be"),
         ({"temperature": "hot"}, "temperature must be"),
         ({"top_p": 0}, r"top_p must be a number in \(0, 1\]"),
         ({"top_p": 10**400}, "top_p must be"),
         ({"top_k": 1.5}, "top_k must be"),
+        ({"top_k": 2**31}, "top_k must be"),
+        ({"max_new_tokens": 2**31}, "max_new_tokens must be"),
         ({"max_new_tokens": 0}, "max_new_tokens must be"),
         ({"eos_token_id": 9}, r"eos_token_id must be a token id in \[0, 9\)"),
         ({"eos_token_id": [1, True]}, "eos_token_id must be"),

@@ -146,6 +146,7 @@ def test_logits_that_are_not_finite_are_an_error(bad):
         ("temperature", -0.1),
         ("temperature", math.nan),
         ("temperature", math.inf),
+        ("temperature", 10**400),
         ("temperature", "1"),
         ("temperature", True),
         ("top_k", -1),

@@ -373,3 +373,10 @@ async def test_no_prompt_is_logged_at_info_level(info_logs):
     assert "secret" not in err
     assert "hush" not in err
     assert "hello" not in err
+
+
+async def test_a_stop_sequence_met_in_the_last_flush_is_the_reason():
+    model = FakeModel("é".encode()[:1])  # an unfinished character, then the end of text
+    with Engine(model, config()) as engine:
+        finish = (await collect(engine, Request("a", stop_sequences=["\ufffd"])))[-1]
+    assert (finish.reason, finish.stop_sequence) == (FinishReason.STOP_SEQUENCE, "\ufffd")

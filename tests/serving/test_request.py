@@ -46,7 +46,7 @@ def test_token_ids_need_no_tokenizer():
     [
         ({"prompt": ""}, ["prompt", "at least one token", "''"]),
         ({"prompt": []}, ["prompt", "at least one token"]),
-        ({"prompt": "x" * 9}, ["prompt", "at most 8 tokens", "9 tokens"]),
+        ({"prompt": "x" * 9}, ["prompt", "at most 8 tokens", "got 9"]),
         ({"prompt": [0, 257]}, ["prompt", "0 to 256", "257"]),
         ({"prompt": [-1]}, ["prompt", "0 to 256", "-1"]),
         ({"prompt": "a\udcff"}, ["prompt", "valid UTF-8", "character 1"]),

@@ -22,7 +22,7 @@ from serving.engine import Engine
 from serving.errors import ListenError
 from serving.events import Delta, Finish, PromptInfo
 from serving.request import Request
-from serving.server import Server
+from serving.server import Server, to_address
 
 
 def gated():
@@ -201,6 +201,18 @@ async def test_the_model_is_described():
         assert list(model.capabilities) == ["text", "token_ids"]
 
 
+async def test_the_default_length_reported_is_the_one_in_use():
+    generation_config = {"max_new_tokens": 100}
+    async with serving(FakeModel(generation_config=generation_config), max_new_tokens=7) as served:
+        model = await served.models.GetModel(models_pb.GetModelRequest())
+    assert model.defaults.max_new_tokens == 7
+
+
+def test_an_ipv6_address_is_written_in_brackets():
+    assert to_address("::1", 5) == "[::1]:5"
+    assert to_address("localhost", 5) == "localhost:5"
+
+
 @pytest.mark.parametrize("service", ["", "spiketrain.v1.Generation", "spiketrain.v1.Models"])
 async def test_each_service_reports_its_health(service):
     async with serving() as served:
@@ -237,14 +249,15 @@ async def test_draining_lets_running_requests_end_and_refuses_new_ones():
         await asyncio.wait_for(stopping, PATIENCE_S)
 
 
-async def test_draining_cancels_what_takes_longer_than_the_grace_period():
+async def test_what_takes_longer_than_the_grace_period_ends_as_draining():
     async with serving(gated()) as served:
         running = served.generation.GenerateStream(request())
         assert (await running.read()).HasField("prompt")
         stopping = asyncio.create_task(served.server.stop(0.01))
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await running.read()
-        assert caught.value.code() in (grpc.StatusCode.CANCELLED, grpc.StatusCode.UNAVAILABLE)
+        assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+        assert details_of(caught.value, error_details_pb2.ErrorInfo).reason == "SHUTTING_DOWN"
         served.model.gate.release(1000)
         await asyncio.wait_for(stopping, PATIENCE_S)
 
