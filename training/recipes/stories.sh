@@ -49,4 +49,5 @@ spiketrain convert "$runs/stories-egru" "$package" --weights int8 --force \
     --licence "text CC BY 4.0 and public domain, see attribution.tsv; weights Apache-2.0" \
     --file "$runs/report/report.json" --file "$runs/report/activity.png" \
     --file "$runs/report/README.md" --file "$runs/stories-egru/curves.png" \
+    --file "$here/generation_config.json" \
     --file "$SPIKETRAIN_DATA/stories/attribution.tsv"
