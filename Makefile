@@ -3,8 +3,6 @@
 
 PYTHON ?= python3
 TORCH ?= 2.13.0
-# Where a CPU-only torch is, should pip's own sources have none.
-TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 
 VENV := .venv
 CHECKED := build/checked-env
@@ -53,8 +51,10 @@ $(VENV)/.base: $(VENV)/.created pyproject.toml
 $(VENV)/.test: $(VENV)/.base
 	@$(VENV)/bin/python -c 'import torch' 2>/dev/null || \
 	    { echo "installing torch $(TORCH), CPU build"; \
-	      $(PIP) 'torch==$(TORCH)+cpu' 2>/dev/null || \
-	      $(PIP) 'torch==$(TORCH)' --index-url $(TORCH_INDEX); }
+	      $(PIP) 'torch==$(TORCH)+cpu' || \
+	      { [ "$$(uname -sm)" != 'Linux x86_64' ] && $(PIP) 'torch==$(TORCH)'; } || \
+	      { echo "pip found no CPU build of torch $(TORCH): name an index that has it in" \
+	             "PIP_EXTRA_INDEX_URL, or install one into $(VENV) yourself" >&2; exit 1; }; }
 	$(PIP) $(EDITABLE) '.[train,test]' -Cbuild-dir=build/release
 	@touch $@
 

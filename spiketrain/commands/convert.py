@@ -30,6 +30,8 @@ def convert(
     force: Annotated[bool, typer.Option("--force", help="Replace an existing package.")] = False,
 ) -> None:
     """Convert a checkpoint. The source keeps its precision unless --weights says otherwise."""
+    if weights not in ("float32", "int8"):
+        raise typer.BadParameter(f"must be float32 or int8, got {weights}", param_hint="--weights")
     from spiketrain.commands.extras import need_train_extra
 
     need_train_extra()
@@ -37,8 +39,6 @@ def convert(
     from lm.export import export_model
     from runtime.errors import SpiketrainError
 
-    if weights not in ("float32", "int8"):
-        raise typer.BadParameter(f"must be float32 or int8, got {weights}", param_hint="--weights")
     run = (source / "checkpoint.pt").is_file() and (source / "model").is_dir()
     model = load_checkpoint(source / "model" if run else source)
     if tokenizer is None:
