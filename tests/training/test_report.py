@@ -15,6 +15,7 @@ RESULT = {
     "valid_bits_per_byte": 1.6,
     "valid_firing_rates": [0.1, 0.3],
     "test_bits_per_byte": 1.7,
+    "test_firing_rates": [0.1, 0.3],
 }
 
 
@@ -27,12 +28,13 @@ def runs(tmp_path):
     config = {"model": {"hidden_sizes": [24, 16]}}
     put(tmp_path / "stories-egru" / "config.json", config)
     put(tmp_path / "stories-egru" / "result.json", RESULT)
+    put(tmp_path / "stories-egru-continued" / "result.json", RESULT | {"tokens": 700})
     put(tmp_path / "lstm-5e-3" / "result.json", RESULT)
     put(tmp_path / "lstm-1e-2" / "result.json", RESULT | {"test_bits_per_byte": 1.68})
     for name in ("lstm-screen-1e-2", "lstm-screen-5e-3", "penalty-0.01", "penalty-0"):
         put(tmp_path / name / "result.json", RESULT)
     for name, bits in (("int8", 1.5012), ("float32", 1.4987)):
-        package = {"bits_per_byte": bits, "firing_rate": 0.18, "firing_rates": [0.1, 0.3]}
+        package = {"bits_per_byte": bits, "firing_rates": [0.1, 0.3]}
         put(tmp_path / f"{name}.json", package)
     return tmp_path
 
@@ -44,6 +46,8 @@ def test_the_card_shows_what_was_measured(runs):
         "1.5012",
         "1.4987",
         "1.6800",
+        "5,700",
+        "0.0200 bits per byte more",
         "82.0 %",
         "layer 2: 70.0 %",
         "0.005: 1.7000, 0.01: 1.6800",
