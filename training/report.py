@@ -32,8 +32,8 @@ Training took {egru_minutes:.0f} minutes for the EGRU, {shipped_minutes:.0f} mor
 ![bits per byte over activity](activity.png)
 
 Each point of the curve goes on from the EGRU of the third row for {curve_tokens:,} tokens at
-another price of an event, without a floor under firing rates.  Everything is in `report.json`; made by
-`{command}`.
+another price of an event, without a floor under firing rates.  Everything is in `report.json`;
+made by `{command}`.
 
 Limits: a small model of old stories.  It writes readable sentences without much sense, and repeats
 the views of its sources' time.
@@ -61,12 +61,12 @@ def collect(runs: Path) -> dict[str, Any]:
         "command": COMMAND,
         "egru": _read(runs / "stories-egru" / "result.json"),
         "shipped": _read(runs / "stories-egru-continued" / "result.json"),
-        "egru_config": _read(runs / "stories-egru" / "config.json"),
+        "egru_config": _settings(runs / "stories-egru" / "config.json"),
         "lstm": min(lstms, key=lambda run: run["test_bits_per_byte"]),
         "lstm_learning_rates": lstms,
         "lstm_screens": _series(runs, "lstm-screen-", "learning_rate"),
         "activity_curve": _series(runs, "penalty-", "penalty"),
-        "package": {name: _read(runs / f"{name}.json") for name in ("int8", "float32")},
+        "package": {name: _evaluation(runs / f"{name}.json") for name in ("int8", "float32")},
     }
 
 
@@ -127,6 +127,20 @@ def _series(runs: Path, prefix: str, field: str) -> list[dict[str, Any]]:
     if not found:
         raise FileNotFoundError(f"no runs {prefix}* under {runs}")
     return sorted(found, key=lambda result: result[field])
+
+
+def _settings(path: Path) -> dict[str, Any]:
+    """A run's recipe without the places of its files."""
+    recipe = _read(path)
+    recipe.pop("data", None)
+    recipe.get("run", {}).pop("start_from", None)
+    return recipe
+
+
+def _evaluation(path: Path) -> dict[str, Any]:
+    """What `eval ppl --json` printed, files by name alone."""
+    found = _read(path)
+    return found | {key: Path(found[key]).name for key in ("model", "data") if key in found}
 
 
 def _read(path: Path) -> Any:

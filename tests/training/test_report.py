@@ -25,7 +25,7 @@ def runs(tmp_path):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(content))
 
-    config = {"model": {"hidden_sizes": [24, 16]}}
+    config = {"model": {"hidden_sizes": [24, 16]}, "data": {"train": "/secret/train.txt"}}
     put(tmp_path / "stories-egru" / "config.json", config)
     put(tmp_path / "stories-egru" / "result.json", RESULT)
     put(tmp_path / "stories-egru-continued" / "result.json", RESULT | {"tokens": 700})
@@ -34,7 +34,7 @@ def runs(tmp_path):
     for name in ("lstm-screen-1e-2", "lstm-screen-5e-3", "penalty-0.01", "penalty-0"):
         put(tmp_path / name / "result.json", RESULT)
     for name, bits in (("int8", 1.5012), ("float32", 1.4987)):
-        package = {"bits_per_byte": bits, "firing_rates": [0.1, 0.3]}
+        package = {"bits_per_byte": bits, "firing_rates": [0.1, 0.3], "data": "/secret/x"}
         put(tmp_path / f"{name}.json", package)
     return tmp_path
 
@@ -56,6 +56,7 @@ def test_the_card_shows_what_was_measured(runs):
         assert text in card
     assert [point["penalty"] for point in report["activity_curve"]] == [0.0, 0.01]
     assert json.loads((runs / "report" / "report.json").read_text()) == report
+    assert "/secret" not in (runs / "report" / "report.json").read_text()
     assert (runs / "report" / "activity.png").stat().st_size > 1000
 
 
