@@ -55,13 +55,21 @@ def fused_loss(model: Model, ids: torch.Tensor) -> torch.Tensor:
     return model.mean_nll(features, ids)
 
 
-def plain_loss(model: Model, ids: torch.Tensor) -> torch.Tensor:
-    """Mean nats through the per-step autograd loop and torch's cross-entropy, in float32."""
+def plain_loss(model: Model, ids: torch.Tensor, per_step: bool) -> torch.Tensor:
+    """Mean nats through the autograd loop and torch's cross-entropy, in float32.
+
+    per_step: a cell called step by step, its input product included; else that one is batched.
+    """
     x = F.embedding(ids.t(), model.embeddings.weight)
     for layer, (cell, y) in zip(model.layers, model.initial_state(ids.shape[0]), strict=True):
-        xk = x @ layer.kernel + layer.bias
-        args = (xk, y.float(), cell, layer.recurrent_kernel, layer.recurrent_bias, layer.threshold)
-        x, _ = scan_reference(*args, damp=1.0, support=1.0)
+        fixed = (layer.recurrent_kernel, layer.recurrent_bias, layer.threshold)
+        outputs = []
+        for part in x.split(1 if per_step else len(x)):
+            xk = part @ layer.kernel + layer.bias
+            out, cell = scan_reference(xk, y, cell, *fixed, damp=1.0, support=1.0)
+            y = out[-1]
+            outputs.append(out)
+        x = torch.cat(outputs)
     logits = F.linear(x, model.head.weight, model.head.bias)
     return F.cross_entropy(logits.flatten(0, 1), ids.t().flatten())
 
@@ -72,7 +80,8 @@ def contestants(ids: torch.Tensor) -> dict[str, Callable[[], torch.Tensor]]:
     return {
         "EGRU fused, bfloat16": lambda: fused_loss(fused, ids),
         "EGRU fused, float32": lambda: fused_loss(fused32, ids),
-        "EGRU plain autograd loop, float32": lambda: plain_loss(plain, ids),
+        "EGRU plain loop, a cell per step, float32": lambda: plain_loss(plain, ids, True),
+        "EGRU plain loop, inputs batched, float32": lambda: plain_loss(plain, ids, False),
         "torch.nn.LSTM, bfloat16 autocast": lambda: lstm.loss(ids, torch.bfloat16),
         "torch.nn.LSTM, float32": lambda: lstm.loss(ids, torch.float32),
     }
