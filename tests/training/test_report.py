@@ -29,9 +29,12 @@ def runs(tmp_path):
     put(tmp_path / "stories-egru" / "config.json", config)
     put(tmp_path / "stories-egru" / "result.json", RESULT)
     put(tmp_path / "stories-egru-continued" / "result.json", RESULT | {"tokens": 700})
+    put(tmp_path / "lstm-5e-3" / "config.json", config)
+    put(tmp_path / "lstm-1e-2" / "config.json", config)
     put(tmp_path / "lstm-5e-3" / "result.json", RESULT)
     put(tmp_path / "lstm-1e-2" / "result.json", RESULT | {"test_bits_per_byte": 1.68})
     for name in ("lstm-screen-1e-2", "lstm-screen-5e-3", "penalty-0.01", "penalty-0"):
+        put(tmp_path / name / "config.json", config | {"optimizer": {"weight_decay": 0.03}})
         put(tmp_path / name / "result.json", RESULT)
     for name, bits in (("int8", 1.5012), ("float32", 1.4987)):
         package = {"bits_per_byte": bits, "firing_rates": [0.1, 0.3], "data": "/secret/x"}
@@ -52,6 +55,7 @@ def test_the_card_shows_what_was_measured(runs):
         "layer 2: 70.0 %",
         "0.005: 1.7000, 0.01: 1.6800",
         "0.005: 1.6000",
+        "weight decay 0.03",
     ):
         assert text in card
     assert [point["penalty"] for point in report["activity_curve"]] == [0.0, 0.01]
