@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from runtime.activity import Activity, layer_activities
-from runtime.errors import SpiketrainError
+from runtime.errors import PackageError, SpiketrainError
 from runtime.package import Package, read_package
 from runtime.state import Layout, State, state_from_bytes
 
@@ -56,7 +56,10 @@ class Model:
         self.tokenizer = _load_tokenizer(package)
         self._spec = spec
         self._layout = Layout(
-            package.family, package.fingerprint, spec.state_nbytes, spec.state_arrays()
+            package.family,
+            package.fingerprint,
+            spec.state_nbytes,
+            spec.state_arrays(package.tensors),
         )
         self._network = family.Model(spec, package.tensors, threads, table_bytes)
         self._lock = threading.Lock()
@@ -116,16 +119,14 @@ class Model:
     def activity(self) -> Activity:
         """Counters since the model was loaded or they were last reset."""
         with self._lock:
-            counters = self._network.counters.copy()
+            counters = self._network.activity()
             tokens = self._tokens
         names, readout = self._spec.layer_names, self._spec.readout_names
         columns = self._network.counter_names
-        size = len(names)
-        last = counters[size:] if len(readout) == 2 else counters[size + 1 :]
         return Activity(
             tokens,
-            layer_activities(names, columns, counters[:size]),
-            layer_activities(readout, columns, last),
+            layer_activities(names, columns, counters[: len(names)]),
+            layer_activities(readout, columns, counters[len(names) :]),
         )
 
     def reset_activity(self) -> None:
@@ -153,7 +154,7 @@ class Model:
         return np.ascontiguousarray(found, np.int64)
 
     def _check_state(self, state: State) -> None:
-        if state.layout is not self._layout and state.layout != self._layout:
+        if state.layout is not self._layout and state.layout.fingerprint != self.fingerprint:
             raise SpiketrainError(
                 f"state must belong to the model {self.fingerprint}, "
                 f"got one of {state.layout.fingerprint}"
@@ -182,7 +183,13 @@ def _load_tokenizer(package: Package) -> Any:
         return None
     from runtime.tokenizer import load_tokenizer
 
-    return load_tokenizer(package.path)
+    tokenizer = load_tokenizer(package.path)
+    if tokenizer.vocab_size > package.spec.vocab_size:
+        raise PackageError(
+            f"{package.tokenizer_file}: must have at most the model's {package.spec.vocab_size} "
+            f"tokens, has {tokenizer.vocab_size}"
+        )
+    return tokenizer
 
 
 def _check_whole(name: str, value: Any, least: int, most: int) -> None:

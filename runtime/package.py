@@ -80,7 +80,7 @@ def read_package(path: str | os.PathLike[str]) -> Package:
     check_format(where, config)
     spec = _family_spec(where, config)
     tensors = _read_tensors(root)
-    check_tensors(str(root / TENSOR_FILE), tensors, spec.tensors())
+    check_tensors(str(root / TENSOR_FILE), tensors, spec)
     found = compute_fingerprint(config, tensors)
     if found != config["spiketrain"]["fingerprint"]:
         stated = config["spiketrain"]["fingerprint"]
@@ -219,7 +219,7 @@ def _complete_config(where: str, config: Mapping[str, Any], tensors: Tensors) ->
         ours.setdefault("provenance", {})
         ours["fingerprint"] = "sha256:" + "0" * 64
     check_format(where, full)
-    check_tensors(where, tensors, _family_spec(where, full).tensors())
+    check_tensors(where, tensors, _family_spec(where, full))
     ours["fingerprint"] = compute_fingerprint(full, tensors)
     return full
 

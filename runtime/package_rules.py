@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from runtime.errors import PackageError
 
 FORMAT_VERSION = 1
-EVENTS_OF_WEIGHTS = {"float32": "float32", "int8": "fixed16"}
 FIDELITIES = ("exact", "integer", "weight-only", "approximate")
 
 _FORMAT_KEYS = {"format_version", "weights", "events", "fidelity", "fingerprint", "provenance"}
@@ -27,7 +26,10 @@ _MOST = 2**31 - 1  # of a whole number
 
 
 def check_format(where: str, config: Mapping[str, Any]) -> None:
-    """The `spiketrain` object: which format this is, before anything else is believed."""
+    """The `spiketrain` object: which format this is, before anything else is believed.
+
+    Which formats of weights and events go together is the family's affair (its Spec's).
+    """
     ours = config.get("spiketrain")
     if not isinstance(ours, dict):
         raise PackageError(f"{where}: spiketrain must be an object, got {ours!r:.200}")
@@ -39,11 +41,11 @@ def check_format(where: str, config: Mapping[str, Any]) -> None:
     for key in sorted(_FORMAT_KEYS ^ set(ours)):
         problem = "is unknown" if key in ours else "is missing"
         raise PackageError(f"{where}: spiketrain.{key!s:.200} {problem}")
-    weights = _check_weights(where, ours["weights"])
-    if ours["events"] != EVENTS_OF_WEIGHTS[weights]:
+    weights = ours["weights"]
+    if not isinstance(weights, dict) or any(not isinstance(f, str) for f in weights.values()):
         raise PackageError(
-            f"{where}: spiketrain.events must be {EVENTS_OF_WEIGHTS[weights]!r} with {weights} "
-            f"weights, got {ours['events']!r:.200}"
+            f"{where}: spiketrain.weights must name a format for each tensor class, "
+            f"got {weights!r:.200}"
         )
     if ours["fidelity"] not in FIDELITIES:
         raise PackageError(
@@ -60,22 +62,9 @@ def check_format(where: str, config: Mapping[str, Any]) -> None:
         raise PackageError(f"{where}: spiketrain.provenance must be an object")
 
 
-def _check_weights(where: str, weights: Any) -> str:
-    """The one weight format of all tensor classes."""
-    formats = list(weights.values()) if isinstance(weights, dict) else []
-    known = all(isinstance(f, str) and f in EVENTS_OF_WEIGHTS for f in formats)
-    if not formats or not known or len(set(formats)) != 1:
-        raise PackageError(
-            f"{where}: spiketrain.weights must give every tensor class the same format, one of "
-            f"{sorted(EVENTS_OF_WEIGHTS)}, got {weights!r:.200}"
-        )
-    return str(formats[0])
-
-
-def check_tensors(
-    where: str, tensors: Mapping[str, NDArray[Any]], expected: Mapping[str, Any]
-) -> None:
-    """Names, dtypes and shapes as the Spec says, then values."""
+def check_tensors(where: str, tensors: Mapping[str, NDArray[Any]], spec: Any) -> None:
+    """Names, dtypes, shapes and values as the family's Spec says."""
+    expected = spec.tensors()
     for name in sorted(set(tensors) ^ set(expected)):
         problem = "is missing" if name in expected else "is unknown"
         raise PackageError(f"{where}: tensor {name!r} {problem}")
@@ -90,11 +79,13 @@ def check_tensors(
                 f"{where}: tensor {name!r} is {array.dtype}, config says {np.dtype(dtype)}"
             )
     for name, array in tensors.items():
-        _check_values(where, name, array)
+        _check_values(where, name, array, *spec.bounds(name))
 
 
-def _check_values(where: str, name: str, array: NDArray[Any]) -> None:
-    """Every value in the range its kind allows, block by block."""
+def _check_values(where: str, name: str, array: NDArray[Any], low: float, high: float) -> None:
+    """Every value in the range its kind allows, block by block; any byte is a good uint8."""
+    if array.dtype == np.uint8:
+        return
     flat = array.reshape(-1)
     for start in range(0, flat.size, _BLOCK):
         block = flat[start : start + _BLOCK]
@@ -102,8 +93,8 @@ def _check_values(where: str, name: str, array: NDArray[Any]) -> None:
             rule, good = "in [-127, 127]", block != -128
         elif name.endswith(".scale"):
             rule, good = "finite and above 0", (block > 0) & np.isfinite(block)
-        elif name.endswith(".threshold"):
-            rule, good = "in [0, 1]", (block >= 0) & (block <= 1)
+        elif (low, high) != (-math.inf, math.inf):
+            rule, good = f"in [{low:g}, {high:g}]", (block >= low) & (block <= high)
         else:
             rule, good = "finite", np.isfinite(block)
         if not good.all():

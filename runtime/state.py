@@ -11,7 +11,7 @@ import hashlib
 import struct
 import sys
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,15 +29,20 @@ _FAMILY_BYTES = 20
 _FINGERPRINT_PREFIX = "sha256:"
 
 
-class _Array(Protocol):
-    """What a state knows of one of its arrays; `offset` in bytes, values in [low, high]."""
+@dataclass(frozen=True, slots=True, eq=False)
+class StateArray:
+    """One named array in a state's buffer: `offset` in bytes, values in [low, high].
+
+    `high` may be an array with a bound for each element; `initial` fills a new state.
+    """
 
     name: str
     dtype: str
     shape: tuple[int, ...]
     offset: int
     low: float
-    high: float
+    high: float | NDArray[Any]
+    initial: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +52,7 @@ class Layout:
     family: str
     fingerprint: str
     nbytes: int
-    arrays: tuple[Any, ...]
+    arrays: tuple[StateArray, ...]
 
 
 class State:
@@ -62,6 +67,9 @@ class State:
     def __init__(self, layout: Layout) -> None:
         self.layout = layout
         self.buffer: NDArray[np.uint8] = np.zeros(layout.nbytes, np.uint8)
+        for array in layout.arrays:
+            if array.initial:
+                _view(self.buffer, array)[...] = array.initial
         self.position = 0
         self.events = 0
         self.neurons = 0
@@ -153,17 +161,17 @@ def _check_header(data: bytes, layout: Layout) -> int:
     return int(position)
 
 
-def _check_values(array: _Array, values: NDArray[Any]) -> None:
+def _check_values(array: StateArray, values: NDArray[Any]) -> None:
     good = (values >= array.low) & (values <= array.high)
     if not good.all():
         at = int(np.argmin(good))
+        high = np.broadcast_to(array.high, values.shape)[at]
         raise StateError(
-            f"state: {array.name}[{at}] must be in [{array.low:g}, {array.high:g}], "
-            f"got {values[at]}"
+            f"state: {array.name}[{at}] must be in [{array.low:g}, {high:g}], got {values[at]}"
         )
 
 
-def _view(buffer: NDArray[np.uint8], array: _Array) -> NDArray[Any]:
+def _view(buffer: NDArray[np.uint8], array: StateArray) -> NDArray[Any]:
     dtype = np.dtype(array.dtype)
     size = int(np.prod(array.shape)) * dtype.itemsize
     return buffer[array.offset : array.offset + size].view(dtype).reshape(array.shape)

@@ -23,7 +23,11 @@ from runtime.package_files import open_file, parse_json
 
 MAX_HEADER_BYTES = 16 << 20
 MAX_AXES = 8
-_DTYPES: dict[str, np.dtype[Any]] = {"F32": np.dtype("<f4"), "I8": np.dtype("i1")}
+_DTYPES: dict[str, np.dtype[Any]] = {
+    "F32": np.dtype("<f4"),
+    "I8": np.dtype("i1"),
+    "U8": np.dtype("u1"),
+}
 _CODES = {dtype: code for code, dtype in _DTYPES.items()}
 _ALIGNMENT = 64
 

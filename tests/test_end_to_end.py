@@ -19,6 +19,7 @@ from serving.engine import Engine
 from serving.events import Delta, Finish, PromptInfo
 from serving.request import Request
 from spiketrain.cli import main
+from spiketrain.commands.model_argument import DEFAULT_TABLE_BYTES
 
 PATIENCE_S = 30.0
 PROMPTS = ["a", "The cat", "once upon a time " * 20, "héllo 🦀", "zz", "The dog"]
@@ -303,6 +304,20 @@ def test_limits_that_no_message_can_hold_are_refused(call, package):
     assert err == f"error: max_queue must be an integer from 0 to 2147483647, got {10**12}\n"
 
 
+def test_a_table_too_large_for_table_bytes_changes_no_text(package, call):
+    options = ("--seed", 3, "--no-stats", "--max-new-tokens", 8)
+    texts = {
+        call("generate", "The cat", "--model", package, *options, "--table-bytes", most)
+        for most in (0, 1 << 20)
+    }
+    assert len(texts) == 1
+    assert texts.pop()[0] == 0
+
+
+def test_the_commands_default_table_bytes_are_the_runtimes():
+    assert DEFAULT_TABLE_BYTES == runtime.model.DEFAULT_TABLE_BYTES
+
+
 def test_another_models_tokenizer_is_refused(call, package, tmp_path):
     larger = tiny_egru_package(tmp_path / "larger", vocab=700, with_tokenizer=True)
     status, _, err = call("generate", "x", "--model", package, "--tokenizer", larger)
@@ -328,6 +343,8 @@ def test_a_missing_package_is_a_clear_error(call, command, tmp_path):
     [
         ("generate", "x", "--server", "h:1", "--model", "m"),
         ("generate", "x", "--server", "h:1", "--threads", "1"),
+        ("generate", "x", "--server", "h:1", "--table-bytes", "0"),
+        ("serve", "--table-bytes", "-1"),
         ("generate", "x", "--surprise", "1"),
         ("serve", "--max-batch-size", "0"),
         ("serve", "--port", "65536"),

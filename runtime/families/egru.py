@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from runtime.memory import Arena, matrix_bytes, zeros_on_demand
+from runtime.state import StateArray
 
 MODEL_TYPE = "egru"
 MAX_VOCAB_SIZE = 1 << 24
@@ -35,20 +36,8 @@ _DEFAULTS = {"projection": False, "tie_word_embeddings": True, "zoneout": 0.0, "
 _OTHER_KEYS = ("model_type", "architectures", "spiketrain")
 _CARRY = ("state", "output")
 _FORMATS = ("float32", "int8")
-_EVENTS = {"float32": "float32", "fixed16": "int16"}
+_EVENTS = {"float32": "float32", "int8": "fixed16"}
 _EVENT_UNIT = 1.0 / 32767.0
-
-
-@dataclass(frozen=True, slots=True)
-class StateArray:
-    """One named array in a state's buffer: `offset` in bytes, values in [low, high]."""
-
-    name: str
-    dtype: str
-    shape: tuple[int, ...]
-    offset: int
-    low: float
-    high: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,11 +93,7 @@ class Spec:
         if not isinstance(sizes, (list, tuple)):
             raise ValueError(f"hidden_sizes must be a list of sizes, got {sizes!r:.200}")
         values["hidden_sizes"] = tuple(sizes)
-        weights, events = _formats(config)
-        spec = cls(**values, weights=weights)
-        if _EVENTS.get(events) != spec.output_dtype:
-            raise ValueError(f"events must go with {weights} weights, got {events!r:.200}")
-        return spec
+        return cls(**values, weights=_weight_format(config))
 
     @property
     def feature_size(self) -> int:
@@ -161,7 +146,11 @@ class Spec:
             found[f"{name}.scale"] = ("float32", (outputs,))
         found[f"{name}.bias"] = ("float32", (outputs,))
 
-    def state_arrays(self) -> tuple[StateArray, ...]:
+    def bounds(self, name: str) -> tuple[float, float]:
+        """Least and greatest value of the float32 tensor `name`, a scale being above 0 anyway."""
+        return (0.0, 1.0) if name.endswith(".threshold") else (-math.inf, math.inf)
+
+    def state_arrays(self, tensors: Mapping[str, NDArray[Any]]) -> tuple[StateArray, ...]:
         """The arrays of one sequence's state: all cells, then all outputs.
 
         From a zero state |c| <= 1 holds exactly, also in float32: z*c + (1-z)*g exceeds 1 by at
@@ -233,6 +222,12 @@ class Model:
         found: NDArray[np.int64] = self._network.counters
         return found
 
+    def activity(self) -> NDArray[np.int64]:
+        """A copy of the counters, a row for each name of the spec's layers and readout."""
+        layers = len(self._spec.layer_names)
+        unused = [] if self._spec.projection else [layers]
+        return np.delete(self.counters, unused, axis=0)
+
     def step(
         self,
         states: Sequence[NDArray[np.uint8]],
@@ -283,16 +278,22 @@ def _aligned(array: NDArray[Any]) -> NDArray[np.float32]:
     return np.array(array, np.float32, order="C")
 
 
-def _formats(config: Mapping[str, Any]) -> tuple[Any, Any]:
-    """The weight format of all tensor classes and the event format."""
-    ours = config.get("spiketrain")
-    if not isinstance(ours, Mapping):
-        raise ValueError(f"spiketrain must be an object, got {ours!r:.200}")
-    weights = ours.get("weights")
-    formats = list(weights.values()) if isinstance(weights, Mapping) else [weights]
-    if not formats or any(f != formats[0] for f in formats):
-        raise ValueError(f"weights must have one format for every class, got {weights!r:.200}")
-    return formats[0], ours.get("events")
+def _weight_format(config: Mapping[str, Any]) -> str:
+    """The one weight format of all tensor classes; events have the format that goes with it."""
+    ours = config["spiketrain"]
+    formats = set(ours["weights"].values())
+    if len(formats) != 1 or not formats <= set(_FORMATS):
+        raise ValueError(
+            f"spiketrain.weights must give every tensor class the same format, one of "
+            f"{_FORMATS}, got {ours['weights']!r:.200}"
+        )
+    (weights,) = formats
+    if ours["events"] != _EVENTS[weights]:
+        raise ValueError(
+            f"spiketrain.events must be {_EVENTS[weights]!r} with {weights} weights, "
+            f"got {ours['events']!r:.200}"
+        )
+    return str(weights)
 
 
 def _is_number(value: Any) -> bool:

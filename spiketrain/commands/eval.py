@@ -12,7 +12,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from spiketrain.commands.model_argument import BUNDLED, ModelArgument, model_directory
+from spiketrain.commands.model_argument import (
+    BUNDLED,
+    DEFAULT_TABLE_BYTES,
+    TABLE_BYTES_HELP,
+    ModelArgument,
+    model_directory,
+)
 
 if TYPE_CHECKING:
     from spiketrain.evaluation.perplexity import Perplexity
@@ -40,6 +46,7 @@ def ppl(
     ),
     limit: Annotated[int | None, typer.Option(min=1, help="Score only so many tokens.")] = None,
     threads: Annotated[int, typer.Option(min=1, help="Threads of the model.")] = 1,
+    table_bytes: Annotated[int, typer.Option(help=TABLE_BYTES_HELP, min=0)] = DEFAULT_TABLE_BYTES,
     tokenizer: Annotated[
         Path | None, typer.Option(help="Tokenizer file for a package without one.")
     ] = None,
@@ -52,7 +59,7 @@ def ppl(
     from spiketrain.evaluation.perplexity import measure_perplexity
 
     directory = model_directory(model)
-    loaded = load_model(directory, threads=threads)
+    loaded = load_model(directory, threads=threads, table_bytes=table_bytes)
     words = load_tokenizer(tokenizer) if tokenizer else loaded.tokenizer
     if words is None:
         raise TokenizerError(f"{directory}: has no tokenizer, name one with --tokenizer")

@@ -12,7 +12,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from spiketrain.commands.model_argument import BUNDLED, model_directory
+from spiketrain.commands.model_argument import (
+    BUNDLED,
+    DEFAULT_TABLE_BYTES,
+    TABLE_BYTES_HELP,
+    model_directory,
+)
 
 if TYPE_CHECKING:
     from serving.events import Event, Finish
@@ -45,13 +50,14 @@ def generate(
     threads: Annotated[
         int | None, typer.Option(help="Threads of the model's kernels; default 1.", min=1)
     ] = None,
+    table_bytes: Annotated[int | None, typer.Option(help=TABLE_BYTES_HELP, min=0)] = None,
     tokenizer: Annotated[
         str | None, typer.Option(help="Tokenizer file or directory, in place of the package's.")
     ] = None,
 ) -> None:
     """Continue a prompt, in process or over gRPC."""
-    if server is not None and (model, tokenizer, threads) != (None, None, None):
-        rule = "a server has its own --model, --tokenizer and --threads"
+    if server is not None and (model, tokenizer, threads, table_bytes) != (None,) * 4:
+        rule = "a server has its own --model, --tokenizer, --threads and --table-bytes"
         raise typer.BadParameter(rule, param_hint="--server")
     if prompt in (None, "-") and sys.stdin is None:
         raise typer.BadParameter("give a text: standard input is closed", param_hint="PROMPT")
@@ -72,7 +78,8 @@ def generate(
         if server is not None:
             opened = _remote(server, request)
         else:
-            opened = _local(model or BUNDLED, tokenizer, threads or 1, request)
+            most = DEFAULT_TABLE_BYTES if table_bytes is None else table_bytes
+            opened = _local(model or BUNDLED, tokenizer, threads or 1, most, request)
         with opened as events:
             _show(events, str(request.prompt) if echo else "", stats)
     except KeyboardInterrupt:
@@ -92,7 +99,7 @@ def _read_stdin() -> str:
 
 @contextmanager
 def _local(
-    model: str, tokenizer: str | None, threads: int, request: "Request"
+    model: str, tokenizer: str | None, threads: int, table_bytes: int, request: "Request"
 ) -> Generator[Iterator["Event"], None, None]:
     import runtime
     from runtime.tokenizer import load_tokenizer
@@ -101,7 +108,7 @@ def _local(
     from serving.logs import log_to_stderr
 
     log_to_stderr("warning")
-    loaded = runtime.load_model(model_directory(model), threads=threads)
+    loaded = runtime.load_model(model_directory(model), threads=threads, table_bytes=table_bytes)
     own = load_tokenizer(tokenizer) if tokenizer is not None else None
     with Engine(loaded, ServingConfig(max_batch_size=1), tokenizer=own) as engine:
         yield engine.run(request)

@@ -1,4 +1,7 @@
-"""The MODEL argument of every subcommand: a package directory, or the bundled model's name."""
+"""The MODEL argument of every subcommand: a package directory, or the bundled model's name.
+
+Beside it what loading a model may take of memory.
+"""
 
 from pathlib import Path
 from typing import Annotated
@@ -8,6 +11,8 @@ import typer
 import spiketrain
 
 BUNDLED = "bundled"
+DEFAULT_TABLE_BYTES = 1 << 30  # as in runtime.model, which is not imported for --help
+TABLE_BYTES_HELP = "Most memory for a table of first products by token, in bytes."
 ModelArgument = Annotated[
     str, typer.Argument(help="Package directory, or `bundled` for the model that comes along.")
 ]

@@ -8,7 +8,13 @@ from typing import Annotated
 
 import typer
 
-from spiketrain.commands.model_argument import BUNDLED, ModelArgument, model_directory
+from spiketrain.commands.model_argument import (
+    BUNDLED,
+    DEFAULT_TABLE_BYTES,
+    TABLE_BYTES_HELP,
+    ModelArgument,
+    model_directory,
+)
 
 app = typer.Typer(add_completion=False)
 
@@ -33,6 +39,7 @@ def serve(
         str | None, typer.Option(help="Write the port here once the server listens.")
     ] = None,
     threads: Annotated[int, typer.Option(help="Threads of the model's kernels.", min=1)] = 1,
+    table_bytes: Annotated[int, typer.Option(help=TABLE_BYTES_HELP, min=0)] = DEFAULT_TABLE_BYTES,
     max_batch_size: Annotated[int, typer.Option(help="Sequences decoded at once.", min=1)] = 32,
     max_queue: Annotated[int, typer.Option(help="Requests that may wait for a slot.", min=0)] = 128,
     max_prompt_tokens: Annotated[
@@ -69,7 +76,7 @@ def serve(
     )
     directory = model_directory(model)
     engine = Engine(
-        runtime.load_model(directory, threads=threads),
+        runtime.load_model(directory, threads=threads, table_bytes=table_bytes),
         config,
         tokenizer=load_tokenizer(tokenizer) if tokenizer is not None else None,
     )

@@ -1,12 +1,13 @@
 """The EGRU family: Spec, network against its scalar twin, counters."""
 
 import itertools
+import json
 
 import numpy as np
 import pytest
-from tiny import egru_config, tiny_egru_package
+from tiny import byte_tokenizer, egru_config, tiny_egru_package
 
-from runtime import SpiketrainError, load_model
+from runtime import PackageError, SpiketrainError, load_model
 from runtime.families import egru
 from runtime.kernels import network, reference
 from runtime.package import read_package
@@ -189,6 +190,14 @@ def test_misuse_of_states_is_refused(tmp_path):
         model.forward(state, [], last_only=True)
     assert model.forward(state, []).shape == (0, 13)
     assert model.step([], []).shape == (0, 13)
+
+
+def test_a_tokenizer_with_more_pieces_than_the_model_has_tokens_is_refused(tmp_path):
+    path = tiny_egru_package(tmp_path / "m", vocab=257)
+    larger = json.dumps(byte_tokenizer(300))
+    (path / "tokenizer.json").write_text(larger)
+    with pytest.raises(PackageError, match="at most the model's 257 tokens, has 300"):
+        load_model(path)
 
 
 def test_threads_and_table_bytes_are_checked(tmp_path):

@@ -278,7 +278,7 @@ def test_missing_unknown_and_misshapen_tensors_are_named(tmp_path, content):
         (lambda c: c["spiketrain"].update(provenance="me"), "provenance must be an object"),
         (lambda c: c["spiketrain"]["weights"].update(head="float32"), "the same format"),
         (lambda c: c["spiketrain"].update(weights={}), "the same format"),
-        (lambda c: c["spiketrain"]["weights"].update(head=["int8"]), "the same format"),
+        (lambda c: c["spiketrain"]["weights"].update(head=["int8"]), "name a format for each"),
         (lambda c: c.update(temperature=1), "temperature is unknown"),
         (lambda c: c.update(vocab_size=10), "config says"),
         (lambda c: c.update(vocab_size=10**30), "vocab_size must be"),
@@ -319,7 +319,10 @@ def test_a_config_that_is_not_strict_json_is_refused(package, text, message):
     ("change", "message"),
     [
         (lambda h: h.pop("head.bias"), "must begin at"),
-        (lambda h: h["head.bias"].update(dtype="F64"), r"dtype must be one of \['F32', 'I8'\]"),
+        (
+            lambda h: h["head.bias"].update(dtype="F64"),
+            r"dtype must be one of \['F32', 'I8', 'U8'\]",
+        ),
         (lambda h: h["head.bias"].update(dtype=["F32"]), "dtype must be one of"),
         (lambda h: h["head.bias"].update(shape=[3, 3]), r"is \(3, 3\), config says \(9,\)"),
         (lambda h: h["head.bias"].update(shape=[10**30]), "data_offsets must span"),
