@@ -1,4 +1,4 @@
-"""The model families in torch, one module each; a family's name is its file name."""
+"""The model families in torch, one package each; a family's name is its folder's name."""
 
 import pkgutil
 

@@ -1,123 +1,27 @@
-"""EGRU language model: stacked event-based gated recurrent layers (arXiv 2206.06178).
+"""The EGRU network: embedding, stacked recurrent layers, head; the state goes in and comes out.
 
 A unit keeps a private cell c and sends y = c~ to others only when c~ passes its threshold.  The
 equations, the gate order z | r | g and the (input, output) orientation of kernels are those of
 EvNN, the published code, so its checkpoints load without transposes.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
-import yaml
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - its usual name
-from transformers import AutoConfig, AutoModelForCausalLM, GenerationMixin, PreTrainedModel
-from transformers import PreTrainedConfig as HFConfig
+from transformers import GenerationMixin, PreTrainedModel
 from transformers.utils import ModelOutput
 
+from lm.families.egru.config import Config
 from lm.kernels.cross_entropy import linear_cross_entropy
 from lm.kernels.egru import scan, scan_reference
-from lm.quantize import quantize_int8
 
 State = tuple[tuple[Tensor, Tensor], ...]
 EMBEDDING_STD = 0.1  # of fresh embeddings
 EVENT_RMS = 0.2  # root mean square of event values expected of a fresh layer
-
-
-class Config(HFConfig):
-    """Hyper-parameters of an EGRU language model; every field is checked at birth.
-
-    hidden_sizes: units per layer; the last equals embedding_size unless `projection`.
-    pseudo_derivative_damp, _support: height and inverse half-width of the surrogate gradient.
-    train_thresholds: whether theta is a trained parameter; it starts from Beta(a, 3) with mean
-    threshold_mean.  initial_preactivation: standard deviation that input products start with;
-    None keeps the published Xavier values, which small models are slow to leave.
-    initial_update_bias: start of the update gate's bias; above 0, cells remember longer.
-    dropout_*: probabilities in training; `dropout_shared` names the axis that one variational mask
-    is shared over, "batch" (published code) or "time" (AWD-LSTM).
-    carry: what crosses a chunk border in training and evaluation, "state" (cell and output) or
-    "output" (published code: the cell restarts at zero).
-    """
-
-    model_type = "egru"
-
-    def __init__(
-        self,
-        vocab_size: int = 4096,
-        embedding_size: int = 384,
-        hidden_sizes: tuple[int, ...] | list[int] = (896, 384),
-        projection: bool = False,
-        tie_word_embeddings: bool = True,
-        threshold_mean: float = 0.01,
-        train_thresholds: bool = False,
-        initial_preactivation: float | None = None,
-        initial_update_bias: float = 0.0,
-        pseudo_derivative_damp: float = 1.0,
-        pseudo_derivative_support: float = 1.0,
-        zoneout: float = 0.0,
-        dropout_words: float = 0.0,
-        dropout_embedding: float = 0.0,
-        dropout_forward: float = 0.0,
-        dropout_connect: float = 0.0,
-        dropout_decoder: float = 0.0,
-        dropout_shared: str = "batch",
-        carry: str = "state",
-        compute_dtype: str = "float32",
-        **kwargs,
-    ) -> None:
-        self.vocab_size = vocab_size
-        self.embedding_size = embedding_size
-        self.hidden_sizes = list(hidden_sizes)
-        self.projection = projection
-        self.threshold_mean = threshold_mean
-        self.train_thresholds = train_thresholds
-        self.initial_preactivation = initial_preactivation
-        self.initial_update_bias = initial_update_bias
-        self.pseudo_derivative_damp = pseudo_derivative_damp
-        self.pseudo_derivative_support = pseudo_derivative_support
-        self.zoneout = zoneout
-        self.dropout_words = dropout_words
-        self.dropout_embedding = dropout_embedding
-        self.dropout_forward = dropout_forward
-        self.dropout_connect = dropout_connect
-        self.dropout_decoder = dropout_decoder
-        self.dropout_shared = dropout_shared
-        self.carry = carry
-        self.compute_dtype = compute_dtype
-        self.hidden_size = embedding_size
-        self.num_hidden_layers = len(self.hidden_sizes)
-        self._check()
-        super().__init__(tie_word_embeddings=tie_word_embeddings, **kwargs)
-        self.tie_word_embeddings = tie_word_embeddings
-
-    def _check(self) -> None:
-        for name in ("vocab_size", "embedding_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if not self.hidden_sizes or min(self.hidden_sizes) < 1:
-            raise ValueError(f"hidden_sizes must be positive, not empty, got {self.hidden_sizes}")
-        if not self.projection and self.hidden_sizes[-1] != self.embedding_size:
-            raise ValueError(
-                f"hidden_sizes[-1] must equal embedding_size {self.embedding_size} "
-                f"without projection, got {self.hidden_sizes[-1]}"
-            )
-        for name, value in vars(self).items():
-            share = (name.startswith("dropout_") and name != "dropout_shared") or name == "zoneout"
-            if share and not 0.0 <= value < 1.0:
-                raise ValueError(f"{name} must be in [0, 1), got {value}")
-        if not 0.0 < self.threshold_mean < 1.0:
-            raise ValueError(f"threshold_mean must be in (0, 1), got {self.threshold_mean}")
-        for name, allowed in (
-            ("dropout_shared", ("batch", "time")),
-            ("carry", ("state", "output")),
-            ("compute_dtype", ("float32", "bfloat16", "float64")),
-        ):
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"{name} must be one of {allowed}, got {getattr(self, name)!r}")
 
 
 class Layer(nn.Module):
@@ -329,127 +233,3 @@ class Model(PreTrainedModel, GenerationMixin):
         T, B, width = x.shape
         shape = (T, 1, width) if self.config.dropout_shared == "batch" else (1, B, width)
         return x * torch.bernoulli(x.new_full(shape, 1.0 - p)) / (1.0 - p)
-
-
-_UPSTREAM = (  # parts of official keys and ours
-    ("decoder.decoder.", "head."),
-    ("decoder.projection.", "projection."),
-    ("rnns.", "layers."),
-    (".thr", ".threshold"),
-)
-_UPSTREAM_IGNORED = ("._max_norm", ".dampening_factor", ".pseudo_derivative_support")
-
-
-def from_upstream(tensors: Mapping[str, Tensor], settings: str) -> Model:
-    """The official checkpoint: its state_dict and the text of its config.yaml.
-
-    Thresholds are clamped to [0, 1] as the official code does before each pass, and `carry` is
-    "output".  Raises ValueError listing every missing, extra or misshapen key, or naming a setting
-    that is missing or has no counterpart here.
-    """
-    found = {}
-    for name, value in tensors.items():
-        if not name.endswith(_UPSTREAM_IGNORED):
-            for theirs, ours in _UPSTREAM:
-                name = name.replace(theirs, ours)
-            found[name] = value.clamp(0.0, 1.0) if name.endswith(".threshold") else value
-    model = Model(_upstream_config(found, settings))
-    wanted = {name: tuple(value.shape) for name, value in model.state_dict().items()}
-    wrong = [f"{name} is missing" for name in wanted.keys() - found.keys()]
-    wrong += [f"{name} is unknown" for name in found.keys() - wanted.keys()]
-    wrong += [
-        f"{name} is {tuple(found[name].shape)}, expected {shape}"
-        for name, shape in wanted.items()
-        if name in found and tuple(found[name].shape) != shape
-    ]
-    if wrong:
-        raise ValueError("keys do not fit an EGRU language model: " + "; ".join(sorted(wrong)))
-    model.load_state_dict(found)
-    return model
-
-
-def _upstream_config(found: Mapping[str, Tensor], settings: str) -> Config:
-    try:
-        raw = yaml.safe_load(settings)
-    except yaml.YAMLError as error:
-        raise ValueError(f"config.yaml must be YAML: {error}") from error
-    if not isinstance(raw, dict) or raw.get("rnn_type") != "egru":
-        raise ValueError("config.yaml: rnn_type must be 'egru'")
-    if "embeddings.weight" not in found or found["embeddings.weight"].ndim != 2:
-        raise ValueError("embeddings.weight must be there with two dimensions")
-    try:
-        depth, hidden, width = int(raw["layers"]), int(raw["hidden_dim"]), int(raw["emb_dim"])
-        projection, surrogate = bool(raw["projection"]), float(raw["pseudo_derivative_width"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"config.yaml: a setting is missing or no number: {error}") from error
-    if not 1 <= depth <= 64:
-        raise ValueError(f"config.yaml: layers must be in [1, 64], got {depth}")
-    sizes = [hidden] * depth
-    sizes[-1] = hidden if projection else width
-    return Config(
-        vocab_size=found["embeddings.weight"].shape[0],
-        embedding_size=width,
-        hidden_sizes=sizes,
-        projection=projection,
-        pseudo_derivative_damp=surrogate,
-        pseudo_derivative_support=surrogate,
-        dropout_words=float(raw.get("dropout_words", 0.0)),
-        dropout_embedding=float(raw.get("dropout_emb", 0.0)),
-        dropout_forward=float(raw.get("dropout_forward", 0.0)),
-        dropout_connect=float(raw.get("dropout_connect", 0.0)),
-        dropout_decoder=0.5,  # a default argument of the official decoder, not a setting
-        carry="output",
-    )
-
-
-def to_runtime(model: Model, weights: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """Config and tensors of the runtime package, all weights input-major.
-
-    weights: "float32", or "int8" with one scale per output.
-    """
-    cfg = model.config
-    tensors: dict[str, Tensor] = {}
-
-    def matrix(name: str, weight: Tensor, bias: Tensor | None) -> None:
-        """Weight (I, O), bias (O,)."""
-        tensors[f"{name}.weight"] = weight.detach().to(torch.float32)
-        if weights == "int8":
-            tensors[f"{name}.weight"], tensors[f"{name}.scale"] = quantize_int8(weight)
-        if bias is not None:
-            tensors[f"{name}.bias"] = bias.detach().to(torch.float32)
-
-    for index, layer in enumerate(model.layers):
-        matrix(f"layers.{index}.input", layer.kernel, layer.bias)
-        matrix(f"layers.{index}.recurrent", layer.recurrent_kernel, layer.recurrent_bias)
-        tensors[f"layers.{index}.threshold"] = layer.threshold.detach().clamp(0.0, 1.0).float()
-    if model.projection is not None:
-        matrix("projection", model.projection.weight.t(), model.projection.bias)
-    matrix("head", model.head.weight.t(), model.head.bias)
-    if not cfg.tie_word_embeddings:
-        embedding = model.embeddings.weight
-        tensors["embedding.weight"] = embedding.detach().to(torch.float32)
-        if weights == "int8":
-            codes, scale = quantize_int8(embedding, dim=1)
-            tensors["embedding.weight"], tensors["embedding.scale"] = codes, scale
-    config = {
-        "model_type": "egru",
-        "architectures": ["EGRUForCausalLM"],
-        "vocab_size": cfg.vocab_size,
-        "embedding_size": cfg.embedding_size,
-        "hidden_sizes": list(cfg.hidden_sizes),
-        "projection": cfg.projection,
-        "tie_word_embeddings": cfg.tie_word_embeddings,
-        "zoneout": cfg.zoneout,
-        "carry": cfg.carry,
-        "spiketrain": {
-            "format_version": 1,
-            "weights": dict.fromkeys(("recurrent", "input", "head", "embedding"), weights),
-            "events": "float32" if weights == "float32" else "fixed16",
-            "fidelity": "exact" if weights == "float32" else "integer",
-        },
-    }
-    return config, {name: value.contiguous().numpy() for name, value in tensors.items()}
-
-
-AutoConfig.register("egru", Config)
-AutoModelForCausalLM.register(Config, Model)

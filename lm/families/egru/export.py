@@ -1,0 +1,59 @@
+"""EGRU Model -> config and tensors of the runtime package."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lm.families.egru.model import Model
+from lm.quantize import quantize_int8
+
+
+def to_runtime(model: Model, weights: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Config and tensors of the runtime package, all weights input-major.
+
+    weights: "float32", or "int8" with one scale per output.
+    """
+    cfg = model.config
+    tensors: dict[str, Tensor] = {}
+
+    def matrix(name: str, weight: Tensor, bias: Tensor | None) -> None:
+        """Weight (I, O), bias (O,)."""
+        tensors[f"{name}.weight"] = weight.detach().to(torch.float32)
+        if weights == "int8":
+            tensors[f"{name}.weight"], tensors[f"{name}.scale"] = quantize_int8(weight)
+        if bias is not None:
+            tensors[f"{name}.bias"] = bias.detach().to(torch.float32)
+
+    for index, layer in enumerate(model.layers):
+        matrix(f"layers.{index}.input", layer.kernel, layer.bias)
+        matrix(f"layers.{index}.recurrent", layer.recurrent_kernel, layer.recurrent_bias)
+        tensors[f"layers.{index}.threshold"] = layer.threshold.detach().clamp(0.0, 1.0).float()
+    if model.projection is not None:
+        matrix("projection", model.projection.weight.t(), model.projection.bias)
+    matrix("head", model.head.weight.t(), model.head.bias)
+    if not cfg.tie_word_embeddings:
+        embedding = model.embeddings.weight
+        tensors["embedding.weight"] = embedding.detach().to(torch.float32)
+        if weights == "int8":
+            codes, scale = quantize_int8(embedding, dim=1)
+            tensors["embedding.weight"], tensors["embedding.scale"] = codes, scale
+    config = {
+        "model_type": "egru",
+        "architectures": ["EGRUForCausalLM"],
+        "vocab_size": cfg.vocab_size,
+        "embedding_size": cfg.embedding_size,
+        "hidden_sizes": list(cfg.hidden_sizes),
+        "projection": cfg.projection,
+        "tie_word_embeddings": cfg.tie_word_embeddings,
+        "zoneout": cfg.zoneout,
+        "carry": cfg.carry,
+        "spiketrain": {
+            "format_version": 1,
+            "weights": dict.fromkeys(("recurrent", "input", "head", "embedding"), weights),
+            "events": "float32" if weights == "float32" else "fixed16",
+            "fidelity": "exact" if weights == "float32" else "integer",
+        },
+    }
+    return config, {name: value.contiguous().numpy() for name, value in tensors.items()}
