@@ -1,5 +1,7 @@
 """Firing rules and their surrogate gradients: when a neuron fires, and how the loss sees it."""
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -29,3 +31,30 @@ def heaviside(v: Tensor, damp: float = 1.0, support: float = 1.0) -> Tensor:
     EGRU, arXiv 2206.06178; `damp` is the surrogate's height, 1/`support` its half-width.
     """
     return _Heaviside.apply(v, damp, support)
+
+
+PUBLISHED_FLOOR = -math.inf  # an event's gradient is multiplied by the cell whatever its sign
+
+
+class _Graded(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, o: Tensor, c: Tensor, floor: float) -> Tensor:
+        ctx.save_for_backward(o, c)
+        ctx.floor = floor
+        return o * c
+
+    @staticmethod
+    def backward(ctx, grad: Tensor):
+        o, c = ctx.saved_tensors
+        return grad * c.clamp_min(ctx.floor), grad * o, None
+
+
+def graded(o: Tensor, c: Tensor, floor: float = PUBLISHED_FLOOR) -> Tensor:
+    """Event values y = o * c of cells c at events o (one shape), dy/do = max(c, floor).
+
+    The exact dy/do is c (EGRU, arXiv 2206.06178).  Below its threshold near zero c is negative:
+    through the surrogate of o, a loss that asks for more of y then drives the cell further down.
+    A floor of 0 takes that away; above 0, silent cells are pulled up where more of y is wanted.
+    """
+    y: Tensor = _Graded.apply(o, c, floor)
+    return y

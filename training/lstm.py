@@ -18,13 +18,14 @@ OUTPUT_RMS = 0.2
 
 
 class Config(BaseModel):
-    """Sizes as for EGRU without projection: hidden_sizes ends with embedding_size; tied head."""
+    """Sizes as for EGRU: hidden_sizes ends with embedding_size unless `projection`; tied head."""
 
     model_config = ConfigDict(extra="forbid")
     model_type: str = "lstm"
     vocab_size: int = Field(ge=1)
     embedding_size: int = Field(ge=1)
     hidden_sizes: tuple[int, ...] = Field(min_length=1)
+    projection: bool = False
     initial_preactivation: float = Field(0.5, gt=0)  # as for EGRU
     compute_dtype: str = "float32"
 
@@ -98,13 +99,13 @@ class Layer(nn.Module):
 
 
 class Model(nn.Module):
-    """Embedding, stacked LSTM layers, tied head with bias."""
+    """Embedding, stacked LSTM layers, projection if asked, tied head with bias."""
 
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.config = config
         sizes = [config.embedding_size, *config.hidden_sizes]
-        if sizes[-1] != sizes[0]:
+        if sizes[-1] != sizes[0] and not config.projection:
             raise ValueError(f"hidden_sizes must end with {sizes[0]}, got {sizes[-1]}")
         self.embeddings = nn.Embedding(config.vocab_size, sizes[0])
         nn.init.normal_(self.embeddings.weight, std=EMBEDDING_STD)
@@ -112,6 +113,11 @@ class Model(nn.Module):
             Layer(a, b, OUTPUT_RMS if index else EMBEDDING_STD, config.initial_preactivation)
             for index, (a, b) in enumerate(pairwise(sizes))
         )
+        self.projection = None
+        if config.projection:
+            self.projection = nn.Linear(sizes[-1], sizes[0])
+            nn.init.normal_(self.projection.weight, std=EMBEDDING_STD)
+            nn.init.zeros_(self.projection.bias)
         self.head_bias = nn.Parameter(torch.zeros(config.vocab_size))
 
     @property
@@ -139,6 +145,9 @@ class Model(nn.Module):
             x, pair = layer(x, pair)
             after.append(pair)
             outputs.append(x)
+        if self.projection is not None:
+            weight, bias = self.projection.weight.to(x.dtype), self.projection.bias.to(x.dtype)
+            x = F.linear(x, weight, bias)
         return x, tuple(after), outputs
 
     def mean_nll(self, features: Tensor, targets: Tensor) -> Tensor:

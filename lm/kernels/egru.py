@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 import lm.kernels.fused as fused
-from lm.spikes import heaviside, triangle
+from lm.spikes import PUBLISHED_FLOOR, graded, heaviside, triangle
 
 Scan = tuple[Tensor, Tensor]
 
@@ -24,14 +24,15 @@ def scan_reference(
     *,
     damp: float = 0.7,
     support: float = 1.0,
+    floor: float = PUBLISHED_FLOOR,
     zoneout: float = 0.0,
     training: bool = False,
 ) -> Scan:
     """Plain loop: xk (T, B, 3H) = x K + b, y, c (B, H), kernel R (H, 3H), bias d (3H,), theta (H,).
 
     Returns the event values (T, B, H) and the last cell (B, H).  Gradients come from autograd with
-    the triangular surrogate.  Zoneout with probability `zoneout`: a random mask keeps the old cell
-    in training, the expectation is used in evaluation.
+    the triangular surrogate, see `lm.spikes.graded` for its floor.  Zoneout with probability
+    `zoneout`: a random mask keeps the old cell in training, the expectation is used in evaluation.
     """
     out = []
     for x in xk:
@@ -45,7 +46,7 @@ def scan_reference(
         elif zoneout:
             updated = zoneout * c + (1.0 - zoneout) * updated
         o = heaviside(updated - theta, damp, support)
-        y, c = o * updated, updated - o * theta
+        y, c = graded(o, updated, floor), updated - o * theta
         out.append(y)
     return torch.stack(out), c
 
@@ -61,6 +62,7 @@ def scan(
     *,
     damp: float = 0.7,
     support: float = 1.0,
+    floor: float = PUBLISHED_FLOOR,
 ) -> Scan:
     """As `scan_reference` without zoneout, with a hand-written backward through time.
 
@@ -70,12 +72,12 @@ def scan(
     """
     if event_cost is None:
         event_cost = torch.zeros_like(theta)
-    return _Scan.apply(xk, y, c, kernel, bias, theta, event_cost, damp, support)
+    return _Scan.apply(xk, y, c, kernel, bias, theta, event_cost, damp, support, floor)
 
 
 class _Scan(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, xk, y0, c0, kernel, bias, theta, event_cost, damp, support):
+    def forward(ctx, xk, y0, c0, kernel, bias, theta, event_cost, damp, support, floor):
         steps, batch, width = xk.shape
         hidden = width // 3
         weight = kernel.to(xk.dtype)
@@ -92,7 +94,7 @@ class _Scan(torch.autograd.Function):
             torch.mm(y[t], weight, out=product)
             c = step(xk[t], product, bias, theta, c, saved[t], y[t + 1])
         ctx.save_for_backward(y, c0.to(real), weight, theta, event_cost.to(real), saved)
-        ctx.damp, ctx.support = damp, support
+        ctx.damp, ctx.support, ctx.floor = damp, support, floor
         ctx.dtypes = kernel.dtype, bias.dtype
         return y[1:], c
 
@@ -111,14 +113,14 @@ class _Scan(torch.autograd.Function):
         for t in reversed(range(steps)):
             before = c0 if t == 0 else _cell_after_reset(saved[t - 1, 4], theta)
             dc = step(
-                ctx.damp, ctx.support, dy[t], back, event_cost, theta, before, saved[t], dc,
-                dxk[t], dyr[t], dtheta,
+                ctx.damp, ctx.support, ctx.floor, dy[t], back, event_cost, theta, before, saved[t],
+                dc, dxk[t], dyr[t], dtheta,
             )  # fmt: skip
             torch.mm(dyr[t], transposed, out=back)
         flat = dyr.flatten(0, 1)
         dkernel = (y[:-1].flatten(0, 1).t() @ flat).to(ctx.dtypes[0])
         dbias = flat.sum(0, dtype=saved.dtype).to(ctx.dtypes[1])
-        return dxk, back, dc, dkernel, dbias, dtheta, None, None, None
+        return dxk, back, dc, dkernel, dbias, dtheta, None, None, None, None
 
 
 def _cell_after_reset(c_tilde: Tensor, theta: Tensor) -> Tensor:
@@ -160,18 +162,22 @@ def _forward_torch(xk, product, bias, theta, c, saved, y):
     return c_tilde - o * theta
 
 
-def _backward_fused(damp, support, dy, back, cost, theta, before, saved, dc, dxk, dyr, dtheta):
+def _backward_fused(
+    damp, support, floor, dy, back, cost, theta, before, saved, dc, dxk, dyr, dtheta
+):
     arrays = map(_view, (dy, back, cost, theta, before, saved, dc, dxk, dyr, dtheta))
-    fused.egru_backward(damp, support, *arrays)
+    fused.egru_backward(damp, support, floor, *arrays)
     return dc
 
 
-def _backward_torch(damp, support, dy, back, cost, theta, before, saved, dc, dxk, dyr, dtheta):
+def _backward_torch(
+    damp, support, floor, dy, back, cost, theta, before, saved, dc, dxk, dyr, dtheta
+):
     z, r, g, q, c_tilde = saved
     v = c_tilde - theta
     o = (v > 0).to(v.dtype)
     dy = dy.to(v.dtype) + back.to(v.dtype)
-    dv = (dy * c_tilde - dc * theta + cost) * triangle(v, damp, support)
+    dv = (dy * c_tilde.clamp_min(floor) - dc * theta + cost) * triangle(v, damp, support)
     dct = dy * o + dc + dv
     dtheta -= (dv + dc * o).sum(0)
     dz = dct * (before - g) * z * (1.0 - z)

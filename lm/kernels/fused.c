@@ -101,7 +101,8 @@ INLINE float tanh_approx(float x) { return 2.0f / (1.0f + exp_approx(-2.0f * x))
                 slope = slope > 0.0f ? s.damp * slope : 0.0f;                                      \
                 float dyv = LOAD(dy_out + at + h) + LOAD(dy_rec + at + h);                         \
                 float dcv = dc[at + h];                                                            \
-                float dv = (dyv * cv - dcv * theta[h] + event_cost[h]) * slope;                    \
+                float value = cv > s.floor ? cv : s.floor;                                         \
+                float dv = (dyv * value - dcv * theta[h] + event_cost[h]) * slope;                 \
                 float dct = dyv * o + dcv + dv;                                                    \
                 dtheta[h] -= dv + dcv * o;                                                         \
                 float zv = z[at + h], rv = r[at + h], gv = g[at + h];                              \

@@ -11,6 +11,7 @@
 typedef struct {
     ptrdiff_t batch, hidden;
     float damp, support; /* pseudo-derivative: damp * max(0, 1 - support * |v|) */
+    float floor;         /* the value of an event is at least this to the surrogate */
 } egru_shape;
 
 /* xk: x K + b and yr: y R, both (batch, 3 hidden), blocks z | r | g; d: recurrent bias (3 hidden). */

@@ -15,6 +15,7 @@ cdef extern from "fused.h" nogil:
         Py_ssize_t hidden
         float damp
         float support
+        float floor
     void egru_forward_f32(egru_shape, const float*, const float*, const float*, const float*,
                           const float*, float*, float*, float*, float*, float*, float*, float*)
     void egru_forward_bf16(egru_shape, const uint16_t*, const uint16_t*, const float*,
@@ -48,7 +49,8 @@ def egru_forward(
     after reset; y (B, H) the event values.  Raises ValueError on a shape mismatch.
     """
     cdef egru_shape s
-    s.batch, s.hidden, s.damp, s.support = c_prev.shape[0], c_prev.shape[1], 0.0, 0.0
+    s.batch, s.hidden = c_prev.shape[0], c_prev.shape[1]
+    s.damp = s.support = s.floor = 0.0  # not read
     _check("xk", xk.shape[0], xk.shape[1], s.batch, 3 * s.hidden)
     _check("yr", yr.shape[0], yr.shape[1], s.batch, 3 * s.hidden)
     _check("d, theta", d.shape[0], theta.shape[0], 3 * s.hidden, s.hidden)
@@ -71,8 +73,8 @@ def egru_forward(
 
 
 def egru_backward(
-    float damp, float support, const real[:, ::1] dy_out, const real[:, ::1] dy_rec,
-    const float[::1] event_cost, const float[::1] theta, const float[:, ::1] c_prev,
+    float damp, float support, float floor, const real[:, ::1] dy_out,
+    const real[:, ::1] dy_rec, const float[::1] event_cost, const float[::1] theta, const float[:, ::1] c_prev,
     const float[:, :, ::1] saved, float[:, ::1] dc, real[:, ::1] dxk, real[:, ::1] dyr,
     float[::1] dtheta,
 ):
@@ -80,10 +82,12 @@ def egru_backward(
 
     dy_out, dy_rec (B, H): gradients of y from above and from the next step; event_cost (H,):
     gradient of the loss by each unit's event, from activity regularisation; dc (B, H): gradient of
-    the cell after reset, replaced by that of c_prev; dxk, dyr (B, 3H) out; dtheta (H,) added to.
+    the cell after reset, replaced by that of c_prev; floor: least event value the surrogate is
+    multiplied by; dxk, dyr (B, 3H) out; dtheta (H,) added to.
     """
     cdef egru_shape s
-    s.batch, s.hidden, s.damp, s.support = c_prev.shape[0], c_prev.shape[1], damp, support
+    s.batch, s.hidden = c_prev.shape[0], c_prev.shape[1]
+    s.damp, s.support, s.floor = damp, support, floor
     _check("dy_out", dy_out.shape[0], dy_out.shape[1], s.batch, s.hidden)
     _check("dy_rec", dy_rec.shape[0], dy_rec.shape[1], s.batch, s.hidden)
     _check("event_cost, theta", event_cost.shape[0], theta.shape[0], s.hidden, s.hidden)

@@ -8,7 +8,7 @@ transformers = pytest.importorskip("transformers")
 from lm.families.egru import Config, Model  # noqa: E402
 from lm.kernels.cross_entropy import linear_cross_entropy  # noqa: E402
 from lm.kernels.egru import scan, scan_reference  # noqa: E402
-from lm.spikes import heaviside  # noqa: E402
+from lm.spikes import PUBLISHED_FLOOR, graded, heaviside  # noqa: E402
 
 
 def tiny(**fields):
@@ -105,9 +105,18 @@ def test_nothing_fires_at_the_threshold():
     torch.testing.assert_close(v.grad, torch.full((3,), 0.5))
 
 
+def test_an_event_is_worth_its_cell_or_the_floor_to_the_loss():
+    cells = torch.tensor([-0.5, 0.05, 0.5])
+    o = torch.tensor([0.0, 0.0, 1.0], requires_grad=True)
+    for floor, worth in ((PUBLISHED_FLOOR, [-0.5, 0.05, 0.5]), (0.1, [0.1, 0.1, 0.5])):
+        (worth_found,) = torch.autograd.grad(graded(o, cells, floor).sum(), o)
+        torch.testing.assert_close(worth_found, torch.tensor(worth))
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
 @pytest.mark.parametrize("shape", [(1, 1, 1), (7, 3, 33), (4, 2, 64)])
-def test_the_fused_scan_has_the_gradients_of_the_plain_loop(dtype, shape):
+@pytest.mark.parametrize("floor", [PUBLISHED_FLOOR, 0.0, 0.2])
+def test_the_fused_scan_has_the_gradients_of_the_plain_loop(dtype, shape, floor):
     T, B, H = shape
     torch.manual_seed(1)
     draws = [torch.randn(T, B, 3 * H), torch.rand(B, H), 0.1 * torch.randn(B, H)]
@@ -115,14 +124,14 @@ def test_the_fused_scan_has_the_gradients_of_the_plain_loop(dtype, shape):
     cost = 0.01 * torch.rand(H).double()
     weight, weight_c = torch.randn(T, B, H).double(), torch.randn(B, H).double()
     plain = [x.double().requires_grad_() for x in draws]
-    y, c = scan_reference(*plain, damp=0.8, support=0.9)
+    y, c = scan_reference(*plain, damp=0.8, support=0.9, floor=floor)
     # the price of events enters through the surrogate alone
-    v = _reach(plain, y)
+    v = _reach(plain, floor)
     loss = (y * weight).sum() + (c * weight_c).sum() + (cost * heaviside(v, 0.8, 0.9)).sum()
     loss.backward()
     real = torch.float64 if dtype == torch.float64 else torch.float32
     fast = [x.to(dtype if i == 0 else real).requires_grad_() for i, x in enumerate(draws)]
-    y2, c2 = scan(*fast, cost.to(real), damp=0.8, support=0.9)
+    y2, c2 = scan(*fast, cost.to(real), damp=0.8, support=0.9, floor=floor)
     ((y2.double() * weight).sum() + (c2.double() * weight_c).sum()).backward()
     tolerance = {torch.float64: 1e-9, torch.float32: 1e-4, torch.bfloat16: 0.1}[dtype]
     torch.testing.assert_close(y2.double(), y, atol=tolerance, rtol=0)
@@ -132,7 +141,7 @@ def test_the_fused_scan_has_the_gradients_of_the_plain_loop(dtype, shape):
         torch.testing.assert_close(b.grad.double(), a.grad, atol=tolerance, rtol=tolerance)
 
 
-def _reach(args, y_given):
+def _reach(args, floor):
     """Distances from the threshold of the same run, with their history."""
     xk, y, c, kernel, bias, theta = args
     found = []
@@ -143,7 +152,7 @@ def _reach(args, y_given):
         c = z * c + (1 - z) * g
         found.append(c - theta)
         o = heaviside(c - theta, 0.8, 0.9)
-        y, c = o * c, c - o * theta
+        y, c = graded(o, c, floor), c - o * theta
     return torch.stack(found)
 
 

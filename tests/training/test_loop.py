@@ -86,9 +86,17 @@ def test_an_interrupted_run_goes_on_as_if_nothing_happened(
     assert parts == whole
 
 
-def test_a_run_learns_and_leaves_its_files(recipe, tmp_path):
-    path = recipe()
-    config = load_config(path, ["run.tokens=6400"])
+LEARNERS = (
+    ("egru", ()),
+    ("egru", ("model.pseudo_derivative_floor=0.2", "model.projection=true")),
+    ("lstm", ("model.projection=true",)),
+)
+
+
+@pytest.mark.parametrize(("family", "fields"), LEARNERS)
+def test_a_run_learns_and_leaves_its_files(recipe, tmp_path, family, fields):
+    path = recipe(family)
+    config = load_config(path, ["run.tokens=6400", *fields])
     result = train(config, path, tmp_path / "run", resume=False, quiet=True)
     first = losses(tmp_path / "run")[0]
     assert result["valid_nll"] < 0.6 * first["valid_nll"]

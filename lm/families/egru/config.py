@@ -7,7 +7,9 @@ class Config(HFConfig):
     """Hyper-parameters of an EGRU language model; every field is checked at birth.
 
     hidden_sizes: units per layer; the last equals embedding_size unless `projection`.
-    pseudo_derivative_damp, _support: height and inverse half-width of the surrogate gradient.
+    pseudo_derivative_damp, _support: height and inverse half-width of the surrogate gradient;
+    _floor: least event value it is multiplied by, None the cell's own as published (see
+    `lm.spikes.graded`).
     train_thresholds: whether theta is a trained parameter; it starts from Beta(a, 3) with mean
     threshold_mean.  initial_preactivation: standard deviation that input products start with;
     None keeps the published Xavier values, which small models are slow to leave.
@@ -33,6 +35,7 @@ class Config(HFConfig):
         initial_update_bias: float = 0.0,
         pseudo_derivative_damp: float = 1.0,
         pseudo_derivative_support: float = 1.0,
+        pseudo_derivative_floor: float | None = None,
         zoneout: float = 0.0,
         dropout_words: float = 0.0,
         dropout_embedding: float = 0.0,
@@ -54,6 +57,7 @@ class Config(HFConfig):
         self.initial_update_bias = initial_update_bias
         self.pseudo_derivative_damp = pseudo_derivative_damp
         self.pseudo_derivative_support = pseudo_derivative_support
+        self.pseudo_derivative_floor = pseudo_derivative_floor
         self.zoneout = zoneout
         self.dropout_words = dropout_words
         self.dropout_embedding = dropout_embedding

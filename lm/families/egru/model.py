@@ -18,6 +18,7 @@ from transformers.utils import ModelOutput
 from lm.families.egru.config import Config
 from lm.kernels.cross_entropy import linear_cross_entropy
 from lm.kernels.egru import scan, scan_reference
+from lm.spikes import PUBLISHED_FLOOR
 
 State = tuple[tuple[Tensor, Tensor], ...]
 EMBEDDING_STD = 0.1  # of fresh embeddings
@@ -68,6 +69,7 @@ class Layer(nn.Module):
         surrogate: dict[str, Any] = {
             "damp": cfg.pseudo_derivative_damp,
             "support": cfg.pseudo_derivative_support,
+            "floor": PUBLISHED_FLOOR if (least := cfg.pseudo_derivative_floor) is None else least,
         }
         args = (xk, y, cell, recurrent, self.recurrent_bias, self.threshold)
         if cfg.zoneout:
