@@ -1,7 +1,7 @@
 """`spiketrain convert`: a checkpoint becomes a runtime package."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -23,6 +23,10 @@ def convert(
     extra: Annotated[
         list[Path] | None, typer.Option("--file", help="A further file to take along.")
     ] = None,
+    fold_projection: Annotated[
+        bool,
+        typer.Option(help="EGRU: multiply the projection into the head, which then skips rows."),
+    ] = False,
     licence: Annotated[str, typer.Option(help="Licence of the weights.")] = "unknown",
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Read and check the source; write nothing.")
@@ -41,6 +45,8 @@ def convert(
 
     run = (source / "checkpoint.pt").is_file() and (source / "model").is_dir()
     model = load_checkpoint(source / "model" if run else source)
+    if fold_projection:
+        model = _folded(model)
     if tokenizer is None:
         tokenizer = _beside(source)
     files: dict[str, bytes | Path] = {}
@@ -61,12 +67,25 @@ def convert(
         files=files,
         provenance={
             "source": source.name,
-            "command": f"spiketrain convert {source.name} {target.name} --weights {weights}",
+            "command": f"spiketrain convert {source.name} {target.name} --weights {weights}"
+            + " --fold-projection" * fold_projection,
             "licence": licence,
         },
         force=force,
     )
     typer.echo(f"{target}: {fingerprint}")
+
+
+def _folded(model: Any) -> Any:
+    """The model with its projection in its head; a usage error where it has none."""
+    from lm.families import egru
+
+    if not isinstance(model, egru.Model) or model.projection is None:
+        raise typer.BadParameter(
+            f"needs an EGRU with a projection, got {model.config.model_type} without",
+            param_hint="--fold-projection",
+        )
+    return egru.fold_projection(model)
 
 
 def tokenizer_files(tokenizer: Path) -> dict[str, bytes | Path]:

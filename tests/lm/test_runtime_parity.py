@@ -11,7 +11,7 @@ pytest.importorskip("transformers")
 import runtime  # noqa: E402
 from lm.checkpoint import load_checkpoint  # noqa: E402
 from lm.export import export_model  # noqa: E402
-from lm.families.egru import Config, Model  # noqa: E402
+from lm.families.egru import Config, Model, fold_projection  # noqa: E402
 
 DATA = Path(__file__).parent.parent / "data" / "egru"
 VOCAB = 90
@@ -56,6 +56,21 @@ def test_float32_packages_give_the_logits_of_torch(tmp_path, tie, projection, zo
     found = [layer.firing_rate for layer in model.activity().layers[: len(rates)]]
     assert found == pytest.approx([float(rate) for rate in rates], abs=1e-6)
     assert min(found) > 0.05
+
+
+@pytest.mark.parametrize("tie", [True, False])
+def test_a_projection_folded_into_the_head_changes_no_logit_and_reads_events(tmp_path, tie):
+    source = tiny(tie_word_embeddings=tie, projection=True)
+    folded = fold_projection(source)
+    wanted, _ = torch_logits(source)
+    assert np.abs(torch_logits(folded)[0] - wanted).max() < 1e-5
+    export_model(folded, tmp_path / "p")
+    model = runtime.load_model(tmp_path / "p")
+    assert np.abs(model.forward(model.new_state(), IDS) - wanted).max() < 1e-4
+    assert [part.name for part in model.activity().readout] == ["head"]
+    assert model.activity().readout[0].silent_rows > 0
+    with pytest.raises(ValueError, match="projection must be true"):
+        fold_projection(folded)
 
 
 @pytest.mark.parametrize("tie", [True, False])

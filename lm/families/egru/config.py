@@ -6,7 +6,8 @@ from transformers import PreTrainedConfig as HFConfig
 class Config(HFConfig):
     """Hyper-parameters of an EGRU language model; every field is checked at birth.
 
-    hidden_sizes: units per layer; the last equals embedding_size unless `projection`.
+    hidden_sizes: units per layer; the last equals embedding_size in a tied model without
+    projection.  projection: a linear map from the last layer to embedding_size before the head.
     pseudo_derivative_damp, _support: height and inverse half-width of the surrogate gradient;
     _floor: least event value it is multiplied by, None the cell's own as published (see
     `lm.spikes.graded`).
@@ -69,20 +70,20 @@ class Config(HFConfig):
         self.compute_dtype = compute_dtype
         self.hidden_size = embedding_size
         self.num_hidden_layers = len(self.hidden_sizes)
-        self._check()
+        self._check(tie_word_embeddings)
         super().__init__(tie_word_embeddings=tie_word_embeddings, **kwargs)
         self.tie_word_embeddings = tie_word_embeddings
 
-    def _check(self) -> None:
+    def _check(self, tied: bool) -> None:
         for name in ("vocab_size", "embedding_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if not self.hidden_sizes or min(self.hidden_sizes) < 1:
             raise ValueError(f"hidden_sizes must be positive, not empty, got {self.hidden_sizes}")
-        if not self.projection and self.hidden_sizes[-1] != self.embedding_size:
+        if tied and not self.projection and self.hidden_sizes[-1] != self.embedding_size:
             raise ValueError(
                 f"hidden_sizes[-1] must equal embedding_size {self.embedding_size} "
-                f"without projection, got {self.hidden_sizes[-1]}"
+                f"in a tied model without projection, got {self.hidden_sizes[-1]}"
             )
         for name, value in vars(self).items():
             share = (name.startswith("dropout_") and name != "dropout_shared") or name == "zoneout"

@@ -107,7 +107,8 @@ class Model(PreTrainedModel, GenerationMixin):
             Layer(inputs, hidden, config) for inputs, hidden in pairwise(sizes)
         )
         self.projection = nn.Linear(sizes[-1], config.embedding_size) if config.projection else None
-        self.head = nn.Linear(config.embedding_size, config.vocab_size)
+        features = config.embedding_size if config.projection else sizes[-1]
+        self.head = nn.Linear(features, config.vocab_size)
         self.post_init()
 
     def _init_weights(self, module: nn.Module) -> None:

@@ -68,6 +68,24 @@ def test_a_trained_run_becomes_a_package_that_reads_and_writes_text(
     assert measured["bits_per_byte"] == pytest.approx(result["valid_bits_per_byte"], rel=0.02)
 
 
+def test_convert_folds_a_projection_on_request_and_says_what_lacks_one(
+    recipe, tmp_path, monkeypatch, capsys
+):
+    text = recipe.read_text().replace("[24, 16]", "[24, 20]\nprojection = true")
+    recipe.write_text(text)
+    folder, package = tmp_path / "run", tmp_path / "package"
+    assert run(monkeypatch, "train", recipe, "--out", folder) == 0
+    assert run(monkeypatch, "convert", folder, package, "--fold-projection") == 0
+    config = runtime.load_model(package).config
+    assert not config["projection"]
+    assert "--fold-projection" in config["spiketrain"]["provenance"]["command"]
+    capsys.readouterr()
+    source = DATA / "lm_tied_noproj.cpt"
+    assert run(monkeypatch, "convert", source, tmp_path / "q", "--fold-projection") == 2
+    assert "--fold-projection" in capsys.readouterr().err
+    assert not (tmp_path / "q").exists()
+
+
 def test_the_official_checkpoint_converts(tmp_path, monkeypatch, capsys):
     source = DATA / "lm_tied_noproj.cpt"
     assert run(monkeypatch, "convert", source, tmp_path / "p", "--dry-run") == 0
