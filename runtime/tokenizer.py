@@ -73,7 +73,12 @@ class Detokenizer:
         self._strip = tokenizer.strips_blank and not continues
 
     def push(self, token: int) -> str:
-        """The text that this token completes, often "" inside a character."""
+        """The text that this token completes, often "" inside a character.
+
+        A model's vocabulary may be padded beyond its tokenizer's: such ids add no text.
+        """
+        if token >= self._tokenizer.vocab_size:
+            return ""
         data = self._tokenizer.piece_bytes(token)
         if self._strip and data:
             data = data.removeprefix(b" ")

@@ -48,7 +48,9 @@ class Client:
         call = self._generation.GenerateStream(from_request(request), timeout=request.timeout_s)
         try:
             for message in call:
-                yield from_reply(message)
+                event = from_reply(message)
+                if event is not None:
+                    yield event
         except grpc.RpcError as error:
             raise ServerError(error) from None
         finally:

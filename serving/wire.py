@@ -8,6 +8,7 @@ from google.protobuf.unknown_fields import UnknownFieldSet
 
 import spiketrain.v1.generation_pb2 as pb
 from runtime.errors import RequestError
+from serving.errors import ServingError
 from serving.events import (
     Delta,
     Event,
@@ -141,15 +142,25 @@ def to_finish(finish: Finish) -> Any:
     )
 
 
-def from_reply(message: Any) -> Event:
-    """GenerateStreamResponse -> Event."""
+def from_reply(message: Any) -> Event | None:
+    """GenerateStreamResponse -> Event; None for a kind of event that this client does not know.
+
+    Raises ServingError on a reason to finish that it does not know.
+    """
     kind = message.WhichOneof("event")
     if kind == "delta":
         return Delta(message.delta.text, tuple(message.delta.token_ids))
     if kind == "prompt":
         return PromptInfo(message.prompt.prompt_tokens, message.prompt.seed)
+    if kind is None:
+        return None
     finish = message.finish
     activity = finish.activity
+    if finish.reason not in _REASONS_BACK:
+        raise ServingError(
+            f"finish.reason must be one of {sorted(_REASONS_BACK)}, got {finish.reason} "
+            "from a newer server"
+        )
     return Finish(
         _REASONS_BACK[finish.reason],
         finish.stop_sequence,

@@ -219,3 +219,9 @@ def test_a_missing_tokenizer_names_the_flag(tmp_path):
         load_tokenizer(tmp_path)
     with pytest.raises(PackageError, match="nowhere"):
         load_tokenizer(tmp_path / "nowhere" / "tokenizer.model")
+
+
+def test_ids_beyond_the_vocabulary_add_no_text(tokenizer):
+    ids = tokenizer.encode("The hen")
+    padded = [ids[0], tokenizer.vocab_size, *ids[1:], 1 << 20]
+    assert tokenizer.decode(padded) == tokenizer.decode(ids)
