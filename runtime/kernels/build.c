@@ -20,9 +20,14 @@
 #include <immintrin.h>
 #endif
 
+#include "dense_float32.h"
+#include "dense_int4.h"
+#include "dense_int8.h"
 #include "elementwise.h"
 #include "gather_float32.h"
 #include "gather_int8.h"
+#include "sparse_lists.h"
+#include "sparse_rows.h"
 
 const st_kernels ST_JOIN(st_kernels_, ST_BUILD) = {
     .name = ST_TEXT(ST_BUILD),
@@ -35,6 +40,18 @@ const st_kernels ST_JOIN(st_kernels_, ST_BUILD) = {
     .gather_int8 = gather_int8,
     .dense_int8 = dense_int8,
     .quantise = quantise,
+    .quantise_row = quantise_row,
+    .multiply_float32 = multiply_float32,
+    .multiply_int8 = multiply_int8,
+    .multiply_int4 = multiply_int4,
+    .list_squares_float32 = list_squares_float32,
+    .list_squares = list_squares,
+    .list_counts = list_counts,
+    .sparse_float32 = sparse_float32,
+    .sparse_int8 = sparse_int8,
+    .sparse_int4 = sparse_int4,
+    .counts_int8 = counts_int8,
+    .counts_int4 = counts_int4,
     .egru_float32 = egru_float32,
     .egru_int16 = egru_int16,
 };

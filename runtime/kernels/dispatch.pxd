@@ -1,4 +1,4 @@
-from libc.stdint cimport int16_t, int32_t
+from libc.stdint cimport int8_t, int16_t, int32_t
 
 cdef extern from "kernels.h" nogil:
     enum:
@@ -22,6 +22,7 @@ cdef extern from "kernels.h" nogil:
         void (*gather_int8)(const st_matrix *, const int32_t *, const int16_t *, Py_ssize_t,
                             Py_ssize_t, Py_ssize_t, float *) noexcept nogil
         float (*quantise)(const float *, Py_ssize_t, int16_t *) noexcept nogil
+        float (*quantise_row)(const float *, Py_ssize_t, int8_t *, int32_t *) noexcept nogil
         void (*egru_float32)(const float *, const float *, const float *, float, Py_ssize_t,
                              Py_ssize_t, Py_ssize_t, float *, float *) noexcept nogil
         void (*egru_int16)(const float *, const float *, const float *, float, Py_ssize_t,

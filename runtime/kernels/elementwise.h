@@ -84,6 +84,32 @@ static float quantise(const float *restrict x, ptrdiff_t n, int16_t *restrict co
     return scale;
 }
 
+/* As `quantise`, but a zero vector has scale 1, and the codes are bytes; `codes` is zero from n up to
+ * the next multiple of 64, and sum[g] is that of codes ST_GROUP g .. ST_GROUP (g + 1). */
+static float quantise_row(const float *restrict x, ptrdiff_t n, int8_t *restrict codes,
+                          int32_t *restrict sum)
+{
+    float most = 0.0f;
+    for (ptrdiff_t i = 0; i < n; i++) {
+        float size = x[i] < 0.0f ? -x[i] : x[i];
+        most = size > most ? size : most;
+    }
+    float scale = most / 127.0f;
+    scale = scale > 0.0f ? scale : 1.0f;
+    for (ptrdiff_t i = 0; i < n; i++) {
+        float code = x[i] / scale;
+        code = code < 127.0f ? code : 127.0f;
+        code = code > -127.0f ? code : -127.0f;
+        codes[i] = (int8_t)(int32_t)round_even(code);
+    }
+    for (ptrdiff_t g = 0; g < (n + 63) / 64 * (64 / ST_GROUP); g++) {
+        int32_t total = 0;
+        for (int k = 0; k < ST_GROUP; k++) total += codes[g * ST_GROUP + k];
+        sum[g] = total;
+    }
+    return scale;
+}
+
 /* Units that the neuron update handles between two passes. */
 #define ST_UNITS 64
 

@@ -68,6 +68,6 @@ static void gather_float32(const st_matrix *m, const int32_t *index, const float
             add_eight(row, next, value + e, count, acc);
         }
         for (; e < n; e++) add_one(weight + index[e] * m->stride + at, value[e], count, acc);
-        add_bias(m->bias + at, count, acc);
+        if (m->bias) add_bias(m->bias + at, count, acc);
     }
 }

@@ -30,6 +30,51 @@ typedef struct {
     int32_t *pair;
 } st_codes;
 
+/* Formats of weights. */
+enum { ST_FLOAT32, ST_INT8, ST_INT4 };
+
+/* Outputs of one panel of packed weights. */
+#define ST_PANEL 64
+/* Inputs whose codes' sum is kept beside them; int4 groups are one or two of these. */
+#define ST_GROUP 32
+
+/* Weights packed for dense products, panel after panel of ST_PANEL outputs (dense.h). */
+typedef struct {
+    int format;
+    ptrdiff_t inputs, outputs;
+    ptrdiff_t group; /* int4: inputs that share a scale, 32 or 64 */
+    const uint8_t *panel;
+    ptrdiff_t panel_stride; /* bytes from one panel to the next */
+    const float *scale;     /* int8: one for each output */
+} st_dense;
+
+/* Vectors that dense products read: `tokens` rows of `inputs` float32, and unless the weights are
+ * float32 their codes in [-127, 127], zero up to `stride`, with a scale for each row and the codes'
+ * sum over every ST_GROUP inputs. */
+typedef struct {
+    ptrdiff_t tokens, capacity, inputs;
+    ptrdiff_t stride; /* codes from one row to the next, a multiple of 64 */
+    const float *x;
+    ptrdiff_t x_stride;
+    int8_t *codes;
+    float *scale;
+    int32_t *sum; /* (tokens, stride / ST_GROUP) */
+} st_dense_input;
+
+/* Input-major weights of which only the rows of events are read (sparse.h).
+ * int4: two codes + 8 a byte, the lower output in the low nibble; ST_SPAN outputs of a row share a
+ * multiplier 1 .. 15. */
+#define ST_SPAN 128
+typedef struct {
+    int format;
+    ptrdiff_t rows, cols;
+    const void *weight;
+    ptrdiff_t stride; /* elements from one row to the next; int4: bytes */
+    const uint8_t *multiplier;
+    ptrdiff_t multiplier_stride;
+    const float *scale; /* int8, int4: one for each output */
+} st_sparse;
+
 typedef struct {
     const char *name;
     void (*exp)(const float *x, float *out, ptrdiff_t n);
@@ -44,6 +89,28 @@ typedef struct {
     void (*dense_int8)(const st_matrix *m, const st_codes *codes, const float *code_scale,
                        ptrdiff_t first, ptrdiff_t last, float *const *out);
     float (*quantise)(const float *x, ptrdiff_t n, int16_t *codes);
+    float (*quantise_row)(const float *x, ptrdiff_t n, int8_t *codes, int32_t *sum);
+    void (*multiply_float32)(const st_dense *m, const st_dense_input *input, ptrdiff_t first,
+                             ptrdiff_t last, float *y, ptrdiff_t y_stride);
+    void (*multiply_int8)(const st_dense *m, const st_dense_input *input, ptrdiff_t first,
+                          ptrdiff_t last, float *y, ptrdiff_t y_stride);
+    void (*multiply_int4)(const st_dense *m, const st_dense_input *input, ptrdiff_t first,
+                          ptrdiff_t last, float *y, ptrdiff_t y_stride);
+    ptrdiff_t (*list_squares_float32)(const float *x, ptrdiff_t n, int32_t *index, float *value);
+    ptrdiff_t (*list_squares)(const float *x, ptrdiff_t n, int32_t most, int32_t *index,
+                              int16_t *value, float *unit);
+    ptrdiff_t (*list_counts)(const int16_t *count, ptrdiff_t n, int32_t most, int32_t *index,
+                             int16_t *value);
+    void (*sparse_float32)(const st_sparse *m, const int32_t *index, const float *value,
+                           ptrdiff_t n, ptrdiff_t first, ptrdiff_t last, float *y);
+    void (*sparse_int8)(const st_sparse *m, const int32_t *index, const int16_t *value,
+                        ptrdiff_t n, float unit, ptrdiff_t first, ptrdiff_t last, float *y);
+    void (*sparse_int4)(const st_sparse *m, const int32_t *index, const int16_t *value,
+                        ptrdiff_t n, float unit, ptrdiff_t first, ptrdiff_t last, float *y);
+    void (*counts_int8)(const st_sparse *m, const int32_t *index, const int16_t *value,
+                        ptrdiff_t n, float unit, ptrdiff_t first, ptrdiff_t last, float *y);
+    void (*counts_int4)(const st_sparse *m, const int32_t *index, const int16_t *value,
+                        ptrdiff_t n, float unit, ptrdiff_t first, ptrdiff_t last, float *y);
     void (*egru_float32)(const float *x, const float *y, const float *threshold, float zoneout,
                          ptrdiff_t size, ptrdiff_t first, ptrdiff_t last, float *cell,
                          float *output);

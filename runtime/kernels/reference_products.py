@@ -1,0 +1,201 @@
+"""The scalar twins of runtime.kernels.products: same names and arguments, plain loops, same bits.
+
+Packed weights are read back from their panels here, so a twin depends on the layout alone.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from runtime.kernels.reference import _clamp, _single
+
+PANEL = 64
+SPAN = 128
+_STEPS = {"int8": 32767, "int4": 4095}
+
+
+# --- packing -----------------------------------------------------------------------------------
+
+
+def panels_shape(weights, inputs, outputs, group=0):
+    """Shape of the bytes of packed weights."""
+    size = {
+        "float32": inputs * PANEL * 4,
+        "int8": -(-inputs // 4) * 4 * PANEL,
+        "int4": -(-inputs // max(group, 1)) * (group // 2 + 2) * PANEL,
+    }[weights]
+    return -(-outputs // PANEL), size
+
+
+def pack_float32(weight, panels):
+    """Inputs in order, PANEL floats each."""
+    panels[...] = 0
+    for i in range(weight.shape[0]):
+        for o in range(weight.shape[1]):
+            _float(panels, i, o)[0] = weight[i, o]
+
+
+def pack_int8(weight, panels):
+    """Quads of inputs: byte 4 j + k is the code of input k and output j, + 128."""
+    panels[...] = 128
+    for i in range(weight.shape[0]):
+        for o in range(weight.shape[1]):
+            panels[_int8_place(i, o)] = int(weight[i, o]) + 128
+
+
+def pack_int4(weight, scale, group, panels):
+    """Groups of inputs: PANEL bfloat16 scales, then byte 4 j + k holds inputs k and 4 + k."""
+    panels[...] = 0x88
+    groups, outputs = scale.shape
+    size = (group // 2 + 2) * PANEL
+    for g in range(groups):
+        for panel in range(panels.shape[0]):
+            panels[panel, g * size : g * size + 2 * PANEL] = 0
+        for o in range(outputs):
+            _bfloat16(panels, g, o, size)[0] = scale[g, o : o + 1].view(np.uint32)[0] >> 16
+    for i in range(weight.shape[0]):
+        for o in range(outputs):
+            place, shift = _int4_place(i, o, group)
+            code = int(weight[i, o // 2]) >> (o % 2 * 4) & 15
+            panels[place] = int(panels[place]) & (15 << (4 - shift)) | code << shift
+
+
+def _float(panels, i, o):
+    at = (i * PANEL + o % PANEL) * 4
+    return panels[o // PANEL, at : at + 4].view(np.float32)
+
+
+def _int8_place(i, o):
+    return o // PANEL, i // 4 * 4 * PANEL + o % PANEL * 4 + i % 4
+
+
+def _int4_place(i, o, group):
+    """(panel, byte) and shift of a code."""
+    within = i % group
+    at = i // group * (group // 2 + 2) * PANEL + 2 * PANEL + within // 8 * 4 * PANEL
+    return (o // PANEL, at + o % PANEL * 4 + i % 4), 4 if within % 8 >= 4 else 0
+
+
+def _bfloat16(panels, g, o, size):
+    at = g * size + o % PANEL * 2
+    return panels[o // PANEL, at : at + 2].view(np.uint16)
+
+
+# --- dense -------------------------------------------------------------------------------------
+
+
+def quantise_row(x, codes, sums):
+    """Symmetric codes in [-127, 127], half to even; returns the scale, 1 for a zero vector."""
+    scale = _single(max((abs(float(v)) for v in x), default=0.0) / 127.0) or 1.0
+    codes[...] = 0
+    for i in range(len(x)):
+        codes[i] = round(_clamp(_single(float(x[i]) / scale), 127.0))
+    for g in range(len(sums)):
+        sums[g] = sum(int(code) for code in codes[32 * g : 32 * g + 32])
+    return scale
+
+
+class Pool:
+    """Threads; plain loops need none."""
+
+    def __init__(self, threads):
+        pass
+
+
+class Dense:
+    """Packed weights of one matrix."""
+
+    def __init__(self, weights, panels, inputs, outputs, scale=None, group=0):
+        self.panels, self.inputs, self.outputs = panels, inputs, outputs
+        self.scale, self.group = scale, group
+        self._dot = {"float32": self._float32, "int8": self._int8, "int4": self._int4}[weights]
+        self._is_float = weights == "float32"
+
+    def multiply(self, x, y, pool):
+        """Write x (T, I) times the weights to y (T, O)."""
+        padded = -(-self.inputs // 64) * 64
+        for t in range(len(x)):
+            codes, unit = x[t], 1.0
+            if not self._is_float:
+                codes = np.zeros(padded, np.int8)
+                unit = quantise_row(x[t], codes, np.zeros(padded // 32, np.int32))
+            for o in range(self.outputs):
+                y[t, o] = self._dot(codes, unit, o)
+
+    def _float32(self, x, unit, o):
+        total = 0.0
+        for i in range(self.inputs):
+            total = _single(total + _single(float(x[i]) * float(_float(self.panels, i, o)[0])))
+        return total
+
+    def _int8(self, codes, unit, o):
+        total = sum(
+            int(codes[i]) * (int(self.panels[_int8_place(i, o)]) - 128) for i in range(self.inputs)
+        )
+        return _single(_single(_single(total) * unit) * float(self.scale[o]))
+
+    def _int4(self, codes, unit, o):
+        total, size = 0.0, (self.group // 2 + 2) * PANEL
+        for g in range(-(-self.inputs // self.group)):
+            part = 0
+            for i in range(g * self.group, min((g + 1) * self.group, self.inputs)):
+                place, shift = _int4_place(i, o, self.group)
+                part += int(codes[i]) * ((int(self.panels[place]) >> shift & 15) - 8)
+            half = np.array([_bfloat16(self.panels, g, o, size)[0]], np.uint32)
+            scale = float((half << 16).view(np.float32)[0])
+            total = _single(total + _single(_single(part) * scale))
+        return _single(total * unit)
+
+
+def multiply_all(products, pool):
+    """Run several (Dense, x, y)."""
+    for dense, x, y in products:
+        dense.multiply(x, y, pool)
+
+
+# --- sparse ------------------------------------------------------------------------------------
+
+
+class Sparse:
+    """Input-major weights of one matrix, of which only the rows of events are read."""
+
+    def __init__(self, weights, weight, outputs, scale=None, multiplier=None):
+        self.weights, self.weight, self.outputs = weights, weight, outputs
+        self.scale, self.multiplier = scale, multiplier
+
+    def squares(self, x, y, pool):
+        """Write max(x, 0) ** 2, in steps of a token's largest, times the weights to y (T, O)."""
+        for t in range(len(x)):
+            values = [_single(max(float(v), 0.0) ** 2) for v in x[t]]
+            unit = 1.0
+            if self.weights != "float32":
+                most = _STEPS[self.weights]
+                unit = _single(max(values, default=0.0) / most)
+                values = [min(round(_single(v / unit)), most) if unit else 0 for v in values]
+            self._multiply(values, unit, y[t])
+
+    def counts(self, count, unit, y, pool):
+        """Write count (T, I) times the weights times unit (T,) to y (T, O)."""
+        for t in range(len(count)):
+            values = [int(c) for c in count[t]]
+            if self.weights == "float32":
+                values = [_single(c * float(unit[t])) for c in values]
+            self._multiply(values, float(unit[t]), y[t])
+
+    def _multiply(self, values, unit, y):
+        for o in range(self.outputs):
+            total = 0.0 if self.weights == "float32" else 0
+            for i, value in enumerate(values):
+                if value and self.weights == "float32":
+                    total = _single(total + _single(value * float(self.weight[i, o])))
+                elif value:
+                    total += value * self._code(i, o)
+            if self.weights != "float32":
+                total = _single(_single(_single(total) * unit) * float(self.scale[o]))
+            y[o] = total
+
+    def _code(self, i, o):
+        if self.weights == "int8":
+            return int(self.weight[i, o])
+        code = (int(self.weight[i, o // 2]) >> (o % 2 * 4) & 15) - 8
+        return code * int(self.multiplier[i, o // SPAN])

@@ -1,0 +1,172 @@
+#include "sparse.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* Bytes of weights that the tokens of a block pass over in turn, as in events.c. */
+#define ST_STRIP_BYTES (768 << 10)
+#define ST_LEAST_STRIP 256
+/* Weight bytes below which a second thread costs more than it saves. */
+#define ST_SHARE_BYTES 100000
+
+#define ST_MIN(a, b) ((a) < (b) ? (a) : (b))
+#define ST_MAX(a, b) ((a) > (b) ? (a) : (b))
+
+/* --- lists -------------------------------------------------------------------------------- */
+
+int32_t st_sparse_most(int format, int kind)
+{
+    if (kind == ST_COUNTS) return format == ST_INT4 ? 8 : 127;
+    return format == ST_INT4 ? 4095 : 32767;
+}
+
+int st_sparse_input_init(st_sparse_input *input, int format, int kind, ptrdiff_t size,
+                         ptrdiff_t room, ptrdiff_t tokens)
+{
+    memset(input, 0, sizeof *input);
+    input->format = format;
+    input->kind = kind;
+    input->size = size;
+    input->room = room;
+    input->list = calloc((size_t)tokens + 1, sizeof *input->list);
+    if (!input->list) return -1;
+    input->capacity = tokens;
+    for (ptrdiff_t t = 0; t < tokens; t++) {
+        st_sparse_list *list = &input->list[t];
+        /* Sixteen entries more: lists are filled vector by vector. */
+        list->index = malloc(((size_t)room + 16) * sizeof *list->index);
+        list->value = malloc(((size_t)room + 16) * sizeof(float));
+        if (list->index && list->value) continue;
+        st_sparse_input_free(input);
+        return -1;
+    }
+    return 0;
+}
+
+void st_sparse_input_free(st_sparse_input *input)
+{
+    for (ptrdiff_t t = 0; t < input->capacity; t++) {
+        free(input->list[t].index);
+        free(input->list[t].value);
+    }
+    free(input->list);
+    memset(input, 0, sizeof *input);
+}
+
+void st_sparse_squares(st_sparse_input *input, const st_kernels *kernels, const float *x,
+                       ptrdiff_t x_stride, ptrdiff_t first, ptrdiff_t last)
+{
+    int32_t most = st_sparse_most(input->format, input->kind);
+    for (ptrdiff_t t = first; t < last; t++) {
+        st_sparse_list *list = &input->list[t];
+        const float *from = x + t * x_stride;
+        list->unit = 1.0f;
+        if (input->format == ST_FLOAT32)
+            list->count = kernels->list_squares_float32(from, input->size, list->index,
+                                                        list->value);
+        else
+            list->count = kernels->list_squares(from, input->size, most, list->index, list->value,
+                                                &list->unit);
+    }
+}
+
+/* Float32 weights take the real values of the counts, each one event. */
+static ptrdiff_t list_products(const int16_t *count, ptrdiff_t n, float unit, int32_t *index,
+                               float *value)
+{
+    ptrdiff_t found = 0;
+    for (ptrdiff_t i = 0; i < n; i++) {
+        if (!count[i]) continue;
+        index[found] = (int32_t)i;
+        value[found++] = (float)count[i] * unit;
+    }
+    return found;
+}
+
+void st_sparse_counts(st_sparse_input *input, const st_kernels *kernels, const int16_t *count,
+                      ptrdiff_t count_stride, const float *unit, ptrdiff_t first, ptrdiff_t last)
+{
+    int32_t most = st_sparse_most(input->format, input->kind);
+    for (ptrdiff_t t = first; t < last; t++) {
+        st_sparse_list *list = &input->list[t];
+        const int16_t *from = count + t * count_stride;
+        list->unit = unit[t];
+        if (input->format == ST_FLOAT32)
+            list->count = list_products(from, input->size, unit[t], list->index, list->value);
+        else
+            list->count = kernels->list_counts(from, input->size, most, list->index, list->value);
+    }
+}
+
+/* --- products ----------------------------------------------------------------------------- */
+
+static void multiply_list(const st_sparse *m, const st_sparse_input *input,
+                          const st_sparse_list *list, const st_kernels *kernels, ptrdiff_t first,
+                          ptrdiff_t last, float *y)
+{
+    if (m->format == ST_FLOAT32) {
+        kernels->sparse_float32(m, list->index, list->value, list->count, first, last, y);
+        return;
+    }
+    int is_int8 = m->format == ST_INT8, counts = input->kind == ST_COUNTS;
+    (is_int8 ? counts ? kernels->counts_int8 : kernels->sparse_int8
+             : counts ? kernels->counts_int4 : kernels->sparse_int4)(
+        m, list->index, list->value, list->count, list->unit, first, last, y);
+}
+
+/* Bytes of a row's outputs: halves for int4. */
+static ptrdiff_t half_bytes(const st_sparse *m, ptrdiff_t outputs)
+{
+    return outputs * (m->format == ST_FLOAT32 ? 8 : m->format == ST_INT8 ? 2 : 1);
+}
+
+/* Outputs of which the rows that any token may read fit the caches. */
+static ptrdiff_t strip_outputs(const st_sparse *m, const st_sparse_input *input)
+{
+    if (input->tokens <= 1 || m->rows == 0) return m->cols;
+    ptrdiff_t outputs = ST_STRIP_BYTES * 2 / m->rows / half_bytes(m, 1) / ST_SPAN * ST_SPAN;
+    return ST_MAX(outputs, ST_LEAST_STRIP);
+}
+
+void st_sparse_multiply(const st_sparse *m, const st_sparse_input *input,
+                        const st_kernels *kernels, ptrdiff_t first, ptrdiff_t last, float *y,
+                        ptrdiff_t y_stride)
+{
+    ptrdiff_t strip = strip_outputs(m, input);
+    for (ptrdiff_t at = first; at < last; at += strip)
+        for (ptrdiff_t t = 0; t < input->tokens; t++)
+            multiply_list(m, input, &input->list[t], kernels, at, ST_MIN(at + strip, last),
+                          y + t * y_stride);
+}
+
+typedef struct {
+    const st_sparse *matrix;
+    const st_sparse_input *input;
+    const st_kernels *kernels;
+    float *y;
+    ptrdiff_t y_stride, width;
+} st_sparse_job;
+
+static void sparse_block(void *argument, int block)
+{
+    const st_sparse_job *job = argument;
+    ptrdiff_t first = block * job->width, last = ST_MIN(first + job->width, job->matrix->cols);
+    if (first < last)
+        st_sparse_multiply(job->matrix, job->input, job->kernels, first, last, job->y,
+                           job->y_stride);
+}
+
+void st_sparse_run(const st_sparse *m, const st_sparse_input *input, const st_kernels *kernels,
+                   float *y, ptrdiff_t y_stride, st_pool *pool)
+{
+    ptrdiff_t events = 0;
+    for (ptrdiff_t t = 0; t < input->tokens; t++) events += input->list[t].count;
+    int shared = half_bytes(m, m->cols) * events / 2 >= ST_SHARE_BYTES;
+    ptrdiff_t blocks = shared ? st_pool_threads(pool) : 1;
+    ptrdiff_t width = ((m->cols + blocks - 1) / blocks + ST_SPAN - 1) / ST_SPAN * ST_SPAN;
+    st_sparse_job job = {m, input, kernels, y, y_stride, width};
+    if (blocks == 1)
+        sparse_block(&job, 0);
+    else
+        st_pool_run(pool, sparse_block, &job, (int)blocks);
+}

@@ -1,0 +1,70 @@
+/* Lists of a vector's events. An entry is written always and kept when it is one: index and value
+ * need room for sixteen entries more than are kept. */
+
+static inline float square(float x)
+{
+    float positive = x > 0.0f ? x : 0.0f;
+    return positive * positive;
+}
+
+static ptrdiff_t list_squares_float32(const float *restrict x, ptrdiff_t n,
+                                      int32_t *restrict index, float *restrict value)
+{
+    ptrdiff_t count = 0;
+    for (ptrdiff_t i = 0; i < n; i++) {
+        index[count] = (int32_t)i;
+        value[count] = square(x[i]);
+        count += value[count] != 0.0f;
+    }
+    return count;
+}
+
+/* Steps of the largest square's share: unit = largest / most, or 1 where all are zero. */
+static ptrdiff_t list_squares(const float *restrict x, ptrdiff_t n, int32_t most,
+                              int32_t *restrict index, int16_t *restrict value, float *unit)
+{
+    float largest = 0.0f, limit = (float)most;
+    for (ptrdiff_t i = 0; i < n; i++) {
+        float size = square(x[i]);
+        largest = size > largest ? size : largest;
+    }
+    *unit = 1.0f;
+    if (!(largest / limit > 0.0f)) return 0;
+    *unit = largest / limit;
+    ptrdiff_t count = 0, i = 0;
+    for (; i < n; i += 16) {
+        int16_t step[16];
+        ptrdiff_t some = ST_MIN(16, n - i);
+        for (ptrdiff_t k = 0; k < some; k++) {
+            float code = square(x[i + k]) / *unit;
+            code = code < limit ? code : limit;
+            step[k] = (int16_t)(int32_t)round_even(code);
+        }
+        ptrdiff_t found = list_int16(step, some, index + count, value + count);
+        for (ptrdiff_t e = 0; e < found; e++) index[count + e] += (int32_t)i;
+        count += found;
+    }
+    return count;
+}
+
+/* Signed counts; one beyond `most` becomes several entries. */
+static ptrdiff_t list_counts(const int16_t *restrict y, ptrdiff_t n, int32_t most,
+                             int32_t *restrict index, int16_t *restrict value)
+{
+    ptrdiff_t count = 0;
+    for (ptrdiff_t i = 0; i < n; i++) {
+        int32_t rest = y[i];
+        for (; rest > most; rest -= most) {
+            index[count] = (int32_t)i;
+            value[count++] = (int16_t)most;
+        }
+        for (; rest < -most; rest += most) {
+            index[count] = (int32_t)i;
+            value[count++] = (int16_t)-most;
+        }
+        index[count] = (int32_t)i;
+        value[count] = (int16_t)rest;
+        count += rest != 0;
+    }
+    return count;
+}
