@@ -58,3 +58,82 @@ def graded(o: Tensor, c: Tensor, floor: float = PUBLISHED_FLOOR) -> Tensor:
     """
     y: Tensor = _Graded.apply(o, c, floor)
     return y
+
+
+class _HeavisideAtan(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, v: Tensor) -> Tensor:
+        ctx.save_for_backward(v)
+        return (v >= 0).to(v.dtype)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor):
+        (v,) = ctx.saved_tensors
+        return grad / (1.0 + (math.pi * v).square())
+
+
+def heaviside_atan(v: Tensor) -> Tensor:
+    """1 where v >= 0, else 0 (fires at equality), with the surrogate 1 / (1 + (pi v)^2).
+
+    v: distance of the membrane potential from its threshold, any shape and float dtype.
+    SpikeGPT's rule (SpikingJelly's ATan, alpha 2) for membranes and for the binary embedding.
+    """
+    return _HeavisideAtan.apply(v)
+
+
+class _Floor(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, z: Tensor) -> Tensor:
+        ctx.save_for_backward(z)
+        return z.floor()
+
+    @staticmethod
+    def backward(ctx, grad: Tensor):
+        (z,) = ctx.saved_tensors
+        return grad * z.clamp_max(1.0)
+
+
+def count(z: Tensor) -> Tensor:
+    """Spikes in a drive of z >= 0 thresholds: floor(z), so one spike at equality, none below 1.
+
+    The surrogate slope is 1 where there are spikes and z in the dead zone below 1: what is far from
+    its first spike is hardly moved by what that spike would do.
+    """
+    return _Floor.apply(z)
+
+
+class _AnySpike(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, z: Tensor) -> Tensor:
+        ctx.save_for_backward(z)
+        return (z >= 1).to(z.dtype)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor):
+        (z,) = ctx.saved_tensors
+        return grad * triangle(z - 1.0, 1.0, 1.0)
+
+
+def any_spike(z: Tensor) -> Tensor:
+    """1 where a drive of z >= 0 thresholds gives a spike, else 0, with the triangular surrogate."""
+    return _AnySpike.apply(z)
+
+
+class _Priced(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, values: Tensor, events: Tensor, cost: Tensor) -> Tensor:
+        ctx.save_for_backward(cost)
+        return values.clone()
+
+    @staticmethod
+    def backward(ctx, grad: Tensor):
+        (cost,) = ctx.saved_tensors
+        return grad, cost.expand_as(grad), None
+
+
+def priced(values: Tensor, events: Tensor, cost: Tensor | None) -> Tensor:
+    """`values` themselves; their backward adds cost (width,) to the gradient of each event.
+
+    The way activity regularisation enters: as if the loss held sum(cost * events).
+    """
+    return values if cost is None else _Priced.apply(values, events, cost)

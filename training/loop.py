@@ -73,7 +73,8 @@ class Trainer:
         )
         self.at = Progressed()
         self.state = self.model.initial_state(config.run.batch)
-        self.rates = [torch.zeros_like(cell[0]) for cell, _ in self.state]  # of each unit, running
+        sizes = self.model.event_sizes
+        self.rates = [torch.zeros(n, device=self.device) for n in sizes]  # of each unit, running
         if (folder / "checkpoint.pt").exists():
             self._load()
         log = folder / "log.jsonl"
@@ -149,15 +150,17 @@ class Trainer:
 
     def _follow_rates(self, events: list[Tensor]) -> None:
         for rates, y in zip(self.rates, events, strict=True):
-            now = (y.detach() != 0).float().mean((0, 1))
+            now = (y.detach() != 0).sum((0, 1), dtype=torch.float32) / (y.shape[0] * y.shape[1])
             rates.lerp_(now, 0.1 if self.at.chunk else 1.0)
 
     def _next_state(self, state):
-        kept = (torch.rand(self.config.run.batch, 1) >= self.config.run.reset_probability).to(
-            self.device
-        )
+        """The state to go on from; a lane restarts with reset_probability."""
+        run = self.config.run
+        kept = (torch.rand(run.batch, 1) >= run.reset_probability).to(self.device)
+        fresh = self.model.initial_state(run.batch)
         return tuple(
-            tuple(part * kept.to(part.dtype) for part in pair) for pair in self.model.carried(state)
+            tuple(torch.where(kept, *parts) for parts in zip(*layers, strict=True))
+            for layers in zip(self.model.carried(state), fresh, strict=True)
         )
 
     def _evaluate(self, limit: int | None = None) -> dict:
@@ -293,8 +296,8 @@ def _parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
     """Weight decay for matrices only; biases and thresholds go without."""
     trained = [p for p in model.parameters() if p.requires_grad]
     return [
-        {"params": [p for p in trained if p.ndim > 1], "weight_decay": weight_decay},
-        {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
+        {"params": [p for p in trained if p.ndim == 2], "weight_decay": weight_decay},
+        {"params": [p for p in trained if p.ndim != 2], "weight_decay": 0.0},
     ]
 
 

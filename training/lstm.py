@@ -125,6 +125,11 @@ class Model(nn.Module):
         dtype: torch.dtype = getattr(torch, self.config.compute_dtype)
         return dtype
 
+    @property
+    def event_sizes(self) -> tuple[int, ...]:
+        """Units of each layer."""
+        return self.config.hidden_sizes
+
     def initial_state(self, batch: int):
         """Zero cells and outputs, (B, H) each, one pair a layer."""
         return tuple(

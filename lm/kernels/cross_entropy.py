@@ -6,33 +6,48 @@ from torch import Tensor
 import lm.kernels.fused as fused
 
 
-def linear_cross_entropy(hidden: Tensor, weight: Tensor, bias: Tensor, target: Tensor) -> Tensor:
+def linear_cross_entropy(
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    target: Tensor,
+    wrap: float = 0.0,
+) -> Tensor:
     """Mean negative log-likelihood in nats of hidden (N, F) @ weight (V, F)^T + bias (V,).
 
     Products run in hidden's dtype.  The logits (N, V) are turned into their own gradient in place,
     so they exist once.  target (N,) int64.  Raises ValueError on a target outside the vocabulary.
+    wrap: RWKV's "L2Wrap", a gradient without a loss: wrap * max(logits) / N on the largest logit of
+    each row, which keeps logits from drifting up.
     """
-    return _LinearCrossEntropy.apply(hidden, weight, bias, target)
+    return _LinearCrossEntropy.apply(hidden, weight, bias, target, wrap)
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, hidden, weight, bias, target):
+    def forward(ctx, hidden, weight, bias, target, wrap):
         matrix = weight.to(hidden.dtype)
-        logits = torch.addmm(bias.to(hidden.dtype), hidden, matrix.t())
+        if bias is None:
+            logits = hidden @ matrix.t()
+        else:
+            logits = torch.addmm(bias.to(hidden.dtype), hidden, matrix.t())
+        peak = logits.max(-1, keepdim=True) if wrap else None
         nll, dlogits = _softmax_gradient(logits, target)
+        if peak is not None:
+            dlogits.scatter_add_(1, peak.indices, peak.values * (wrap / len(logits)))
         if any(ctx.needs_input_grad):
             ctx.save_for_backward(
                 dlogits @ matrix,
                 (dlogits.t() @ hidden).to(weight.dtype),
-                dlogits.sum(0, dtype=torch.float32).to(bias.dtype),
+                None if bias is None else dlogits.sum(0, dtype=torch.float32).to(bias.dtype),
             )
         return nll.mean()
 
     @staticmethod
     def backward(ctx, grad):
         dhidden, dweight, dbias = ctx.saved_tensors
-        return dhidden * grad.to(dhidden.dtype), dweight * grad, dbias * grad, None
+        dbias = None if dbias is None else dbias * grad
+        return dhidden * grad.to(dhidden.dtype), dweight * grad, dbias, None, None
 
 
 def _softmax_gradient(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
@@ -42,7 +57,7 @@ def _softmax_gradient(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         bits = logits.view(torch.uint16) if logits.dtype == torch.bfloat16 else logits
         fused.softmax_xent(scale, target.contiguous().numpy(), bits.numpy(), nll.numpy())
         return nll, logits
-    log_p = torch.log_softmax(logits.float(), -1)
+    log_p = torch.log_softmax(logits.to(torch.promote_types(logits.dtype, torch.float32)), -1)
     nll = -log_p.gather(1, target[:, None])[:, 0]
     gradient = log_p.exp_()
     gradient.scatter_add_(1, target[:, None], -torch.ones_like(nll)[:, None])

@@ -74,9 +74,9 @@ def egru_forward(
 
 def egru_backward(
     float damp, float support, float floor, const real[:, ::1] dy_out,
-    const real[:, ::1] dy_rec, const float[::1] event_cost, const float[::1] theta, const float[:, ::1] c_prev,
-    const float[:, :, ::1] saved, float[:, ::1] dc, real[:, ::1] dxk, real[:, ::1] dyr,
-    float[::1] dtheta,
+    const real[:, ::1] dy_rec, const float[::1] event_cost, const float[::1] theta,
+    const float[:, ::1] c_prev, const float[:, :, ::1] saved, float[:, ::1] dc,
+    real[:, ::1] dxk, real[:, ::1] dyr, float[::1] dtheta,
 ):
     """Backward of egru_forward with the triangular pseudo-derivative of the event.
 

@@ -17,8 +17,6 @@ RECIPE = """
 name = "tiny"
 [model]
 family = "{family}"
-embedding_size = 16
-hidden_sizes = [24, 16]
 {fields}
 [data]
 train = "train.txt"
@@ -43,9 +41,14 @@ checkpoint_minutes = 1e-9
 """
 
 
+LAYERS = "embedding_size = 16\nhidden_sizes = [24, 16]\ninitial_preactivation = 0.5"
+BLOCKS = "hidden_size = 16\nnum_hidden_layers = 2"
+DRIVEN = BLOCKS + '\nneuron_position = "projections"'
+
+
 @pytest.fixture
 def recipe(tmp_path):
-    def write(family="egru", precision="float32", fields="initial_preactivation = 0.5"):
+    def write(family="egru", precision="float32", fields=LAYERS):
         tales = [" ".join(WORDS[i:] + WORDS[:i]) + f" {i}.\n\nEnd {i}" for i in range(12)]
         text = "\n<|endoftext|>\n".join(tales) + "\n<|endoftext|>\n"
         (tmp_path / "train.txt").write_text(text * 3)
@@ -61,12 +64,15 @@ def losses(folder):
     return [{k: v for k, v in r.items() if k != "seconds"} for r in records]
 
 
-@pytest.mark.parametrize("family", ["egru", "lstm"])
+@pytest.mark.parametrize(
+    ("family", "fields"),
+    [("egru", LAYERS), ("lstm", LAYERS), ("spikegpt", BLOCKS), ("spikegpt", DRIVEN)],
+)
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_an_interrupted_run_goes_on_as_if_nothing_happened(
-    recipe, tmp_path, monkeypatch, family, precision
+    recipe, tmp_path, monkeypatch, family, fields, precision
 ):
-    path = recipe(family, precision)
+    path = recipe(family, precision, fields)
     config = load_config(path)
     whole = train(config, path, tmp_path / "whole", resume=False, quiet=True)
     step = Trainer._step
@@ -135,10 +141,11 @@ def test_a_run_may_start_from_the_weights_of_another(recipe, tmp_path):
         )
 
 
-def test_the_penalty_quiets_a_layer(recipe, tmp_path):
+@pytest.mark.parametrize(("family", "fields"), [("egru", LAYERS), ("spikegpt", DRIVEN)])
+def test_the_penalty_quiets_a_layer(recipe, tmp_path, family, fields):
     rates = []
     for penalty in (0.0, 0.05):
-        path = recipe()
+        path = recipe(family, fields=fields)
         more = [f"activity.penalty={penalty}", "activity.target_rate=0.0", "run.tokens=6400"]
         result = train(load_config(path, more), path, tmp_path / str(penalty), False, quiet=True)
         rates.append(sum(result["valid_firing_rates"]))

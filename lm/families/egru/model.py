@@ -5,22 +5,19 @@ equations, the gate order z | r | g and the (input, output) orientation of kerne
 EvNN, the published code, so its checkpoints load without transposes.
 """
 
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - its usual name
-from transformers import GenerationMixin, PreTrainedModel
-from transformers.utils import ModelOutput
 
 from lm.families.egru.config import Config
 from lm.kernels.cross_entropy import linear_cross_entropy
 from lm.kernels.egru import scan, scan_reference
+from lm.language_model import LanguageModel, State
 from lm.spikes import PUBLISHED_FLOOR
 
-State = tuple[tuple[Tensor, Tensor], ...]
 EMBEDDING_STD = 0.1  # of fresh embeddings
 EVENT_RMS = 0.2  # root mean square of event values expected of a fresh layer
 
@@ -80,23 +77,11 @@ class Layer(nn.Module):
         return out, (cell, out[-1])
 
 
-@dataclass
-class Output(ModelOutput):
-    """loss (mean nats per target), logits (B, T, V), state, share of events per layer."""
-
-    loss: Tensor | None = None
-    logits: Tensor | None = None
-    state: State | None = None
-    firing_rates: tuple[Tensor, ...] | None = None
-
-
-class Model(PreTrainedModel, GenerationMixin):
-    """EGRU language model with the Hugging Face interface; the state goes in and comes out."""
+class Model(LanguageModel):
+    """EGRU language model; the state is (cell, output) of each layer."""
 
     config_class = Config
     base_model_prefix = "egru"
-    main_input_name = "input_ids"
-    _is_stateful = True
     _tied_weights_keys: ClassVar = {"head.weight": "embeddings.weight"}
 
     def __init__(self, config: Config) -> None:
@@ -157,9 +142,12 @@ class Model(PreTrainedModel, GenerationMixin):
 
     @property
     def _compute_dtype(self) -> torch.dtype:
-        wanted: torch.dtype = getattr(torch, self.config.compute_dtype)
-        own = self.layers[0].kernel.dtype
-        return own if own == torch.float64 else wanted
+        return self._dtype_of_products(self.layers[0].kernel.dtype)
+
+    @property
+    def event_sizes(self) -> tuple[int, ...]:
+        """Units of each layer."""
+        return tuple(self.config.hidden_sizes)
 
     def features(
         self, input_ids: Tensor, state: State | None = None, event_costs: list[Tensor] | None = None
@@ -185,42 +173,10 @@ class Model(PreTrainedModel, GenerationMixin):
             features.flatten(0, 1), self.head.weight, self.head.bias, targets.t().flatten()
         )
 
-    def forward(
-        self,
-        input_ids: Tensor,
-        state: State | None = None,
-        labels: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-        use_cache: bool | None = None,
-        logits_to_keep: int = 0,
-        return_dict: bool = True,
-        **unused,
-    ) -> Output:
-        """input_ids, labels (B, T); labels are shifted here and -100 is skipped.
-
-        attention_mask must be all ones: a recurrent state has no padding.  Raises ValueError.
-        """
-        if attention_mask is not None and not bool((attention_mask != 0).all()):
-            raise ValueError("attention_mask has zeros: pad no recurrent batch, cut it instead")
-        features, state, events = self.features(input_ids, state)
-        kept = features[-logits_to_keep:] if logits_to_keep else features
-        logits = F.linear(kept, self.head.weight.to(kept.dtype), self.head.bias.to(kept.dtype))
-        logits = logits.transpose(0, 1).to(self.layers[0].bias.dtype)  # (B, T, V)
-        loss = None
-        if labels is not None:
-            loss = F.cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten())
-        rates = tuple((y.detach() != 0).float().mean() for y in events)
-        return Output(loss=loss, logits=logits, state=state, firing_rates=rates)
-
-    def prepare_inputs_for_generation(self, input_ids, state=None, **kwargs):
-        """With a state, only the newest token is fed."""
-        if state is not None:
-            input_ids = input_ids[:, -1:]
-        return {"input_ids": input_ids, "state": state, "logits_to_keep": 1}
-
-    def _update_model_kwargs_for_generation(self, outputs, model_kwargs, *args, **kwargs):
-        model_kwargs["state"] = outputs.state
-        return model_kwargs
+    def logits(self, features: Tensor) -> Tensor:
+        """Features (T, B, e) -> logits (T, B, V) in the dtype of the weights."""
+        weight, bias = self.head.weight.to(features.dtype), self.head.bias.to(features.dtype)
+        return F.linear(features, weight, bias).to(self.layers[0].bias.dtype)
 
     def _embed(self, ids: Tensor) -> Tensor:
         weight = self.embeddings.weight

@@ -1,0 +1,54 @@
+"""The two kinds of neurons: LIF units on the residual, spike counts before projections."""
+
+import torch
+from torch import Tensor, nn
+
+from lm.families.spikegpt.config import Config
+from lm.kernels.lif import lif
+from lm.kernels.spike_counts import spike_counts
+
+LEAST_THRESHOLD = 1e-3
+LEAST_THRESHOLD_SCALE = 0.05
+
+
+class LIF(nn.Module):
+    """Leaky integrate-and-fire units over tokens, hard reset: threshold and input scale (C,)."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.start, self.tau = config.lif_threshold, config.lif_tau
+        size, trained = config.hidden_size, config.train_neurons
+        self.threshold = nn.Parameter(torch.empty(size), requires_grad=trained)
+        self.scale = nn.Parameter(torch.empty(size), requires_grad=trained)
+
+    def reset_parameters(self) -> None:
+        """The published neuron: one threshold for all, input as it is."""
+        nn.init.constant_(self.threshold, self.start)
+        nn.init.ones_(self.scale)
+
+    def forward(self, x: Tensor, membrane: Tensor, cost: Tensor | None) -> tuple[Tensor, Tensor]:
+        """X (T, B, C), membrane (B, C) -> spikes 0 or 1 (T, B, C), next membrane."""
+        if self.training and self.threshold.requires_grad:
+            with torch.no_grad():
+                self.threshold.clamp_(min=LEAST_THRESHOLD)
+        return lif(x, membrane, self.scale, self.threshold, cost, tau=self.tau)
+
+
+class Spikes(nn.Module):
+    """Signed spike counts; the trained scalar is a token's threshold over its mean|x|."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.start = config.threshold_scale
+        self.threshold_scale = nn.Parameter(torch.empty(1))
+
+    def reset_parameters(self) -> None:
+        """The config's start."""
+        nn.init.constant_(self.threshold_scale, self.start)
+
+    def forward(self, x: Tensor, cost: Tensor | None) -> Tensor:
+        """X (T, B, C) -> counts times threshold, same shape: 0 where |x| is below threshold."""
+        if self.training:
+            with torch.no_grad():
+                self.threshold_scale.clamp_(min=LEAST_THRESHOLD_SCALE)
+        return spike_counts(x, self.threshold_scale, cost)
