@@ -4,60 +4,157 @@ Never unpickles code: safetensors, or torch.load with weights_only.
 """
 
 import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
+from safetensors.torch import load_file
+from torch import Tensor
 from transformers import PreTrainedModel
 
 import lm.families
 from lm.export import family_module
+from lm.imported import Imported
 from runtime.errors import SpiketrainError
+
+SUFFIXES = (".cpt", ".pt", ".pth")
 
 
 class CheckpointError(SpiketrainError):
     """A checkpoint that cannot be read; the message names file, field, rule and value."""
 
 
-def load_checkpoint(path: Path) -> PreTrainedModel:
-    """The model in `path`, in evaluation mode.
+@dataclass(frozen=True, slots=True)
+class Meaning:
+    """What a checkpoint cannot say of itself, see lm.families.spikegpt.upstream.
 
-    A directory with config.json and model.safetensors, or an official EGRU checkpoint (.cpt, .pt)
-    with its config.yaml beside it.  Raises CheckpointError.
+    semantics: of an official SpikeGPT or RWKV-4 file; None is "spikegpt".  choices: config fields
+    of another revision.  rescaled: a Hugging Face RWKV-4 was saved after a pass in evaluation.
     """
-    if path.is_dir():
-        return _load_directory(path)
-    if not path.is_file():
-        raise CheckpointError(f"{path}: no such file or directory")
-    if path.suffix not in (".cpt", ".pt"):
-        raise CheckpointError(f"{path}: suffix must be .cpt or .pt, got {path.suffix!r}")
-    settings = next(
-        (p for p in (path.with_suffix(".config.yaml"), path.parent / "config.yaml") if p.is_file()),
-        None,
-    )
-    if settings is None:
-        raise CheckpointError(f"{path}: needs {path.stem}.config.yaml or config.yaml beside it")
+
+    semantics: str | None = None
+    choices: Mapping[str, Any] = field(default_factory=dict)
+    rescaled: bool = False
+
+
+def load_checkpoint(path: Path) -> PreTrainedModel:
+    """The model in `path`, in evaluation mode; see `read_checkpoint`."""
+    return read_checkpoint(path).model
+
+
+def read_checkpoint(path: Path, meaning: Meaning | None = None) -> Imported:
+    """The model in `path`, in evaluation mode, and what was decided about it.
+
+    A directory with config.json and safetensors: one of ours, or Hugging Face's RWKV-4.  Or an
+    official file: EGRU (.cpt, .pt) with its config.yaml beside it, SpikeGPT or RWKV-4 (.pth).
+    Raises CheckpointError.
+    """
+    meaning = meaning or Meaning()
     try:
-        tensors = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many kinds for a broken file
-        raise CheckpointError(f"{path}: not a readable checkpoint of tensors: {error}") from error
-    try:
-        return family_module("egru").from_upstream(tensors, settings.read_text("utf-8")).eval()
+        if path.is_dir():
+            return _read_directory(path, meaning)
+        if not path.is_file():
+            raise CheckpointError(f"{path}: no such file or directory")
+        if path.suffix not in SUFFIXES:
+            raise CheckpointError(f"{path}: suffix must be .cpt, .pt or .pth, got {path.suffix!r}")
+        return _read_official(path, meaning)
     except ValueError as error:
+        if isinstance(error, SpiketrainError):
+            raise
         raise CheckpointError(f"{path}: {error}") from error
 
 
-def _load_directory(path: Path) -> PreTrainedModel:
+def _read_official(path: Path, meaning: Meaning) -> Imported:
+    tensors, settings = None, None
+    if path.suffix != ".pth":  # an EGRU file is known by its settings
+        names = (path.with_suffix(".config.yaml"), path.parent / "config.yaml")
+        settings = next((name for name in names if name.is_file()), None)
+    if settings is None:
+        tensors = _read_tensors(path)
+        spikegpt = family_module("spikegpt")
+        if spikegpt.is_upstream(tensors):
+            _refuse(rescaled=meaning.rescaled)
+            semantics = meaning.semantics or "spikegpt"
+            found: Imported = spikegpt.from_upstream(tensors, semantics, meaning.choices)
+            return found
+        if path.suffix == ".pth":
+            raise CheckpointError(
+                f"{path}: emb.weight and ln_out.weight are missing, so it is neither SpikeGPT "
+                "nor RWKV-4"
+            )
+        raise CheckpointError(f"{path}: needs {path.stem}.config.yaml or config.yaml beside it")
+    _refuse(**_given(meaning))
+    egru = family_module("egru")
+    return Imported(egru.from_upstream(_read_tensors(path), settings.read_text("utf-8")).eval())
+
+
+def _read_directory(path: Path, meaning: Meaning) -> Imported:
     settings = path / "config.json"
     try:
-        family = json.loads(settings.read_text("utf-8")).get("model_type")
+        config = json.loads(settings.read_text("utf-8"))
+        family = config.get("model_type")
     except (OSError, ValueError, AttributeError) as error:
         raise CheckpointError(f"{settings}: must be a JSON object, {error}") from error
+    if family == "rwkv":
+        _refuse(semantics=meaning.semantics, choices=meaning.choices)
+        tensors = _read_shards(path)
+        found: Imported = family_module("spikegpt").from_hugging_face(
+            tensors, config, meaning.rescaled
+        )
+        return found
+    _refuse(**_given(meaning))
     if family not in lm.families.NAMES:
         raise CheckpointError(
-            f"{settings}: model_type must be one of {lm.families.NAMES}, got {family!r}"
+            f"{settings}: model_type must be rwkv or one of {lm.families.NAMES}, got {family!r}"
         )
     try:
         model = family_module(family).Model.from_pretrained(path, use_safetensors=True)
     except Exception as error:  # transformers and safetensors raise many kinds
         raise CheckpointError(f"{path}: {error}") from error
-    return model.eval()
+    return Imported(model.eval())
+
+
+def _given(meaning: Meaning) -> dict[str, Any]:
+    return {
+        "semantics": meaning.semantics,
+        "choices": meaning.choices,
+        "rescaled": meaning.rescaled,
+    }
+
+
+def _refuse(**given: Any) -> None:
+    """An option that this kind of checkpoint leaves no room for is an error, not ignored."""
+    for name, value in given.items():
+        if value:
+            raise ValueError(f"{name} says nothing about this kind of checkpoint, got {value!r}")
+
+
+def _read_tensors(path: Path) -> dict[str, Tensor]:
+    """Name -> tensor of a file that torch.save wrote."""
+    try:
+        tensors = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many kinds for a broken file
+        raise CheckpointError(f"{path}: not a readable checkpoint of tensors: {error}") from error
+    if not isinstance(tensors, dict) or not all(isinstance(x, Tensor) for x in tensors.values()):
+        raise CheckpointError(f"{path}: must hold tensors by name and nothing else")
+    return tensors
+
+
+def _read_shards(folder: Path) -> dict[str, Tensor]:
+    """All tensors of a Hugging Face directory: *.safetensors, else pytorch_model*.bin."""
+    tensors: dict[str, Tensor] = {}
+    for file in sorted(folder.glob("*.safetensors")) or sorted(folder.glob("pytorch_model*.bin")):
+        tensors |= _read_safetensors(file) if file.suffix == ".safetensors" else _read_tensors(file)
+    if not tensors:
+        raise CheckpointError(f"{folder}: has no *.safetensors and no pytorch_model*.bin")
+    return tensors
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    try:
+        tensors: dict[str, Tensor] = load_file(path)
+    except Exception as error:  # safetensors has its own kinds
+        raise CheckpointError(f"{path}: not a readable safetensors file: {error}") from error
+    return tensors

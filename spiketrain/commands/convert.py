@@ -11,14 +11,16 @@ app = typer.Typer(add_completion=False)
 @app.command()
 def convert(
     source: Annotated[
-        Path, typer.Argument(help="A training run, a Hugging Face directory, or an official .cpt.")
+        Path,
+        typer.Argument(help="A training run, a Hugging Face directory, or an official .cpt, .pth."),
     ],
     target: Annotated[Path, typer.Argument(help="The package to write.")],
     weights: Annotated[
         str, typer.Option(help="float32 (exact) or int8 (integer sums).")
     ] = "float32",
     tokenizer: Annotated[
-        Path | None, typer.Option(help="tokenizer.json or tokenizer.model to take along.")
+        Path | None,
+        typer.Option(help="tokenizer.json or .model, or characters (vocab.json), to take along."),
     ] = None,
     extra: Annotated[
         list[Path] | None, typer.Option("--file", help="A further file to take along.")
@@ -26,6 +28,18 @@ def convert(
     fold_projection: Annotated[
         bool,
         typer.Option(help="EGRU: multiply the projection into the head, which then skips rows."),
+    ] = False,
+    semantics: Annotated[
+        str | None,
+        typer.Option(help="What an official .pth is: spikegpt (default) or rwkv4; same keys."),
+    ] = None,
+    choose: Annotated[
+        list[str] | None,
+        typer.Option(help="NAME=VALUE: a field for a .pth of another revision. May be repeated."),
+    ] = None,
+    rescaled: Annotated[
+        bool,
+        typer.Option("--rescaled", help="A Hugging Face RWKV-4 saved after evaluation: undo it."),
     ] = False,
     licence: Annotated[str, typer.Option(help="Licence of the weights.")] = "unknown",
     dry_run: Annotated[
@@ -36,26 +50,27 @@ def convert(
     """Convert a checkpoint. The source keeps its precision unless --weights says otherwise."""
     if weights not in ("float32", "int8"):
         raise typer.BadParameter(f"must be float32 or int8, got {weights}", param_hint="--weights")
+    if semantics not in (None, "spikegpt", "rwkv4"):
+        hint = "--semantics"
+        raise typer.BadParameter(f"must be spikegpt or rwkv4, got {semantics}", param_hint=hint)
+    choices = _choices(choose or [])
     from spiketrain.commands.extras import need_train_extra
 
     need_train_extra()
-    from lm.checkpoint import load_checkpoint
+    from lm.checkpoint import Meaning, read_checkpoint
     from lm.export import export_model
-    from runtime.errors import SpiketrainError
 
     run = (source / "checkpoint.pt").is_file() and (source / "model").is_dir()
-    model = load_checkpoint(source / "model" if run else source)
+    meaning = Meaning(semantics, choices, rescaled)
+    found = read_checkpoint(source / "model" if run else source, meaning)
+    for line in found.decisions:
+        typer.echo(f"{source}: {line}", err=True)
+    model = found.model
     if fold_projection:
         model = _folded(model)
     if tokenizer is None:
         tokenizer = _beside(source)
-    files: dict[str, bytes | Path] = {}
-    if tokenizer is not None:
-        if tokenizer.name not in ("tokenizer.json", "tokenizer.model") or not tokenizer.is_file():
-            raise SpiketrainError(
-                f"--tokenizer must be a file tokenizer.json or tokenizer.model, got {tokenizer}"
-            )
-        files = tokenizer_files(tokenizer)
+    files = tokenizer_files(tokenizer) if tokenizer is not None else {}
     files |= {path.name: path for path in extra or []}
     if dry_run:
         typer.echo(f"{source}: {model.config.model_type}, {model.num_parameters():,} parameters")
@@ -68,7 +83,10 @@ def convert(
         provenance={
             "source": source.name,
             "command": f"spiketrain convert {source.name} {target.name} --weights {weights}"
-            + " --fold-projection" * fold_projection,
+            + " --fold-projection" * fold_projection
+            + f" --semantics {semantics}" * bool(semantics)
+            + "".join(f" --choose {text}" for text in choose or [])
+            + " --rescaled" * rescaled,
             "licence": licence,
         },
         force=force,
@@ -89,15 +107,29 @@ def _folded(model: Any) -> Any:
 
 
 def tokenizer_files(tokenizer: Path) -> dict[str, bytes | Path]:
-    """The tokenizer with its companions: special tokens and default sampling parameters."""
+    """The tokenizer with its companions: special tokens and default sampling parameters.
+
+    A .json of characters by id becomes a tokenizer.json; any other .json is one, whatever its name.
+    """
     import json
 
-    files: dict[str, bytes | Path] = {tokenizer.name: tokenizer}
+    from runtime.errors import SpiketrainError
+
+    if tokenizer.suffix not in (".json", ".model") or not tokenizer.is_file():
+        raise SpiketrainError(f"--tokenizer must be a file *.json or *.model, got {tokenizer}")
+    name = f"tokenizer{tokenizer.suffix}"
+    files: dict[str, bytes | Path] = {name: tokenizer}
     for name in ("tokenizer_config.json", "generation_config.json"):
         companion = tokenizer.with_name(name)
         if companion.is_file():
             files[name] = companion
-    if tokenizer.name == "tokenizer.model" and "generation_config.json" not in files:
+    if tokenizer.suffix == ".json":
+        characters = _characters(tokenizer)
+        if characters is not None:
+            files["tokenizer.json"] = characters
+        elif "generation_config.json" not in files:
+            files |= _end_of_text(tokenizer)
+    if tokenizer.suffix == ".model" and "generation_config.json" not in files:
         import sentencepiece
 
         model = sentencepiece.SentencePieceProcessor(model_file=str(tokenizer))
@@ -107,9 +139,55 @@ def tokenizer_files(tokenizer: Path) -> dict[str, bytes | Path]:
     return files
 
 
+def _characters(tokenizer: Path) -> bytes | None:
+    """The tokenizer.json of a character vocabulary; None if the file is a tokenizer itself."""
+    import json
+
+    from lm.character_tokenizer import character_tokenizer
+    from runtime.errors import SpiketrainError
+
+    content = tokenizer.read_bytes()
+    try:
+        if content[:2] not in (b"\xff\xfe", b"\xfe\xff") and "model" in json.loads(content):
+            return None
+        return json.dumps(character_tokenizer(content)).encode()
+    except ValueError as error:
+        raise SpiketrainError(f"{tokenizer}: {error}") from error
+
+
+def _end_of_text(tokenizer: Path) -> dict[str, bytes | Path]:
+    """Default sampling parameters of a tokenizer.json: where a text ends, if it has a token."""
+    import json
+
+    for token in json.loads(tokenizer.read_bytes()).get("added_tokens", []):
+        if token.get("content") == "<|endoftext|>":
+            return {"generation_config.json": json.dumps({"eos_token_id": token["id"]}).encode()}
+    return {}
+
+
+def _choices(texts: list[str]) -> dict[str, Any]:
+    """NAME=VALUE with JSON values; a usage error where one is not."""
+    import json
+
+    found = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        try:
+            if not equals:
+                raise ValueError
+            found[name] = json.loads(value)
+        except ValueError:
+            hint = "--choose"
+            raise typer.BadParameter(f"must read NAME=VALUE, got {text}", param_hint=hint) from None
+    return found
+
+
 def _beside(source: Path) -> Path | None:
     folder = source if source.is_dir() else source.parent
-    for name in ("tokenizer.json", "tokenizer.model"):
+    names = ["tokenizer.json", "tokenizer.model", "20B_tokenizer.json"]
+    if source.suffix == ".pth":  # characters; elsewhere a vocab.json is a part of something else
+        names.append("vocab.json")
+    for name in names:
         if (folder / name).is_file():
             return folder / name
     return None

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from lm.families.egru.config import Config
 from lm.families.egru.model import Model
+from lm.keys import check_keys
 
 _UPSTREAM = (  # parts of official keys and ours
     ("decoder.decoder.", "head."),
@@ -32,15 +33,7 @@ def from_upstream(tensors: Mapping[str, Tensor], settings: str) -> Model:
             found[name] = value.clamp(0.0, 1.0) if name.endswith(".threshold") else value
     model = Model(_upstream_config(found, settings))
     wanted = {name: tuple(value.shape) for name, value in model.state_dict().items()}
-    wrong = [f"{name} is missing" for name in wanted.keys() - found.keys()]
-    wrong += [f"{name} is unknown" for name in found.keys() - wanted.keys()]
-    wrong += [
-        f"{name} is {tuple(found[name].shape)}, expected {shape}"
-        for name, shape in wanted.items()
-        if name in found and tuple(found[name].shape) != shape
-    ]
-    if wrong:
-        raise ValueError("keys do not fit an EGRU language model: " + "; ".join(sorted(wrong)))
+    check_keys(found, wanted, "an EGRU language model")
     model.load_state_dict(found)
     return model
 

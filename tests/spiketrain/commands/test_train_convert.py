@@ -97,6 +97,25 @@ def test_the_official_checkpoint_converts(tmp_path, monkeypatch, capsys):
     assert run(monkeypatch, "convert", source, tmp_path / "p", "--weights", "int8", "--force") == 0
 
 
+def test_what_a_published_spikegpt_is_taken_for_is_said(tmp_path, monkeypatch, capsys):
+    source, package = DATA.parent / "spikegpt" / "v97_l3.pth", tmp_path / "p"
+    assert run(monkeypatch, "convert", source, package, "--dry-run") == 0
+    said = capsys.readouterr()
+    assert "binary_embedding true: as the training code does" in said.err
+    assert "spikegpt, 175,296 parameters" in said.out
+    chosen = ("--semantics", "rwkv4", "--choose", "layer_norm_eps=1e-6")
+    assert run(monkeypatch, "convert", source, package, "--dry-run", *chosen) == 0
+    assert "neuron_position none" in capsys.readouterr().err
+    for options, code, message in (
+        (("--semantics", "rwkv7"), 2, "--semantics"),
+        (("--choose", "rescale"), 2, "--choose"),
+        (("--choose", "width=3"), 1, "choices must be among"),
+        (("--rescaled",), 1, "rescaled says nothing"),
+    ):
+        assert run(monkeypatch, "convert", source, package, *options) == code
+        assert message in capsys.readouterr().err
+
+
 def test_bad_input_is_one_line_and_the_right_code(recipe, tmp_path, monkeypatch, capsys):
     source = DATA / "lm_tied_noproj.cpt"
     cases = [
