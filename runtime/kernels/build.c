@@ -20,12 +20,14 @@
 #include <immintrin.h>
 #endif
 
-#include "dense_float32.h"
-#include "dense_int4.h"
-#include "dense_int8.h"
 #include "elementwise.h"
 #include "gather_float32.h"
 #include "gather_int8.h"
+
+#include "dense_float32.h"
+#include "dense_int8.h"
+
+#include "dense_int4.h"
 #include "sparse_lists.h"
 #include "sparse_rows.h"
 
