@@ -31,6 +31,8 @@
 #include "sparse_lists.h"
 #include "sparse_rows.h"
 
+#include "sparse_int4.h"
+
 const st_kernels ST_JOIN(st_kernels_, ST_BUILD) = {
     .name = ST_TEXT(ST_BUILD),
     .exp = exp_all,

@@ -32,12 +32,13 @@ static inline __m512 add_scaled(__m512 acc, __m512i sum, __m512 scale)
     return _mm512_add_ps(acc, _mm512_mul_ps(_mm512_cvtepi32_ps(sum), scale));
 }
 
-/* One row with one panel, straight from the halves. */
+/* One row with one panel, straight from the halves: the high ones count sixteenfold in their own
+ * sums until the group's end. */
 static inline __attribute__((always_inline)) void
 multiply_row(const st_dense *m, const uint8_t *panel, const int8_t *x, const int32_t *sum,
              const int eights, float *out)
 {
-    const __m512i low = _mm512_set1_epi8(15);
+    const __m512i low = _mm512_set1_epi8(15), high = _mm512_set1_epi8(-16);
     ptrdiff_t groups = (m->inputs + 8 * eights - 1) / (8 * eights);
     __m512 acc[4];
     for (int v = 0; v < 4; v++) acc[v] = _mm512_setzero_ps();
@@ -49,8 +50,6 @@ multiply_row(const st_dense *m, const uint8_t *panel, const int8_t *x, const int
             part[v] = _mm512_set1_epi32(-group_excess(m, sum, g));
             other[v] = _mm512_setzero_si512();
         }
-        _mm_prefetch((const char *)(at + ST_AHEAD), _MM_HINT_T0);
-        _mm_prefetch((const char *)(at + ST_AHEAD + 64), _MM_HINT_T0);
         at += 2 * ST_PANEL;
         for (int e = 0; e < eights; e++) {
             const int8_t *from = x + (g * eights + e) * 8;
@@ -59,14 +58,13 @@ multiply_row(const st_dense *m, const uint8_t *panel, const int8_t *x, const int
             for (int v = 0; v < 4; v++) {
                 const uint8_t *place = at + (e * 4 + v) * 64;
                 __m512i w = _mm512_loadu_si512(place);
-                _mm_prefetch((const char *)(place + ST_AHEAD), _MM_HINT_T0);
                 part[v] = _mm512_dpbusd_epi32(part[v], _mm512_and_si512(w, low), x0);
-                w = _mm512_and_si512(_mm512_srli_epi16(w, 4), low);
-                other[v] = _mm512_dpbusd_epi32(other[v], w, x1);
+                other[v] = _mm512_dpbusd_epi32(other[v], _mm512_and_si512(w, high), x1);
             }
         }
         for (int v = 0; v < 4; v++)
-            acc[v] = add_scaled(acc[v], _mm512_add_epi32(part[v], other[v]),
+            acc[v] = add_scaled(acc[v],
+                                _mm512_add_epi32(part[v], _mm512_srai_epi32(other[v], 4)),
                                 widen_scale(scale + 16 * v));
     }
     for (int v = 0; v < 4; v++) _mm512_storeu_ps(out + 16 * v, acc[v]);

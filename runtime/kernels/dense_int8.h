@@ -103,22 +103,16 @@ add_rows_quad(st_row_sums *sums, st_sums w, const int8_t *x, ptrdiff_t x_stride,
     if (rows > 5) sums->r5 = add_quad(sums->r5, w, x + 5 * x_stride);
 }
 
-/* out[r] = exact sums of `rows` rows, `x_stride` apart, with one panel. One row: memory is the
- * bound, and all of `ahead` is fetched meanwhile; more rows: `fetch` bytes of it for every quad. */
+/* out[r] = exact sums of `rows` rows, `x_stride` apart, with one panel; `ahead` is fetched meanwhile,
+ * a line for every quad. One row reads a single stream that the processor itself fetches best. */
 static inline __attribute__((always_inline)) void
 sum_panel(const uint8_t *panel, ptrdiff_t quads, const int8_t *x, ptrdiff_t x_stride,
-          const int32_t *start, const int rows, const uint8_t *ahead, ptrdiff_t fetch,
-          int32_t (*out)[ST_PANEL])
+          const int32_t *start, const int rows, const uint8_t *ahead, int32_t (*out)[ST_PANEL])
 {
     st_row_sums sums = start_rows(start, rows);
     for (ptrdiff_t q = 0; q < quads; q++) {
-        const char *next = (const char *)ahead + q * (rows == 1 ? 4 * ST_PANEL : fetch);
         st_sums w = load_sums(panel + q * 4 * ST_PANEL);
-        if (rows == 1) {
-            for (int line = 0; line < 4; line++) _mm_prefetch(next + 64 * line, _MM_HINT_T0);
-        } else {
-            _mm_prefetch(next, _MM_HINT_T1);
-        }
+        if (rows > 1) _mm_prefetch((const char *)ahead + q * 64, _MM_HINT_T1);
         add_rows_quad(&sums, w, x + 4 * q, x_stride, rows);
     }
     store_sums(sums.r0, out[0]);
@@ -132,21 +126,17 @@ sum_panel(const uint8_t *panel, ptrdiff_t quads, const int8_t *x, ptrdiff_t x_st
 static __attribute__((noinline)) void sum_rows(const uint8_t *panel, ptrdiff_t quads,
                                                const int8_t *x, ptrdiff_t x_stride,
                                                const int32_t *start, ptrdiff_t rows,
-                                               const uint8_t *ahead, ptrdiff_t fetch,
-                                               int32_t (*out)[ST_PANEL])
+                                               const uint8_t *ahead, int32_t (*out)[ST_PANEL])
 {
     switch (rows) {
-    case 1: sum_panel(panel, quads, x, x_stride, start, 1, ahead, fetch, out); break;
-    case 2: sum_panel(panel, quads, x, x_stride, start, 2, ahead, fetch, out); break;
-    case 3: sum_panel(panel, quads, x, x_stride, start, 3, ahead, fetch, out); break;
-    case 4: sum_panel(panel, quads, x, x_stride, start, 4, ahead, fetch, out); break;
-    case 5: sum_panel(panel, quads, x, x_stride, start, 5, ahead, fetch, out); break;
-    default: sum_panel(panel, quads, x, x_stride, start, 6, ahead, fetch, out); break;
+    case 1: sum_panel(panel, quads, x, x_stride, start, 1, ahead, out); break;
+    case 2: sum_panel(panel, quads, x, x_stride, start, 2, ahead, out); break;
+    case 3: sum_panel(panel, quads, x, x_stride, start, 3, ahead, out); break;
+    case 4: sum_panel(panel, quads, x, x_stride, start, 4, ahead, out); break;
+    case 5: sum_panel(panel, quads, x, x_stride, start, 5, ahead, out); break;
+    default: sum_panel(panel, quads, x, x_stride, start, 6, ahead, out); break;
     }
 }
-
-/* One row: memory is the bound, so the weights some way ahead are fetched, across panels. */
-#define ST_AHEAD 4096
 
 static void multiply_int8(const st_dense *m, const st_dense_input *input, ptrdiff_t first,
                           ptrdiff_t last, float *y, ptrdiff_t y_stride)
@@ -159,12 +149,11 @@ static void multiply_int8(const st_dense *m, const st_dense_input *input, ptrdif
         for (ptrdiff_t b = 0; b < blocks; b++) {
             ptrdiff_t t = b * ST_ROWS, rows = ST_MIN(ST_ROWS, tokens - t);
             int32_t start[ST_ROWS], acc[ST_ROWS][ST_PANEL];
-            /* The next panel comes to the second-level cache in as many parts as there are blocks. */
-            const uint8_t *ahead = tokens == 1 ? panel + ST_AHEAD
-                                               : panel + m->panel_stride + b * bytes / blocks;
+            /* Four blocks bring the next panel to the second-level cache. */
+            const uint8_t *ahead = b < 4 ? panel + m->panel_stride + b * bytes / 4 : panel;
             for (ptrdiff_t r = 0; r < rows; r++) start[r] = excess(input, t + r);
             sum_rows(panel, quads, input->codes + t * input->stride, input->stride, start, rows,
-                     ahead, at + ST_PANEL < last && blocks >= 4 ? 64 : 0, acc);
+                     ahead, acc);
             for (ptrdiff_t r = 0; r < rows; r++)
                 finish_panel(acc[r], input->scale[t + r], m->scale + at, count,
                              y + (t + r) * y_stride + at);

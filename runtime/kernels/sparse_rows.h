@@ -158,31 +158,3 @@ static void counts_int8(const st_sparse *m, const int32_t *index, const int16_t 
 {
     multiply_parts(m, index, value, n, unit, first, last, y, ST_SAFE_EVENT_SUM, sum_counts_int8);
 }
-
-/* Sums of value * multiplier * code; a code is a nibble - 8. */
-static void sum_int4(const st_sparse *m, const int32_t *index, const int16_t *value,
-                     ptrdiff_t begin, ptrdiff_t end, ptrdiff_t at, ptrdiff_t count, int32_t *acc)
-{
-    memset(acc, 0, (size_t)count * sizeof *acc);
-    for (ptrdiff_t e = begin; e < end; e++) {
-        const uint8_t *row = (const uint8_t *)m->weight + index[e] * m->stride + at / 2;
-        const uint8_t *multiplier = m->multiplier + index[e] * m->multiplier_stride + at / ST_SPAN;
-        for (ptrdiff_t o = 0; o < count; o += 2) {
-            int32_t factor = value[e] * multiplier[o / ST_SPAN];
-            acc[o] += factor * ((row[o / 2] & 15) - 8);
-            acc[o + 1] += factor * ((row[o / 2] >> 4) - 8);
-        }
-    }
-}
-
-static void sparse_int4(const st_sparse *m, const int32_t *index, const int16_t *value,
-                        ptrdiff_t n, float unit, ptrdiff_t first, ptrdiff_t last, float *y)
-{
-    multiply_parts(m, index, value, n, unit, first, last, y, ST_SAFE_EVENT_SUM, sum_int4);
-}
-
-static void counts_int4(const st_sparse *m, const int32_t *index, const int16_t *value,
-                        ptrdiff_t n, float unit, ptrdiff_t first, ptrdiff_t last, float *y)
-{
-    multiply_parts(m, index, value, n, unit, first, last, y, ST_SAFE_EVENT_SUM, sum_int4);
-}
