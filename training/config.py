@@ -77,6 +77,14 @@ class RunConfig(_Section):
     evaluate_tokens: int = Field(default=200_000, ge=1)
 
 
+class DistilConfig(_Section):
+    """Knowledge distillation: `weight` of the divergence from a teacher beside the text's loss."""
+
+    teacher: str  # the folder of a finished run with the same tokenizer
+    weight: float = Field(default=0.5, ge=0, le=1)
+    temperature: float = Field(default=1.0, gt=0)
+
+
 class TrainConfig(_Section):
     """A whole recipe.  `model.family` picks the architecture, the rest of [model] its fields."""
 
@@ -86,6 +94,7 @@ class TrainConfig(_Section):
     data: DataConfig
     optimizer: OptimizerConfig = OptimizerConfig()
     activity: ActivityConfig = ActivityConfig()
+    distil: DistilConfig | None = None
     run: RunConfig
 
 

@@ -23,9 +23,12 @@ import lm.families
 from training import schedules
 from training.config import ConfigError, TrainConfig, find_data
 from training.data import Lanes, encode_corpus, read_text
+from training.distil import Teacher, next_state, teacher_weights
 from training.evaluate import evaluate
 from training.plots import plot_curves
 from training.tokenizer import train_tokenizer
+
+DENSE = ("lstm", "gru")  # yardsticks and teachers, modules beside this one
 
 
 @dataclass
@@ -66,6 +69,7 @@ class Trainer:
         self.model = build_model(config, self.tokenizer.get_piece_size()).to(self.device)
         if config.run.start_from:
             self._start_from(Path(config.run.start_from))
+        self.teacher = self._teacher()
         self.optimizer = torch.optim.AdamW(
             _parameter_groups(self.model, config.optimizer.weight_decay),
             betas=config.optimizer.betas,
@@ -121,6 +125,8 @@ class Trainer:
             torch.from_numpy(inputs).to(self.device), self.state, self._event_costs()
         )
         loss = self.model.mean_nll(features, torch.from_numpy(targets).to(self.device))
+        if self.teacher is not None:
+            loss = self._with_teacher(loss, inputs, features)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), config.optimizer.clip)
@@ -131,7 +137,10 @@ class Trainer:
             )
         self.optimizer.step()
         self._follow_rates(events)
-        self.state = self._next_state(state)
+        kept = self._kept_lanes()
+        self.state = next_state(self.model, state, kept)
+        if self.teacher is not None:
+            self.teacher.go_on(kept)
         self.at.chunk += 1
         return {
             "loss": loss.item(),
@@ -153,15 +162,10 @@ class Trainer:
             now = (y.detach() != 0).sum((0, 1), dtype=torch.float32) / (y.shape[0] * y.shape[1])
             rates.lerp_(now, 0.1 if self.at.chunk else 1.0)
 
-    def _next_state(self, state):
-        """The state to go on from; a lane restarts with reset_probability."""
+    def _kept_lanes(self) -> Tensor:
+        """Which lanes go on (B, 1); the others restart, each with reset_probability."""
         run = self.config.run
-        kept = (torch.rand(run.batch, 1) >= run.reset_probability).to(self.device)
-        fresh = self.model.initial_state(run.batch)
-        return tuple(
-            tuple(torch.where(kept, *parts) for parts in zip(*layers, strict=True))
-            for layers in zip(self.model.carried(state), fresh, strict=True)
-        )
+        return (torch.rand(run.batch, 1) >= run.reset_probability).to(self.device)
 
     def _evaluate(self, limit: int | None = None) -> dict:
         """Eight lanes of the validation stream, or of its first `limit` tokens."""
@@ -192,22 +196,49 @@ class Trainer:
             "at": asdict(self.at),
             "random": torch.get_rng_state(),
         }
+        if self.teacher is not None:
+            content["teacher_state"] = self.teacher.state
         partial = self.folder / "checkpoint.partial"
         torch.save(content, partial)
         partial.replace(self.folder / "checkpoint.pt")
 
+    def _teacher(self) -> Teacher | None:
+        """The teacher of [distil]: a finished run's model, which needs this run's tokenizer."""
+        distil = self.config.distil
+        if distil is None:
+            return None
+        run = Path(distil.teacher)
+        weights = teacher_weights(run)
+        self._check_tokenizer(run, "distil.teacher")
+        recipe = TrainConfig.model_validate_json((run / "config.json").read_text())
+        model = build_model(recipe, self.tokenizer.get_piece_size()).to(self.device)
+        model.load_state_dict(weights)
+        return Teacher(model, distil, self.config.run.batch)
+
+    def _with_teacher(self, loss: Tensor, inputs: np.ndarray, features: Tensor) -> Tensor:
+        """The loss on text and the divergence from the teacher, weighted as [distil] says."""
+        assert self.teacher is not None
+        share = self.teacher.config.weight
+        ids = torch.from_numpy(inputs).to(self.device)
+        return (1 - share) * loss + share * self.teacher.divergence(
+            ids, self.model.logits(features)
+        )
+
+    def _check_tokenizer(self, run: Path, field: str) -> None:
+        same = (run / "tokenizer.model").read_bytes()
+        if same != (self.folder / "tokenizer.model").read_bytes():
+            raise ConfigError(f"{field} must have this run's tokenizer, {run} has another")
+
     def _start_from(self, run: Path) -> None:
         """Take the weights of a finished run of the same architecture and tokenizer."""
         try:
-            same = (run / "tokenizer.model").read_bytes()
             content = torch.load(run / "checkpoint.pt", map_location=self.device, weights_only=True)
             self.model.load_state_dict(content["model"])
         except (OSError, KeyError, RuntimeError) as error:
             raise ConfigError(
                 f"run.start_from must be a run of this model, {run}: {error}"
             ) from error
-        if same != (self.folder / "tokenizer.model").read_bytes():
-            raise ConfigError(f"run.start_from must have this run's tokenizer, {run} has another")
+        self._check_tokenizer(run, "run.start_from")
 
     def _load(self) -> None:
         content = torch.load(
@@ -216,6 +247,8 @@ class Trainer:
         self.model.load_state_dict(content["model"])
         self.optimizer.load_state_dict(content["optimizer"])
         self.state, self.rates = content["state"], content["rates"]
+        if self.teacher is not None:
+            self.teacher.state = content["teacher_state"]
         self.at = Progressed(**content["at"])
         torch.set_rng_state(content["random"].cpu())
 
@@ -275,15 +308,15 @@ class Trainer:
 
 
 def build_model(config: TrainConfig, vocab_size: int):
-    """A fresh model of config.model["family"]: a family of `lm`, or the dense "lstm" yardstick."""
+    """A fresh model of config.model["family"]: a family of `lm`, or a dense one."""
     fields = dict(config.model)
     family = fields.pop("family", None)
-    if family == "lstm":
-        module = importlib.import_module("training.lstm")
+    if family in DENSE:
+        module = importlib.import_module(f"training.{family}")
     elif family in lm.families.NAMES:
         module = importlib.import_module(f"lm.families.{family}")
     else:
-        known = (*lm.families.NAMES, "lstm")
+        known = (*lm.families.NAMES, *DENSE)
         raise ConfigError(f"model.family must be one of {known}, got {family!r}")
     fields |= {"vocab_size": vocab_size, "compute_dtype": config.run.precision}
     try:

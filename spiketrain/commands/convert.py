@@ -41,6 +41,29 @@ def convert(
         bool,
         typer.Option("--rescaled", help="A Hugging Face RWKV-4 saved after evaluation: undo it."),
     ] = False,
+    recipe: Annotated[
+        str | None,
+        typer.Option(help="From an artificial network, SOURCE is its training run: gru-to-egru."),
+    ] = None,
+    calib: Annotated[
+        Path | None, typer.Option(help="With --recipe: the text that thresholds are set on.")
+    ] = None,
+    measure: Annotated[
+        Path | None,
+        typer.Option(help="With --recipe: the text that each step is measured on, else --calib."),
+    ] = None,
+    target_sparsity: Annotated[
+        float, typer.Option(help="With --recipe: share of zero outputs after calibration.")
+    ] = 0.85,
+    paired: Annotated[
+        bool, typer.Option(help="With --recipe gru-to-egru: two units, for h and -h, or one.")
+    ] = True,
+    fine_tune: Annotated[
+        Path | None, typer.Option(help="With --recipe: training recipe (TOML) to go on with.")
+    ] = None,
+    override: Annotated[
+        list[str] | None, typer.Option("--set", help="Replace a field of --fine-tune's recipe.")
+    ] = None,
     licence: Annotated[str, typer.Option(help="Licence of the weights.")] = "unknown",
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Read and check the source; write nothing.")
@@ -57,20 +80,24 @@ def convert(
     from spiketrain.commands.extras import need_train_extra
 
     need_train_extra()
-    from lm.checkpoint import Meaning, read_checkpoint
     from lm.export import export_model
 
-    run = (source / "checkpoint.pt").is_file() and (source / "model").is_dir()
-    meaning = Meaning(semantics, choices, rescaled)
-    found = read_checkpoint(source / "model" if run else source, meaning)
-    for line in found.decisions:
-        typer.echo(f"{source}: {line}", err=True)
-    model = found.model
+    made: dict[str, bytes | Path] = {}
+    if recipe is None:
+        model = _read(source, semantics, choices, rescaled)
+    else:
+        from spiketrain.commands.convert_recipe import convert_by_recipe
+
+        work = target.with_name(f"{target.name}.steps")
+        model, made = convert_by_recipe(
+            recipe, source, calib, measure, target_sparsity, paired, fine_tune, override or [], work
+        )
     if fold_projection:
         model = _folded(model)
     if tokenizer is None:
         tokenizer = _beside(source)
     files = tokenizer_files(tokenizer) if tokenizer is not None else {}
+    files |= made
     files |= {path.name: path for path in extra or []}
     if dry_run:
         typer.echo(f"{source}: {model.config.model_type}, {model.num_parameters():,} parameters")
@@ -86,12 +113,25 @@ def convert(
             + " --fold-projection" * fold_projection
             + f" --semantics {semantics}" * bool(semantics)
             + "".join(f" --choose {text}" for text in choose or [])
-            + " --rescaled" * rescaled,
+            + " --rescaled" * rescaled
+            + (f" --recipe {recipe} --target-sparsity {target_sparsity:g}" if recipe else ""),
             "licence": licence,
         },
         force=force,
     )
     typer.echo(f"{target}: {fingerprint}")
+
+
+def _read(source: Path, semantics: str | None, choices: dict[str, Any], rescaled: bool) -> Any:
+    """The model of a training run or a checkpoint; what it is taken for goes to stderr."""
+    from lm.checkpoint import Meaning, read_checkpoint
+
+    run = (source / "checkpoint.pt").is_file() and (source / "model").is_dir()
+    meaning = Meaning(semantics, choices, rescaled)
+    found = read_checkpoint(source / "model" if run else source, meaning)
+    for line in found.decisions:
+        typer.echo(f"{source}: {line}", err=True)
+    return found.model
 
 
 def _folded(model: Any) -> Any:

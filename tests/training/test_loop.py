@@ -46,6 +46,16 @@ BLOCKS = "hidden_size = 16\nnum_hidden_layers = 2"
 DRIVEN = BLOCKS + '\nneuron_position = "projections"'
 
 
+GRU = f"embedding_size = 12\n{BLOCKS}"
+RUNS = (
+    ("egru", LAYERS),
+    ("lstm", LAYERS),
+    ("gru", GRU),
+    ("spikegpt", BLOCKS),
+    ("spikegpt", DRIVEN),
+)
+
+
 @pytest.fixture
 def recipe(tmp_path):
     def write(family="egru", precision="float32", fields=LAYERS):
@@ -64,10 +74,19 @@ def losses(folder):
     return [{k: v for k, v in r.items() if k != "seconds"} for r in records]
 
 
-@pytest.mark.parametrize(
-    ("family", "fields"),
-    [("egru", LAYERS), ("lstm", LAYERS), ("spikegpt", BLOCKS), ("spikegpt", DRIVEN)],
-)
+def interrupt(monkeypatch, chunk):
+    """Stop the next run before its chunk of this number."""
+    step = Trainer._step
+
+    def interrupted(self):
+        if self.at.chunk == chunk:
+            raise KeyboardInterrupt
+        return step(self)
+
+    monkeypatch.setattr(Trainer, "_step", interrupted)
+
+
+@pytest.mark.parametrize(("family", "fields"), RUNS)
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_an_interrupted_run_goes_on_as_if_nothing_happened(
     recipe, tmp_path, monkeypatch, family, fields, precision
@@ -75,21 +94,37 @@ def test_an_interrupted_run_goes_on_as_if_nothing_happened(
     path = recipe(family, precision, fields)
     config = load_config(path)
     whole = train(config, path, tmp_path / "whole", resume=False, quiet=True)
-    step = Trainer._step
-
-    def interrupted(self):
-        if self.at.chunk == 5:
-            raise KeyboardInterrupt
-        return step(self)
-
-    monkeypatch.setattr(Trainer, "_step", interrupted)
+    interrupt(monkeypatch, chunk=5)
     with pytest.raises(KeyboardInterrupt):
         train(config, path, tmp_path / "parts", resume=False, quiet=True)
-    monkeypatch.setattr(Trainer, "_step", step)
+    monkeypatch.undo()
     parts = train(config, path, tmp_path / "parts", resume=True, quiet=True)
     assert losses(tmp_path / "parts") == losses(tmp_path / "whole")
     del whole["seconds"], parts["seconds"]
     assert parts == whole
+
+
+def test_an_interrupted_distillation_goes_on_as_if_nothing_happened(recipe, tmp_path, monkeypatch):
+    path = recipe()
+    train(load_config(path), path, tmp_path / "teacher", resume=False, quiet=True)
+    token = f"data.tokenizer={tmp_path / 'teacher' / 'tokenizer.model'}"
+    distil = [token, f"distil.teacher={tmp_path / 'teacher'}", "distil.weight=0.7", "seed=2"]
+    config = load_config(path, distil)
+    train(config, path, tmp_path / "whole", resume=False, quiet=True)
+    interrupt(monkeypatch, chunk=5)
+    with pytest.raises(KeyboardInterrupt):
+        train(config, path, tmp_path / "parts", resume=False, quiet=True)
+    monkeypatch.undo()
+    train(config, path, tmp_path / "parts", resume=True, quiet=True)
+    assert losses(tmp_path / "parts") == losses(tmp_path / "whole")
+
+
+def test_a_teacher_with_another_tokenizer_is_refused(recipe, tmp_path):
+    path = recipe()
+    train(load_config(path), path, tmp_path / "teacher", resume=False, quiet=True)
+    config = load_config(path, [f"distil.teacher={tmp_path / 'teacher'}", "data.vocab_size=301"])
+    with pytest.raises(ConfigError, match=r"distil\.teacher must have this run's tokenizer"):
+        train(config, path, tmp_path / "student", resume=False, quiet=True)
 
 
 LEARNERS = (

@@ -86,6 +86,74 @@ def test_convert_folds_a_projection_on_request_and_says_what_lacks_one(
     assert not (tmp_path / "q").exists()
 
 
+GRU = """
+family = "gru"
+embedding_size = 16
+hidden_size = 20
+num_hidden_layers = 2
+"""
+FINE_TUNE = """
+name = "fine"
+[model]
+family = "egru"
+pseudo_derivative_floor = 0.2
+[data]
+train = "tales.txt"
+valid = "tales.txt"
+[optimizer]
+learning_rate = 2e-3
+warmup_tokens = 0
+[distil]
+teacher = ""
+[run]
+tokens = 1024
+batch = 4
+steps = 16
+threads = 1
+precision = "float32"
+"""
+
+
+def test_a_gru_becomes_an_egru_step_by_step(recipe, tmp_path, monkeypatch, capsys):
+    start = RECIPE.index("family"), RECIPE.index("[data]")
+    recipe.write_text(RECIPE[: start[0]] + GRU + RECIPE[start[1] :].replace("512", "3072"))
+    (tmp_path / "fine.toml").write_text(FINE_TUNE)
+    teacher, package, text = tmp_path / "gru", tmp_path / "package", tmp_path / "tales.txt"
+    text.write_text(text.read_text() * 4)
+    assert run(monkeypatch, "train", recipe, "--out", teacher, "--json") == 0
+    arguments = ("convert", teacher, package, "--recipe", "gru-to-egru", "--calib", text,
+                 "--target-sparsity", "0.7", "--fine-tune", tmp_path / "fine.toml")  # fmt: skip
+    assert run(monkeypatch, *arguments) == 0
+    assert "fine-tuned" in capsys.readouterr().err
+    report = json.loads((package / "report.json").read_text())
+    stages = {stage["stage"]: stage for stage in report["stages"]}
+    assert list(stages) == ["teacher", "copied", "calibrated", "fine-tuned"]
+    bits = {name: stage["bits_per_byte"] for name, stage in stages.items()}
+    assert bits["copied"] == pytest.approx(bits["teacher"], rel=1e-4)
+    assert all(0.24 <= rate <= 0.3 for rate in stages["calibrated"]["firing_rates"])
+    assert bits["fine-tuned"] < bits["calibrated"]
+    assert run(monkeypatch, "eval", "ppl", package, "--data", text, "--json") == 0
+    measured = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert measured["bits_per_byte"] == pytest.approx(bits["fine-tuned"], rel=0.02)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (("--recipe", "gru-to-egru"), 2, "--calib"),
+        (("--recipe", "lstm-to-egru", "--calib", "tales.txt"), 1, "recipe must be one of"),
+        (("--recipe", "gru-to-egru", "--calib", "tales.txt"), 1, "must be a finished run"),
+        (("--recipe", "gru-to-egru", "--calib", "x", "--target-sparsity", "1.5"), 2, "between"),
+    ],
+)
+def test_a_recipe_without_what_it_needs_is_refused(
+    tmp_path, monkeypatch, capsys, arguments, code, message
+):
+    assert run(monkeypatch, "convert", tmp_path, tmp_path / "p", *arguments) == code
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "p").exists()
+
+
 def test_the_official_checkpoint_converts(tmp_path, monkeypatch, capsys):
     source = DATA / "lm_tied_noproj.cpt"
     assert run(monkeypatch, "convert", source, tmp_path / "p", "--dry-run") == 0

@@ -1,0 +1,59 @@
+"""`spiketrain convert --recipe`: an artificial network becomes a spiking one, step by step."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import typer
+
+
+def convert_by_recipe(
+    recipe: str,
+    teacher: Path,
+    calibration: Path | None,
+    measure: Path | None,
+    target_sparsity: float,
+    paired: bool,
+    fine_tune: Path | None,
+    overrides: list[str],
+    folder: Path,
+) -> tuple[Any, dict[str, bytes | Path]]:
+    """The spiking model and its package's files (report.json); the steps are printed as a table.
+
+    Firing rates are calibrated into [0.8, 1] times what target_sparsity leaves.
+    """
+    if calibration is None:
+        raise typer.BadParameter("a recipe needs a text to calibrate on", param_hint="--calib")
+    if not 0.0 < target_sparsity < 1.0:
+        raise typer.BadParameter(
+            f"must be between 0 and 1, got {target_sparsity}", param_hint="--target-sparsity"
+        )
+    from training.conversion import Conversion, convert_run
+
+    high = 1.0 - target_sparsity
+    asked = Conversion(
+        recipe, teacher, calibration, measure or calibration, 0.8 * high, high, paired,
+        fine_tune, tuple(overrides),
+    )  # fmt: skip
+    model, report = convert_run(asked, folder)
+    _print(report)
+    return model, {"report.json": (json.dumps(report, indent=1) + "\n").encode()}
+
+
+def _print(report: dict[str, Any]) -> None:
+    """The steps, on stderr: results of a conversion are its package."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=f"{report['recipe']}, measured on {report['measured_on']}")
+    for name in ("step", "parameters", "bits per byte", "token perplexity", "firing rates"):
+        table.add_column(name, justify="left" if name == "step" else "right")
+    for stage in report["stages"]:
+        table.add_row(
+            stage["stage"],
+            f"{stage['parameters']:,}",
+            f"{stage['bits_per_byte']:.4f}",
+            f"{stage['token_perplexity']:.2f}",
+            ", ".join(f"{100 * rate:.1f} %" for rate in stage["firing_rates"]),
+        )
+    Console(stderr=True).print(table)

@@ -1,0 +1,165 @@
+"""An artificial network becomes a spiking one: copy, calibrate, fine-tune; each step is measured.
+
+The teacher is a finished run of `spiketrain train`; the folder of the conversion keeps a student of
+every step, so that a fine-tuning that was cut off goes on.
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import sentencepiece
+import torch
+from torch import Tensor
+
+from lm.conversion.gru import egru_from_gru
+from lm.conversion.thresholds import calibrate_thresholds
+from training.config import ConfigError, TrainConfig, load_config
+from training.data import encode_corpus, read_text
+from training.distil import teacher_weights
+from training.evaluate import evaluate
+from training.loop import Trainer, build_model
+
+LANES, STEPS = 8, 256  # of the text that thresholds are calibrated on
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Which family of teacher a recipe takes, how it copies and how it calibrates."""
+
+    family: str
+    copy: Callable[[dict[str, Tensor], bool], Any]
+    calibrate: Callable[[Any, Tensor, float, float], list[float]]
+
+
+RECIPES = {"gru-to-egru": Recipe("gru", egru_from_gru, calibrate_thresholds)}
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """What is asked: a recipe of RECIPES, the teacher's run, and texts (UTF-8, plain or .xz).
+
+    Firing rates are calibrated into [low, high] on the start of `calibration`; every step is
+    measured on `measure`.  paired: two spiking units for one of the teacher.  fine_tune: a training
+    recipe without sizes, whose [distil] takes the teacher; None ends after calibration.
+    """
+
+    recipe: str
+    teacher: Path
+    calibration: Path
+    measure: Path
+    low: float
+    high: float
+    paired: bool = True
+    fine_tune: Path | None = None
+    overrides: tuple[str, ...] = ()
+
+
+def convert_run(asked: Conversion, folder: Path, quiet: bool = False) -> tuple[Any, dict[str, Any]]:
+    """The spiking model and the report of its making; intermediate results go to `folder`.
+
+    The report lists teacher, copy, calibrated and fine-tuned with bits per byte, token perplexity
+    and firing rates.  Raises ConfigError on an unknown recipe, a teacher that it does not fit or
+    texts that are too short.
+    """
+    if asked.recipe not in RECIPES:
+        raise ConfigError(f"recipe must be one of {tuple(RECIPES)}, got {asked.recipe!r}")
+    recipe = RECIPES[asked.recipe]
+    weights, teacher = _teacher(asked.teacher, recipe.family)
+    text = _Text(asked)
+    stages = [text.measure("teacher", teacher)]
+    student = recipe.copy(weights, asked.paired)
+    stages.append(text.measure("copied", student))
+    recipe.calibrate(student, text.calibration, asked.low, asked.high)
+    stages.append(text.measure("calibrated", student))
+    if asked.fine_tune is not None:
+        student, seconds = _fine_tune(asked, student, folder, quiet)
+        stages.append(text.measure("fine-tuned", student) | {"seconds": seconds})
+    report = {
+        "recipe": asked.recipe,
+        "paired": asked.paired,
+        "firing_rate_range": [asked.low, asked.high],
+        "measured_on": asked.measure.name,
+        "teacher_seconds": _result(asked.teacher).get("seconds"),
+        "stages": stages,
+    }
+    return student, report
+
+
+class _Text:
+    """The texts of a conversion as tokens of the teacher's vocabulary."""
+
+    def __init__(self, asked: Conversion) -> None:
+        model = str(asked.teacher / "tokenizer.model")
+        self._tokenizer = sentencepiece.SentencePieceProcessor(model_file=model)
+        ids = self._encode(asked.calibration).astype(np.int64)
+        if len(ids) < LANES * STEPS:
+            raise ConfigError(
+                f"{asked.calibration}: must have at least {LANES * STEPS} tokens, got {len(ids)}"
+            )
+        self.calibration = torch.from_numpy(ids[: LANES * STEPS]).view(LANES, STEPS)
+        self._stream = self._encode(asked.measure)
+        self._bytes = len(read_text(asked.measure).encode())
+
+    def measure(self, name: str, model: Any) -> dict[str, Any]:
+        """Bits per byte, perplexity and firing rates of `model` at the step `name`."""
+        found = evaluate(model, self._stream, self._bytes)
+        return {
+            "stage": name,
+            "parameters": sum(p.numel() for p in model.parameters()),
+            "bits_per_byte": found["bits_per_byte"],
+            "token_perplexity": float(torch.tensor(found["nll"]).exp()),
+            "firing_rates": found["firing_rates"],
+        }
+
+    def _encode(self, path: Path) -> np.ndarray:
+        return encode_corpus(path, self._tokenizer.encode, self._tokenizer.eos_id(), None, "")
+
+
+def _teacher(run: Path, family: str) -> tuple[dict[str, Tensor], Any]:
+    """Weights and model of the finished run, which must be of this family."""
+    weights = teacher_weights(run)
+    config = TrainConfig.model_validate_json((run / "config.json").read_text("utf-8"))
+    if config.model.get("family") != family:
+        raise ConfigError(
+            f"teacher must be a run of family {family!r}, {run} is {config.model.get('family')!r}"
+        )
+    pieces = sentencepiece.SentencePieceProcessor(model_file=str(run / "tokenizer.model"))
+    model = build_model(config, pieces.get_piece_size())
+    model.load_state_dict(weights)
+    return weights, model
+
+
+def _fine_tune(asked: Conversion, student: Any, folder: Path, quiet: bool) -> tuple[Any, float]:
+    """Train `student` on by the recipe asked.fine_tune; the trained model and its seconds."""
+    assert asked.fine_tune is not None
+    start = folder / "calibrated"
+    start.mkdir(parents=True, exist_ok=True)
+    (start / "tokenizer.model").write_bytes((asked.teacher / "tokenizer.model").read_bytes())
+    torch.save({"model": student.state_dict()}, start / "checkpoint.pt")
+    overrides = [
+        f"data.tokenizer={(start / 'tokenizer.model').resolve()}",
+        f"run.start_from={start.resolve()}",
+        f"distil.teacher={asked.teacher.resolve()}",
+        *asked.overrides,
+    ]
+    config = load_config(asked.fine_tune, overrides)
+    config = config.model_copy(update={"model": _sizes(student) | config.model})
+    trainer = Trainer(config, asked.fine_tune, folder / "fine-tuned", resume=True)
+    result = trainer.run(quiet)
+    return trainer.model.eval(), result["seconds"]
+
+
+def _sizes(model: Any) -> dict[str, Any]:
+    """The fields of a copied model's config that its weights depend on."""
+    names = ("embedding_size", "hidden_sizes", "projection", "tie_word_embeddings")
+    return {name: getattr(model.config, name) for name in names if hasattr(model.config, name)}
+
+
+def _result(run: Path) -> dict[str, Any]:
+    path = run / "result.json"
+    found: dict[str, Any] = json.loads(path.read_text("utf-8")) if path.is_file() else {}
+    return found

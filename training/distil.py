@@ -1,0 +1,56 @@
+"""A finished run as teacher: its state beside the student's, and how far the student is from it."""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F  # noqa: N812 - its usual name
+
+from training.config import ConfigError, DistilConfig
+
+
+class Teacher:
+    """A frozen model that reads the same lanes as the student (knowledge distillation).
+
+    Hinton, Vinyals, Dean, arXiv 1503.02531: the student's distribution is drawn to the teacher's,
+    both softened by the temperature; the divergence counts temperature^2 times.
+    """
+
+    def __init__(self, model: torch.nn.Module, config: DistilConfig, batch: int) -> None:
+        self.model = model.eval().requires_grad_(False)
+        self.config = config
+        self.state = model.initial_state(batch)
+        self._after = self.state
+
+    def divergence(self, input_ids: Tensor, student: Tensor) -> Tensor:
+        """Mean KL(teacher, student) in nats; student: logits (T, B, V) after input_ids (B, T)."""
+        heat = self.config.temperature
+        with torch.no_grad():
+            features, self._after, _ = self.model.features(input_ids, self.state)
+            wanted = torch.log_softmax(self.model.logits(features).float() / heat, -1)
+        found = torch.log_softmax(student.float() / heat, -1)
+        each = F.kl_div(found, wanted, reduction="sum", log_target=True)
+        return each * heat**2 / input_ids.numel()
+
+    def go_on(self, kept: Tensor) -> None:
+        """Take the state after the last chunk; lanes that are not kept (B, 1) start anew."""
+        self.state = next_state(self.model, self._after, kept)
+
+
+def next_state(model, state, kept: Tensor):
+    """What the next chunk starts from; lanes that are not kept (B, 1) start anew."""
+    fresh = model.initial_state(len(kept))
+    return tuple(
+        tuple(torch.where(kept, *parts) for parts in zip(*layers, strict=True))
+        for layers in zip(model.carried(state), fresh, strict=True)
+    )
+
+
+def teacher_weights(run: Path) -> dict[str, Tensor]:
+    """The weights that the finished run in `run` ended with; ConfigError when there are none."""
+    try:
+        content = torch.load(run / "checkpoint.pt", map_location="cpu", weights_only=True)
+        weights: dict[str, Tensor] = content["model"]
+    except (OSError, KeyError, RuntimeError) as error:
+        raise ConfigError(f"teacher must be a finished run, {run}: {error}") from error
+    return weights
