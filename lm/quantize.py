@@ -1,7 +1,14 @@
-"""Integer codes for weights: symmetric int8, one scale per output."""
+"""Integer codes for weights: int8 with one scale per output, int4 with groups of weights.
+
+Halves of int4: two codes + 8 a byte, codes in [-8, 7], the lower output in the low nibble.
+"""
 
 import torch
 from torch import Tensor
+
+# Steps from zero to a group's largest weight: the sides have eight and seven; clipping that one a
+# little may round the many small ones better.
+_STEPS = (7.0, 7.5, 8.0, 8.5, 6.5)
 
 
 def quantize_int8(weight: Tensor, dim: int = 0) -> tuple[Tensor, Tensor]:
@@ -10,10 +17,81 @@ def quantize_int8(weight: Tensor, dim: int = 0) -> tuple[Tensor, Tensor]:
     One scale for all values along `dim`: max|w| / 127, or 1 where they are all zero; rounding is
     half to even.  Raises ValueError on a weight that is not finite.
     """
-    if not bool(torch.isfinite(weight).all()):
-        raise ValueError("weight has values that are not finite")
-    weight = weight.detach().to(torch.float32)
+    weight = _finite(weight)
     scale = weight.abs().amax(dim) / 127.0
     scale = torch.where(scale > 0, scale, torch.ones_like(scale))
     codes = torch.round(weight / scale.unsqueeze(dim)).clamp_(-127, 127).to(torch.int8)
     return codes, scale
+
+
+def quantize_int4_inputs(weight: Tensor, group: int = 32) -> tuple[Tensor, Tensor]:
+    """Int4 with groups along the inputs (int4-gi), for dense int8 inputs.
+
+    weight (I, O) -> codes (I, ceil(O / 2)) uint8 halves; scale (ceil(I / group), O) float32 above 0
+    that bfloat16 holds: weight ~ code * scale of its group.  Of several scales the one with the
+    least squared error is taken, 1 where all are zero.
+    Raises ValueError on a weight that is not finite, or a group other than 32 or 64.
+    """
+    if group not in (32, 64):
+        raise ValueError(f"group must be 32 or 64, got {group}")
+    weight = _finite(weight)
+    inputs, outputs = weight.shape
+    groups = -(-inputs // group)
+    padded = torch.nn.functional.pad(weight, (0, 0, 0, groups * group - inputs))
+    blocks = padded.view(groups, group, outputs)
+    extreme = blocks.abs().amax(1, keepdim=True)  # (groups, 1, O)
+    best = torch.zeros_like(blocks)
+    scale = torch.ones_like(extreme)
+    least = torch.full_like(extreme, torch.inf)
+    for steps in _STEPS:
+        tried = (extreme / steps).to(torch.bfloat16).to(torch.float32)
+        tried = torch.where(tried > 0, tried, torch.ones_like(tried))
+        codes = torch.round(blocks / tried).clamp_(-8, 7)
+        error = (codes * tried - blocks).square().sum(1, keepdim=True)
+        better = error < least
+        least = torch.where(better, error, least)
+        scale = torch.where(better, tried, scale)
+        best = torch.where(better, codes, best)
+    return _halves(best.view(-1, outputs)[:inputs]), scale.squeeze(1)
+
+
+def quantize_int4_outputs(weight: Tensor, span: int = 128) -> tuple[Tensor, Tensor, Tensor]:
+    """Int4 with groups along the outputs (int4-go), for spikes and events.
+
+    weight (I, O) -> codes (I, ceil(O / 2)) uint8 halves; multiplier (I, ceil(O / span)) uint8 in
+    1 .. 15; scale (O,) float32: weight ~ code * multiplier * scale, the multiplier with the least
+    squared error of its weights in units of their scales.
+    An output's scale serves all its inputs: max|w| / 105, which is 7 * 15, or 1 where all are
+    zero.  Raises ValueError on a weight that is not finite.
+    """
+    weight = _finite(weight)
+    inputs, outputs = weight.shape
+    spans = -(-outputs // span)
+    scale = weight.abs().amax(0) / (7 * 15)
+    scale = torch.where(scale > 0, scale, torch.ones_like(scale))
+    steps = torch.nn.functional.pad(weight / scale, (0, spans * span - outputs))
+    blocks = steps.view(inputs, spans, span)
+    best = torch.zeros_like(blocks)
+    multiplier = torch.ones(inputs, spans, 1)
+    least = torch.full((inputs, spans, 1), torch.inf)
+    for tried in range(1, 16):
+        codes = torch.round(blocks / tried).clamp_(-8, 7)
+        error = (codes * tried - blocks).square().sum(2, keepdim=True)
+        better = error < least
+        least = torch.where(better, error, least)
+        multiplier = torch.where(better, torch.full_like(multiplier, tried), multiplier)
+        best = torch.where(better, codes, best)
+    best = best.view(inputs, -1)[:, :outputs]
+    return _halves(best), multiplier.squeeze(2).to(torch.uint8), scale
+
+
+def _finite(weight: Tensor) -> Tensor:
+    if not bool(torch.isfinite(weight).all()):
+        raise ValueError("weight has values that are not finite")
+    return weight.detach().to(torch.float32)
+
+
+def _halves(codes: Tensor) -> Tensor:
+    """Codes (I, O) in [-8, 7] as halves (I, ceil(O / 2))."""
+    shifted = torch.nn.functional.pad((codes + 8).to(torch.uint8), (0, codes.shape[1] % 2))
+    return shifted[:, ::2] | shifted[:, 1::2] << 4
