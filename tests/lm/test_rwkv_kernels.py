@@ -1,6 +1,8 @@
 """The training kernels of SpikeGPT against plain autograd loops, in every dtype they take."""
 
 import pytest
+from hypothesis import given, seed, settings
+from hypothesis import strategies as st
 
 torch = pytest.importorskip("torch")
 
@@ -79,6 +81,35 @@ def test_the_wkv_scan_survives_exponents_of_any_size():
         torch.testing.assert_close(out, torch.full_like(out, 0.5))
         out.sum().backward()
         assert all(x.isfinite().all() for x in (k.grad, *sums))
+
+
+@seed(1)
+@settings(max_examples=40)
+@given(st.integers(1, 9), st.integers(1, 3), st.integers(1, 40), st.data())
+def test_scans_have_the_same_bits_in_any_chunks_and_batches(T, B, C, data):
+    cut, lane = data.draw(st.integers(0, T)), data.draw(st.integers(0, B - 1))
+    shape = (T, B, C)
+    k, v, r, x, w, u = (y.float() for y in draws(T * B * C, shape, shape, shape, shape, C, C))
+    zero, empty = torch.zeros(B, C), torch.full((B, C), NOTHING_YET)
+    w, one = -w.exp(), torch.ones(C)
+    whole, end = gated_wkv(k, v, r, w, u, (zero, zero, empty))
+    spikes, membrane = lif(3.0 * x, zero, one, one)
+    parts, sums, fired, units = [], (zero, zero, empty), [], zero
+    for chunk in (slice(0, cut), slice(cut, T)):
+        out, sums = gated_wkv(k[chunk], v[chunk], r[chunk], w, u, sums)
+        parts.append(out)
+        s, units = lif(3.0 * x[chunk], units, one, one)
+        fired.append(s)
+    for a, b in zip(
+        (whole, *end, spikes, membrane),
+        (torch.cat(parts), *sums, torch.cat(fired), units),
+        strict=True,
+    ):
+        assert torch.equal(a, b)
+    alone = slice(lane, lane + 1)
+    start = (zero[alone], zero[alone], empty[alone])
+    out, _ = gated_wkv(k[:, alone], v[:, alone], r[:, alone], w, u, start)
+    assert torch.equal(out, whole[:, alone])
 
 
 @pytest.mark.parametrize("shape", SHAPES)

@@ -1,5 +1,7 @@
 """Recipes are checked whole, and errors say where."""
 
+from pathlib import Path
+
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -8,6 +10,7 @@ pytest.importorskip("pydantic")
 from training.config import ConfigError, find_data, load_config  # noqa: E402
 from training.schedules import event_price, learning_rate  # noqa: E402
 
+RECIPES = Path(__file__).parents[2] / "training" / "recipes"
 GOOD = """
 name = "a"
 [model]
@@ -39,6 +42,17 @@ def write(tmp_path, text):
 def test_bad_recipes_name_the_field(tmp_path, text, message):
     with pytest.raises(ConfigError, match=message):
         load_config(write(tmp_path, text))
+
+
+@pytest.mark.parametrize("recipe", sorted(RECIPES.glob("*.toml")), ids=lambda path: path.stem)
+def test_every_recipe_of_ours_can_be_run(recipe):
+    pytest.importorskip("transformers")
+    from training.loop import build_model
+
+    config = load_config(recipe)
+    assert config.name == recipe.stem
+    with torch.device("meta"):
+        assert len(build_model(config, 300).event_sizes) > 0
 
 
 def test_overrides_replace_fields_and_are_checked(tmp_path):
