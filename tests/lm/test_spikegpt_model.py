@@ -170,3 +170,21 @@ def test_padding_is_refused(model):
 def test_bad_fields_are_named(fields, message):
     with pytest.raises(ValueError, match=message):
         Config(**fields)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_what_runs_where_the_kernels_do_not_is_the_same_model(variant, monkeypatch):
+    sides = []
+    for plain in (False, True):
+        if plain:  # as on a GPU
+            for kernel in ("lif", "relu2", "spike_counts", "token_mix", "wkv"):
+                monkeypatch.setattr(f"lm.kernels.{kernel}.by_c", lambda like: False)
+        model = tiny(variant).double().train()
+        costs = [torch.full((size,), 1e-3, dtype=torch.float64) for size in model.event_sizes]
+        features, state, events = model.features(IDS[:, :5], None, costs)
+        features, state, events = model.features(IDS[:, 5:-1], model.carried(state), costs)
+        model.mean_nll(features, IDS[:, 6:]).backward()
+        grads = [p.grad for p in model.parameters() if p.requires_grad]
+        sides.append([features.detach(), *(x for layer in state for x in layer), *events, *grads])
+    for found, wanted in zip(*sides, strict=True):
+        torch.testing.assert_close(found, wanted, atol=1e-10, rtol=1e-9)
