@@ -17,8 +17,9 @@ class LayerActivity:
     product, sequence and token; weight_bytes_touched: bytes of weight rows read, a row shared by
     several sequences or tokens once, and of token table rows (filling the table is not counted);
     weight_bytes_dense: bytes that a dense pass would touch for each sequence and token;
-    macs_dense and macs_effective likewise. EGRU events carry values, so none is a mere addition:
-    acs_effective is 0.
+    macs_dense and macs_effective likewise; acs_effective: additions without a multiplication, of
+    spikes to a residual and of rows for spike counts of 1 or -1. EGRU events carry values, so none
+    is a mere addition.
     """
 
     name: str

@@ -41,13 +41,18 @@ class Arena:
 
     def place(self, array: NDArray[Any]) -> NDArray[Any]:
         """A copy of a matrix with its rows padded; columns beyond the last are zero."""
-        rows, columns = array.shape
-        stride = row_bytes(columns, array.itemsize)
-        part = self._memory[self._used : self._used + rows * stride].view(array.dtype)
-        self._used += rows * stride
-        placed = part.reshape(rows, stride // array.itemsize)[:, :columns]
+        placed = self.room(array.shape, array.dtype)
         placed[...] = array
         return placed
+
+    def room(self, shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
+        """A matrix of zeros with its rows padded."""
+        rows, columns = shape
+        item = np.dtype(dtype).itemsize
+        stride = row_bytes(columns, item)
+        part = self._memory[self._used : self._used + rows * stride].view(dtype)
+        self._used += rows * stride
+        return part.reshape(rows, stride // item)[:, :columns]
 
 
 def zeros_on_demand(shape: tuple[int, int]) -> NDArray[np.float32]:

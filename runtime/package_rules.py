@@ -83,20 +83,18 @@ def check_tensors(where: str, tensors: Mapping[str, NDArray[Any]], spec: Any) ->
 
 
 def _check_values(where: str, name: str, array: NDArray[Any], low: float, high: float) -> None:
-    """Every value in the range its kind allows, block by block; any byte is a good uint8."""
-    if array.dtype == np.uint8:
-        return
+    """Every value in the range its kind allows, block by block."""
+    if array.dtype == np.int8:
+        low, high = -127, 127
     flat = array.reshape(-1)
     for start in range(0, flat.size, _BLOCK):
         block = flat[start : start + _BLOCK]
-        if array.dtype == np.int8:
-            rule, good = "in [-127, 127]", block != -128
-        elif name.endswith(".scale"):
+        if array.dtype == np.float32 and name.endswith(".scale"):
             rule, good = "finite and above 0", (block > 0) & np.isfinite(block)
-        elif (low, high) != (-math.inf, math.inf):
-            rule, good = f"in [{low:g}, {high:g}]", (block >= low) & (block <= high)
-        else:
+        elif (low, high) == (-math.inf, math.inf):
             rule, good = "finite", np.isfinite(block)
+        else:
+            rule, good = f"in [{low:g}, {high:g}]", (block >= low) & (block <= high)
         if not good.all():
             at = start + int(np.argmin(good))
             index = tuple(map(int, np.unravel_index(at, array.shape)))

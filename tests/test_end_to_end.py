@@ -11,6 +11,7 @@ from contextlib import contextmanager
 import pytest
 import structlog
 from tiny import tiny_egru_package
+from tiny_spikegpt import tiny_spikegpt_package
 
 import runtime
 from serving.client import Client
@@ -109,6 +110,23 @@ def test_in_process_and_over_grpc_give_the_same_text_for_the_same_seed(package, 
         assert b"tokens/s" in result.stderr
         assert b"firing rate" in result.stderr
         assert b"weights touched per token" in result.stderr
+
+
+@pytest.mark.parametrize("fields", [{}, {"weights": "int4", "neuron_position": "projections"}])
+def test_spikegpt_streams_over_grpc_what_it_gives_in_process(tmp_path, fields):
+    package = tiny_spikegpt_package(tmp_path / "tiny", **fields)
+    model = runtime.load_model(package, threads=2)
+    with Engine(model, ServingConfig(max_batch_size=1)) as engine:
+        expected = [events_of(engine.run(request(index))) for index in range(6)]
+    with server(package, "--table-bytes", "0") as (_, address), ThreadPoolExecutor(6) as pool:
+
+        def call(index):
+            with Client(address) as client:
+                return events_of(client.generate_stream(request(index)))
+
+        assert list(pool.map(call, range(6))) == expected
+    activity = expected[0][-1]
+    assert 0 < activity.events < activity.neurons
 
 
 def test_another_seed_gives_another_text(address):

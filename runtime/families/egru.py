@@ -138,6 +138,12 @@ class Spec:
                 found["embedding.scale"] = ("float32", (self.vocab_size,))
         return found
 
+    @property
+    def num_parameters(self) -> int:
+        """Numbers that the model was fitted with: all but scales of codes."""
+        found = self.tensors().items()
+        return sum(math.prod(shape) for name, (_, shape) in found if not name.endswith(".scale"))
+
     def _matrix(
         self, found: dict[str, tuple[str, tuple[int, ...]]], name: str, inputs: int, outputs: int
     ) -> None:

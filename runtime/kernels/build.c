@@ -30,6 +30,7 @@
 #include "dense_int4.h"
 #include "sparse_lists.h"
 #include "sparse_rows.h"
+#include "mixing.h"
 
 #include "sparse_int4.h"
 
@@ -58,4 +59,13 @@ const st_kernels ST_JOIN(st_kernels_, ST_BUILD) = {
     .counts_int4 = counts_int4,
     .egru_float32 = egru_float32,
     .egru_int16 = egru_int16,
+    .layer_norm = layer_norm,
+    .token_shift = token_shift,
+    .wkv = wkv,
+    .lif = lif,
+    .gate = gate,
+    .square_relu = square_relu,
+    .add_counts = add_counts,
+    .add_vector = add_vector,
+    .count_spikes = count_spikes,
 };

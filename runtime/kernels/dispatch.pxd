@@ -27,5 +27,18 @@ cdef extern from "kernels.h" nogil:
                              Py_ssize_t, Py_ssize_t, float *, float *) noexcept nogil
         void (*egru_int16)(const float *, const float *, const float *, float, Py_ssize_t,
                            Py_ssize_t, Py_ssize_t, float *, int16_t *) noexcept nogil
+        void (*layer_norm)(const float *, const float *, const float *, float, Py_ssize_t,
+                           float *) noexcept nogil
+        void (*token_shift)(const float *, const float *, const float *, Py_ssize_t,
+                            float *) noexcept nogil
+        void (*wkv)(const float *, const float *, const float *, const float *, const float *,
+                    Py_ssize_t, float *, float *, float *, float *) noexcept nogil
+        Py_ssize_t (*lif)(const float *, const float *, const float *, float, Py_ssize_t, float *,
+                          int32_t *) noexcept nogil
+        void (*gate)(const float *, const float *, Py_ssize_t, float *) noexcept nogil
+        void (*square_relu)(const float *, Py_ssize_t, float *) noexcept nogil
+        void (*add_counts)(const float *, const int32_t *, Py_ssize_t, float *) noexcept nogil
+        void (*add_vector)(const float *, Py_ssize_t, float *) noexcept nogil
+        float (*count_spikes)(const float *, float, Py_ssize_t, int16_t *) noexcept nogil
 
 cdef const st_kernels *current() noexcept nogil

@@ -117,6 +117,19 @@ typedef struct {
     void (*egru_int16)(const float *x, const float *y, const float *threshold, float zoneout,
                        ptrdiff_t size, ptrdiff_t first, ptrdiff_t last, float *cell,
                        int16_t *output);
+    void (*layer_norm)(const float *x, const float *weight, const float *bias, float epsilon,
+                       ptrdiff_t n, float *out);
+    void (*token_shift)(const float *now, const float *before, const float *mix, ptrdiff_t n,
+                        float *out);
+    void (*wkv)(const float *r, const float *k, const float *v, const float *decay,
+                const float *bonus, ptrdiff_t n, float *p, float *q, float *o, float *out);
+    ptrdiff_t (*lif)(const float *x, const float *scale, const float *threshold, float tau,
+                     ptrdiff_t n, float *membrane, int32_t *count);
+    void (*gate)(const float *r, const float *x, ptrdiff_t n, float *out);
+    void (*square_relu)(const float *x, ptrdiff_t n, float *out);
+    void (*add_counts)(const float *x, const int32_t *count, ptrdiff_t n, float *out);
+    void (*add_vector)(const float *x, ptrdiff_t n, float *out);
+    float (*count_spikes)(const float *x, float scale, ptrdiff_t n, int16_t *counts);
 } st_kernels;
 
 /* The build called `name`, or NULL when this library does not hold it. */

@@ -52,9 +52,7 @@ def describe(package: Package) -> dict[str, Any]:
         "weights": ours["weights"],
         "events": ours["events"],
         "config": {k: v for k, v in package.config.items() if k not in described},
-        "parameters": sum(
-            array.size for name, array in package.tensors.items() if not name.endswith(".scale")
-        ),
+        "parameters": package.spec.num_parameters,
         "tensor_bytes": sum(array.nbytes for array in package.tensors.values()),
         "state_bytes": package.spec.state_nbytes,
         "state_formula": package.spec.state_formula,

@@ -10,18 +10,33 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import tiny_egru_package
+from tiny_spikegpt import tiny_spikegpt_package
 
 from runtime import load_model
 from runtime.families import NAMES
 from runtime.kernels import dispatch
 
-PACKAGES = {"egru": tiny_egru_package}
 VOCAB = 101
-KINDS = ("int8", "float32", "int8 projection", "int8 untied wide")
+EGRU = {"hidden_sizes": (24, 33, 16), "embedding_size": 16}
+WIDE = {"hidden_sizes": (300, 530, 40), "embedding_size": 16}
+GPT = {"hidden_size": 24, "num_hidden_layers": 2, "intermediate_size": 50}
+PACKAGES = {"egru": tiny_egru_package, "spikegpt": tiny_spikegpt_package}
+KINDS = {
+    "egru int8": EGRU,
+    "egru float32": {**EGRU, "weights": "float32"},
+    "egru projection": {**EGRU, "projection": True},
+    "egru untied wide": {**WIDE, "tied": False},
+    "spikegpt int8": GPT,
+    "spikegpt float32 pre_ffn": {**GPT, "weights": "float32", "pre_ffn": True},
+    "spikegpt int4 wide": {**GPT, "weights": "int4", "head": "int8", "hidden_size": 130},
+    "spikegpt none": {**GPT, "neuron_position": "none", "binary_embedding": False},
+    "spikegpt projections wide": {**GPT, "neuron_position": "projections", "hidden_size": 130},
+    "spikegpt int4 projections": {**GPT, "weights": "int4", "neuron_position": "projections"},
+}
 
 
 def test_every_family_is_tested():
-    assert set(PACKAGES) == set(NAMES)
+    assert set(PACKAGES) == set(NAMES) == {kind.split()[0] for kind in KINDS}
 
 
 @pytest.fixture(scope="module", params=KINDS)
@@ -37,17 +52,8 @@ def models(request, tmp_path_factory):
 
 
 def write(path, kind):
-    sizes = (24, 33, 16) if "wide" not in kind else (300, 530, 40)
-    return tiny_egru_package(
-        path,
-        weights=kind.split()[0],
-        tied="untied" not in kind,
-        projection="projection" in kind,
-        vocab=VOCAB,
-        with_tokenizer=False,
-        hidden_sizes=sizes,
-        embedding_size=16,
-    )
+    family = kind.split()[0]
+    return PACKAGES[family](path, vocab=VOCAB, with_tokenizer=False, **KINDS[kind])
 
 
 tokens = st.lists(st.integers(0, VOCAB - 1), min_size=1, max_size=70)

@@ -262,7 +262,10 @@ def test_missing_unknown_and_misshapen_tensors_are_named(tmp_path, content):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda c: c.update(model_type="gpt"), "model_type must be one of egru, got 'gpt'"),
+        (
+            lambda c: c.update(model_type="gpt"),
+            "model_type must be one of egru, spikegpt, got 'gpt'",
+        ),
         (lambda c: c.update(model_type="os.path"), "model_type must be one of"),
         (lambda c: c.update(model_type=["egru"]), "model_type must be one of"),
         (lambda c: c.pop("spiketrain"), "spiketrain must be an object"),

@@ -7,9 +7,27 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from runtime.kernels import dispatch, functions, gather, network, neurons, reference
+from runtime.kernels import (
+    dispatch,
+    functions,
+    gather,
+    mixers,
+    network,
+    neurons,
+    reference,
+    reference_mixers,
+    reference_rwkv,
+    rwkv,
+)
 
-KERNEL_MODULES = (functions, gather, network, neurons)
+TWINS = {
+    functions: reference,
+    gather: reference,
+    mixers: reference_mixers,
+    network: reference,
+    neurons: reference,
+    rwkv: reference_rwkv,
+}
 MANY_SIZES = (1, 2, 15, 16, 17, 63, 64, 65, 100, 4095, 4096, 4097)
 
 
@@ -57,11 +75,11 @@ def columns(rng, size):
 
 
 def test_every_kernel_has_a_twin_with_the_same_arguments():
-    for module in KERNEL_MODULES:
+    for module, reference_module in TWINS.items():
         for name, kernel in vars(module).items():
             if name.startswith("_") or getattr(kernel, "__module__", None) != module.__name__:
                 continue
-            twin = getattr(reference, name)
+            twin = getattr(reference_module, name)
             if inspect.isclass(twin):
                 methods = [
                     m

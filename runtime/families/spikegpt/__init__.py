@@ -1,0 +1,10 @@
+"""SpikeGPT: RWKV-4 with a binary embedding and leaky integrate-and-fire neurons over tokens.
+
+spec.py says which tensors and which state a config stands for, network.py hands the tensors to the
+compiled network. Neither opens a file.
+"""
+
+from runtime.families.spikegpt.network import Half, Model
+from runtime.families.spikegpt.spec import Spec
+
+__all__ = ["Half", "Model", "Spec"]

@@ -1,0 +1,298 @@
+"""What a SpikeGPT package holds: fields, tensors, bounds, state."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from runtime.families.spikegpt.layout import Matrix, TensorTable
+from runtime.state import StateArray
+
+MODEL_TYPE = "spikegpt"
+POSITIONS = ("residual", "projections", "none")
+MAX_VOCAB_SIZE = 1 << 24
+MAX_LAYERS = 256
+# Sums of int8 * int8 over this many inputs stay below 2**31: 131072 * 127 * 127 < 2**31.
+MAX_WIDTH = 1 << 17
+# A token's |counts| add up to at most inputs / threshold_scale: kept within 16 bits.
+MOST_COUNTS = 32767
+MOST_SCALE = float(1 << 20)
+LEAST_POSITIVE = 2.0**-100
+FIRST_EXPONENT = -1e38  # of the WKV state before the first token
+
+_DEFAULTS: dict[str, Any] = {
+    "pre_ffn": False,
+    "binary_embedding": True,
+    "rescale": 0,
+    "neuron_position": "residual",
+    "lif_tau": 2.0,
+    "lif_threshold": 1.0,
+    "layer_norm_eps": 1e-5,
+}
+_FIELDS = (
+    "vocab_size",
+    "hidden_size",
+    "num_hidden_layers",
+    "intermediate_size",
+    *_DEFAULTS,
+)
+_OTHER_KEYS = ("model_type", "architectures", "spiketrain")
+_CLASSES = ("embedding", "body", "head")
+_HEADS = {"float32": ("float32",), "int8": ("int8", "int4"), "int4": ("int8", "int4")}
+_EVENTS = {"float32": "float32", "int8": "fixed16", "int4": "fixed12"}
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """The config of one SpikeGPT package, checked at birth (ValueError names field, rule, value).
+
+    embedding, body, head: weight formats of these tensor classes.
+    """
+
+    vocab_size: int
+    hidden_size: int
+    num_hidden_layers: int
+    intermediate_size: int
+    pre_ffn: bool = False
+    binary_embedding: bool = True
+    rescale: int = 0
+    neuron_position: str = "residual"
+    lif_tau: float = 2.0
+    lif_threshold: float = 1.0
+    layer_norm_eps: float = 1e-5
+    embedding: str = "bits"
+    body: str = "float32"
+    head: str = "float32"
+
+    def __post_init__(self) -> None:
+        _check_size("vocab_size", self.vocab_size, MAX_VOCAB_SIZE)
+        _check_size("hidden_size", self.hidden_size, MAX_WIDTH)
+        _check_size("num_hidden_layers", self.num_hidden_layers, MAX_LAYERS)
+        _check_size("intermediate_size", self.intermediate_size, MAX_WIDTH)
+        for name in ("pre_ffn", "binary_embedding"):
+            if not isinstance(getattr(self, name), bool):
+                raise ValueError(f"{name} must be true or false, got {getattr(self, name)!r:.200}")
+        if type(self.rescale) is not int or self.rescale != 0:
+            raise ValueError(
+                f"rescale must be 0: weights are stored unscaled, got {self.rescale!r:.200}"
+            )
+        if self.neuron_position not in POSITIONS:
+            raise ValueError(
+                f"neuron_position must be one of {POSITIONS}, got {self.neuron_position!r:.200}"
+            )
+        _check_number("lif_tau", self.lif_tau, 1.0, 1e6)
+        _check_number("lif_threshold", self.lif_threshold, 1e-6, 1e6)
+        _check_number("layer_norm_eps", self.layer_norm_eps, 1e-12, 1.0)
+        self._check_formats()
+
+    def _check_formats(self) -> None:
+        if self.body not in _HEADS:
+            raise ValueError(
+                f"spiketrain.weights.body must be one of {tuple(_HEADS)}, got {self.body!r:.200}"
+            )
+        if self.head not in _HEADS[self.body]:
+            raise ValueError(
+                f"spiketrain.weights.head must be one of {_HEADS[self.body]} with a "
+                f"{self.body} body, got {self.head!r:.200}"
+            )
+        real = "float32" if self.body == "float32" else "int8"
+        rule = "bits" if self.binary_embedding else real
+        if self.embedding != rule:
+            raise ValueError(
+                f"spiketrain.weights.embedding must be {rule!r} here, got {self.embedding!r:.200}"
+            )
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Spec:
+        """The spec that config.json describes; unknown keys are errors."""
+        if config.get("model_type") != MODEL_TYPE:
+            raise ValueError(
+                f"model_type must be {MODEL_TYPE!r}, got {config.get('model_type')!r:.200}"
+            )
+        for key in sorted(set(config) - set(_FIELDS) - set(_OTHER_KEYS)):
+            raise ValueError(f"{key!s:.200} is unknown")
+        values = {**_DEFAULTS, **{key: config[key] for key in _FIELDS if key in config}}
+        for key in _FIELDS:
+            if key not in values:
+                raise ValueError(f"{key} is missing")
+        ours = config["spiketrain"]
+        weights = ours["weights"]
+        if set(weights) != set(_CLASSES):
+            raise ValueError(
+                f"spiketrain.weights must have a format for each of {_CLASSES}, "
+                f"got {weights!r:.200}"
+            )
+        spec = cls(**values, **weights)
+        if ours["events"] != spec.events:
+            raise ValueError(
+                f"spiketrain.events must be {spec.events!r} here, got {ours['events']!r:.200}"
+            )
+        return spec
+
+    @property
+    def events(self) -> str:
+        """Form of the events that products read: squared ReLUs in steps, or signed counts."""
+        return "counts" if self.neuron_position == "projections" else _EVENTS[self.body]
+
+    @property
+    def halves(self) -> Iterator[tuple[str, str, int]]:
+        """(name, kind, number within its block) of each half block in order."""
+        for i in range(self.num_hidden_layers):
+            if i == 0 and self.pre_ffn:
+                yield "blocks.0.ffnPre", "channel", 1
+            else:
+                yield f"blocks.{i}.att", "time", 1
+            yield f"blocks.{i}.ffn", "channel", 2
+
+    @property
+    def layer_names(self) -> tuple[str, ...]:
+        """Each half block, followed by its value product if it is a channel mix."""
+        found = []
+        for name, kind, _ in self.halves:
+            found += [name] if kind == "time" else [name, f"{name}.value"]
+        return tuple(found)
+
+    @property
+    def readout_names(self) -> tuple[str, ...]:
+        """Names of the matrices after the last layer."""
+        return ("head",)
+
+    @property
+    def num_parameters(self) -> int:
+        """Numbers that the model was fitted with; a matrix counts by its shape, however stored."""
+        return sum(self._table().sizes)
+
+    def tensors(self) -> dict[str, tuple[str, tuple[int, ...]]]:
+        """Name -> (dtype, shape) of every tensor in the package, weights input-major."""
+        return self._table().entries
+
+    def _table(self) -> TensorTable:
+        table = TensorTable()
+        width = self.hidden_size
+        table.embedding(self.embedding, self.vocab_size, width)
+        for name in ("blocks.0.ln0", "ln_out"):
+            table.vectors(name, ("weight", "bias"), width)
+        for name, kind, number in self.halves:
+            block = name.rpartition(".")[0]
+            table.vectors(f"{block}.ln{number}", ("weight", "bias"), width)
+            if self.neuron_position == "residual":
+                table.vectors(f"{block}.lif{number}", ("threshold", "scale"), width)
+            table.vectors(name, self.half_vectors(kind), width)
+            for matrix in self.matrices(name, kind):
+                table.matrix(matrix)
+        table.matrix(self.head_matrix)
+        return table
+
+    def half_vectors(self, kind: str) -> tuple[str, ...]:
+        """Names of a half's vectors, the mixes last, in the order of its matrices."""
+        shared = self.neuron_position == "projections"
+        if kind == "channel":
+            return ("time_mix",) if shared else ("time_mix_k", "time_mix_r")
+        mixes = ("time_mix",) if shared else ("time_mix_r", "time_mix_k", "time_mix_v")
+        return ("time_decay", "time_first", *mixes)
+
+    def matrices(self, name: str, kind: str) -> tuple[Matrix, ...]:
+        """The matrices of one half, in the order in which the network reads them."""
+        width, inner = self.hidden_size, self.intermediate_size
+        spiking = self.neuron_position == "projections"
+        if kind == "time":
+            into = {"receptance": width, "key": width, "value": width}
+            last = Matrix(f"{name}.output", width, width, self.body, spiking, spiking)
+        else:
+            into = {"key": inner, "receptance": width}
+            last = Matrix(f"{name}.value", inner, width, self.body, True, spiking)
+        if spiking:
+            fused = f"{name}.rkv" if kind == "time" else f"{name}.kr"
+            return (Matrix(fused, width, sum(into.values()), self.body, True, True), last)
+        first = [Matrix(f"{name}.{key}", width, size, self.body) for key, size in into.items()]
+        return (*first, last)
+
+    @property
+    def head_matrix(self) -> Matrix:
+        """The matrix from the last norm to the logits."""
+        spiking = self.neuron_position == "projections"
+        return Matrix("head", self.hidden_size, self.vocab_size, self.head, spiking, spiking)
+
+    def bounds(self, name: str) -> tuple[float, float]:
+        """Least and greatest value of the tensor `name`."""
+        if name.endswith(".threshold_scale"):
+            inputs = self.intermediate_size if ".value." in name else self.hidden_size
+            return inputs / MOST_COUNTS, MOST_SCALE
+        if name.endswith(".threshold"):
+            return LEAST_POSITIVE, 1 / LEAST_POSITIVE
+        if name.endswith(".multiplier"):
+            return 1, 15
+        return -math.inf, math.inf
+
+    @property
+    def state_vectors(self) -> tuple[str, ...]:
+        """The vectors of one layer in a state, in order."""
+        always = ("att_shift", "ffn_shift", "numerator", "denominator", "exponent")
+        return (*always, "membrane1", "membrane2") if self.neuron_position == "residual" else always
+
+    def place(self, vector: str, layer: int) -> int:
+        """Where a layer's vector starts in a state, in floats."""
+        return (
+            layer * len(self.state_vectors) + self.state_vectors.index(vector)
+        ) * self.hidden_size
+
+    def state_arrays(self, tensors: Mapping[str, NDArray[Any]]) -> tuple[StateArray, ...]:
+        """The arrays of one sequence's state, layer by layer.
+
+        Everything is finite, a WKV denominator is not negative, and a membrane that reached its
+        threshold has been reset.
+        """
+        most = float(np.finfo(np.float32).max)
+        found = []
+        for layer in range(self.num_hidden_layers):
+            for vector in self.state_vectors:
+                low, initial = -most, 0.0
+                high: float | NDArray[Any] = most
+                if vector == "denominator":
+                    low = 0.0
+                elif vector == "exponent":
+                    initial = FIRST_EXPONENT
+                elif vector.startswith("membrane"):
+                    high = tensors[f"blocks.{layer}.lif{vector[-1]}.threshold"]
+                    high = np.nextafter(high, np.float32(-np.inf))
+                found.append(
+                    StateArray(
+                        f"{vector}.{layer}",
+                        "float32",
+                        (self.hidden_size,),
+                        4 * self.place(vector, layer),
+                        low,
+                        high,
+                        initial,
+                    )
+                )
+        return tuple(found)
+
+    @property
+    def state_nbytes(self) -> int:
+        """Bytes of one sequence's state: 4 * vectors * layers * hidden_size."""
+        return 4 * len(self.state_vectors) * self.num_hidden_layers * self.hidden_size
+
+    @property
+    def state_formula(self) -> str:
+        """`state_nbytes` in words, for people."""
+        return (
+            f"4 bytes * {len(self.state_vectors)} vectors * {self.num_hidden_layers} layers * "
+            f"{self.hidden_size} channels = {self.state_nbytes} bytes"
+        )
+
+
+def _check_size(name: str, value: Any, most: int) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= most:
+        raise ValueError(f"{name} must be a whole number in [1, {most}], got {value!r:.200}")
+
+
+def _check_number(name: str, value: Any, low: float, high: float) -> None:
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not number or not low <= value <= high:
+        raise ValueError(f"{name} must be a number in [{low:g}, {high:g}], got {value!r:.200}")

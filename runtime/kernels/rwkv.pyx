@@ -1,0 +1,357 @@
+"""A whole RWKV-4 network with spiking neurons: tokens in, logits out, without the GIL and on all of
+its threads.
+
+The arithmetic is that of the kernels in mixers and products; results do not depend on the number of
+threads, on which sequences step together, or on how a run of tokens is cut.
+"""
+
+from libc.stdint cimport int8_t, int64_t, uint8_t
+from libc.stdlib cimport calloc, free
+from libc.string cimport memset
+
+import numpy as np
+
+from runtime.kernels.dispatch cimport current, st_kernels
+from runtime.kernels.products cimport Dense, Sparse, st_dense, st_pool, st_sparse
+
+cdef extern from "rwkv.h" nogil:
+    enum:
+        ST_MAX_TOKENS
+        ST_ON_RESIDUAL
+        ST_BEFORE_PROJECTIONS
+        ST_NOWHERE
+        ST_TIME_MIX
+        ST_CHANNEL_MIX
+
+    st_pool *st_pool_new(int threads)
+    void st_pool_free(st_pool *pool)
+
+    ctypedef struct st_norm:
+        const float *weight
+        const float *bias
+
+    ctypedef struct st_work:
+        pass
+
+    ctypedef struct st_sequence_work:
+        pass
+
+    ctypedef struct st_half:
+        int kind
+        st_norm norm
+        const float *mix[3]
+        st_dense matrix[3]
+        st_sparse fused
+        st_dense output
+        st_sparse value
+        const float *decay
+        const float *bonus
+        const float *threshold
+        const float *scale
+        float input_scale, value_scale
+        Py_ssize_t shift, recurrence, membrane
+        st_work *work
+        st_work *value_work
+
+    ctypedef struct st_rwkv:
+        const st_kernels *kernels
+        st_pool *pool
+        int position
+        float tau, epsilon
+        Py_ssize_t width, inner, vocabulary, halves
+        st_half *half
+        st_norm first_norm, last_norm
+        const uint8_t *embedding_bits
+        const int8_t *embedding_codes
+        const float *embedding_scale
+        const float *embedding
+        Py_ssize_t embedding_stride
+        st_dense head
+        st_sparse spiked_head
+        float head_scale
+        st_work *head_work
+        int body_format, head_format
+
+    int st_rwkv_prepare(st_rwkv *network)
+    void st_rwkv_release(st_rwkv *network)
+    void st_rwkv_run(
+        st_rwkv *network, float *const *state, const int64_t *token, Py_ssize_t tokens, int scan,
+        int want, float *logits, st_sequence_work *sequence
+    )
+
+COUNTERS = (
+    "neurons",
+    "events",
+    "silent_rows",
+    "weight_bytes_touched",
+    "weight_bytes_dense",
+    "macs_dense",
+    "macs_effective",
+    "acs_effective",
+)
+SEQUENCE_COUNTERS = ("events", "neurons", "weight_bytes_touched")
+MAX_TOKENS = ST_MAX_TOKENS
+POSITIONS = {
+    "residual": ST_ON_RESIDUAL,
+    "projections": ST_BEFORE_PROJECTIONS,
+    "none": ST_NOWHERE,
+}
+
+
+cdef class Network:
+    """The compiled network. Calls on one network must not overlap.
+
+    position: where neurons sit, see POSITIONS; tau of the membranes; epsilon of the norms;
+    embedding: (rows (V, C) float32, None), (codes (V, C) int8, scale (V,)) or
+    (bits (V, ceil(C / 8)) uint8, None); first_norm, last_norm: (weight (C,), bias (C,));
+    halves: objects as runtime.families.spikegpt.Half; head: Dense, or Sparse before projections;
+    head_scale: of the head's adaptive threshold; state_size: floats in a state.
+    """
+
+    cdef st_rwkv network
+    cdef object keep
+    cdef Py_ssize_t state_size
+    cdef readonly object counters
+
+    def __cinit__(self):
+        memset(&self.network, 0, sizeof(st_rwkv))
+
+    def __init__(
+        self, position, tau, epsilon, embedding, first_norm, last_norm, halves, head, head_scale,
+        state_size, threads
+    ):
+        self.keep = []
+        self.network.kernels = current()
+        self.network.position = POSITIONS[position]
+        self.network.tau = tau
+        self.network.epsilon = epsilon
+        self.network.width = first_norm[0].shape[0]
+        self.state_size = state_size
+        self.network.first_norm = self._norm(first_norm)
+        self.network.last_norm = self._norm(last_norm)
+        self._set_embedding(embedding[0], embedding[1])
+        self._set_head(head, head_scale)
+        self._set_halves(halves)
+        self.network.pool = st_pool_new(threads)
+        if self.network.pool == NULL or st_rwkv_prepare(&self.network):
+            raise MemoryError("network scratch")
+
+    def __dealloc__(self):
+        with nogil:
+            st_pool_free(self.network.pool)
+            st_rwkv_release(&self.network)
+        free(self.network.half)
+
+    def step(self, list states, const int64_t[::1] tokens, float[:, ::1] logits,
+             int64_t[:, ::1] activity):
+        """One token for each sequence.
+
+        states: B writable buffers; tokens (B,) in [0, V); logits (B, V); activity (B, 3) is added
+        to.
+        """
+        cdef Py_ssize_t lanes = len(states), at = 0, count
+        cdef float **pointers
+        if tokens.shape[0] != lanes or logits.shape[0] != lanes or activity.shape[0] != lanes:
+            raise ValueError(f"tokens, logits and activity must have {lanes} rows, one a state")
+        self._check(tokens, logits.shape[1], activity.shape[1])
+        if not lanes:
+            return
+        pointers = <float **>calloc(lanes, sizeof(float *))
+        if pointers == NULL:
+            raise MemoryError("state pointers")
+        try:
+            for at in range(lanes):
+                pointers[at] = self._state(states[at])
+            with nogil:
+                at = 0
+                while at < lanes:
+                    count = min(lanes - at, <Py_ssize_t>ST_MAX_TOKENS)
+                    st_rwkv_run(
+                        &self.network, <float *const *>(pointers + at), &tokens[at], count, 0, 2,
+                        &logits[at, 0], <st_sequence_work *>&activity[at, 0]
+                    )
+                    at += count
+        finally:
+            free(pointers)
+
+    def forward(self, state, const int64_t[::1] tokens, float[:, ::1] logits,
+                int64_t[:, ::1] activity):
+        """Consecutive tokens of one sequence.
+
+        state: a writable buffer; tokens (T,) in [0, V); logits (T, V), or (1, V) for those after
+        the last token alone, or (0, V) for none; activity (1, 3) is added to.
+        """
+        cdef Py_ssize_t length = tokens.shape[0], rows = logits.shape[0], at = 0, count
+        cdef float *pointer = self._state(state)
+        cdef int want
+        cdef float *out
+        self._check(tokens, logits.shape[1], activity.shape[1])
+        if rows != length and rows > 1 or activity.shape[0] != 1:
+            raise ValueError(f"logits must have {length}, 1 or 0 rows, has {rows}")
+        with nogil:
+            while at < length:
+                count = min(length - at, <Py_ssize_t>ST_MAX_TOKENS)
+                out = NULL
+                want = 0
+                if rows == length:
+                    want = 2
+                    out = &logits[at, 0]
+                elif rows == 1 and at + count == length:
+                    want = 1
+                    out = &logits[0, 0]
+                st_rwkv_run(
+                    &self.network, &pointer, &tokens[at], count, 1, want, out,
+                    <st_sequence_work *>&activity[0, 0]
+                )
+                at += count
+
+    cdef void _check(
+        self, const int64_t[::1] tokens, Py_ssize_t columns, Py_ssize_t counters
+    ) except *:
+        cdef Py_ssize_t i
+        if columns != self.network.vocabulary or counters != len(SEQUENCE_COUNTERS):
+            raise ValueError(f"logits must have {self.network.vocabulary} columns, has {columns}")
+        for i in range(tokens.shape[0]):
+            if not 0 <= tokens[i] < self.network.vocabulary:
+                raise ValueError(
+                    f"token must be in [0, {self.network.vocabulary}), "
+                    f"got {tokens[i]} at position {i}"
+                )
+
+    cdef float *_state(self, state) except NULL:
+        cdef uint8_t[::1] view = state
+        if view.shape[0] != 4 * self.state_size or <size_t>&view[0] % sizeof(float):
+            raise ValueError(
+                f"state must have {4 * self.state_size} bytes on a multiple of 4, "
+                f"has {view.shape[0]}"
+            )
+        return <float *>&view[0]
+
+    cdef void _set_embedding(self, rows, scale) except *:
+        cdef const uint8_t[:, :] bits
+        cdef const int8_t[:, :] codes
+        cdef const float[:, :] floats
+        width = self.network.width
+        self.network.vocabulary = rows.shape[0]
+        self.network.embedding_stride = rows.strides[0] // rows.itemsize
+        check_size("embedding column stride", rows.strides[1], rows.itemsize)
+        check_size(
+            "embedding columns", rows.shape[1], -(-width // 8) if rows.dtype == np.uint8 else width
+        )
+        if rows.dtype == np.uint8:
+            bits = rows
+            self.network.embedding_bits = &bits[0, 0]
+        elif rows.dtype == np.int8:
+            codes = rows
+            self.network.embedding_codes = &codes[0, 0]
+            self.network.embedding_scale = self._floats(scale, rows.shape[0])
+        else:
+            floats = rows
+            self.network.embedding = &floats[0, 0]
+        self.keep.append(rows)
+
+    cdef void _set_head(self, head, scale) except *:
+        if self.network.position == ST_BEFORE_PROJECTIONS:
+            self.network.spiked_head = self._sparse(
+                head, self.network.width, self.network.vocabulary
+            )
+            self.network.head_format = self.network.spiked_head.format
+            self.network.head_scale = scale
+        else:
+            self.network.head = self._dense(head, self.network.width, self.network.vocabulary)
+            self.network.head_format = self.network.head.format
+
+    cdef void _set_halves(self, halves) except *:
+        cdef Py_ssize_t i, row = 0
+        cdef int64_t[:, ::1] counters
+        cdef st_half *half
+        rows = 1 + sum(2 if given.kind == "channel" else 1 for given in halves)
+        self.counters = counters = np.zeros((rows, len(COUNTERS)), np.int64)
+        self.network.head_work = <st_work *>&counters[rows - 1, 0]
+        self.network.halves = len(halves)
+        self.network.half = <st_half *>calloc(len(halves), sizeof(st_half))
+        if self.network.half == NULL:
+            raise MemoryError("halves")
+        for i, given in enumerate(halves):
+            half = &self.network.half[i]
+            half.kind = ST_TIME_MIX if given.kind == "time" else ST_CHANNEL_MIX
+            half.work = <st_work *>&counters[row, 0]
+            row += 1
+            if half.kind == ST_CHANNEL_MIX:
+                half.value_work = <st_work *>&counters[row, 0]
+                row += 1
+            self._set_half(half, given)
+
+    cdef void _set_half(self, st_half *half, given) except *:
+        cdef Py_ssize_t width = self.network.width
+        half.norm = self._norm(given.norm)
+        half.shift = self._place(given.shift, width)
+        for i, mix in enumerate(given.mix):
+            half.mix[i] = self._floats(mix, width)
+        if half.kind == ST_TIME_MIX:
+            half.decay = self._floats(given.decay, width)
+            half.bonus = self._floats(given.bonus, width)
+            half.recurrence = self._place(given.recurrence, 3 * width)
+        else:
+            self.network.inner = given.inner
+        if self.network.position == ST_ON_RESIDUAL:
+            half.threshold = self._floats(given.threshold, width)
+            half.scale = self._floats(given.scale, width)
+            half.membrane = self._place(given.membrane, width)
+        self._set_matrices(half, given)
+
+    cdef void _set_matrices(self, st_half *half, given) except *:
+        cdef Py_ssize_t width = self.network.width, inner = given.inner
+        sizes = [width] * 3 if half.kind == ST_TIME_MIX else [inner, width]
+        rows = width if half.kind == ST_TIME_MIX else inner
+        if self.network.position == ST_BEFORE_PROJECTIONS:
+            check_size("mixes", len(given.mix), 1)
+            half.input_scale = given.input_scale
+            half.value_scale = given.value_scale
+            half.fused = self._sparse(given.fused, width, sum(sizes))
+            half.value = self._sparse(given.value, rows, width)
+            self.network.body_format = half.fused.format
+            return
+        check_size("mixes", len(given.mix), len(sizes))
+        check_size("matrices", len(given.matrices), len(sizes))
+        for i, size in enumerate(sizes):
+            half.matrix[i] = self._dense(given.matrices[i], width, size)
+        if half.kind == ST_TIME_MIX:
+            half.output = self._dense(given.output, width, width)
+        else:
+            half.value = self._sparse(given.value, inner, width)
+        self.network.body_format = half.matrix[0].format
+
+    cdef st_norm _norm(self, pair) except *:
+        cdef st_norm norm
+        norm.weight = self._floats(pair[0], self.network.width)
+        norm.bias = self._floats(pair[1], self.network.width)
+        return norm
+
+    cdef Py_ssize_t _place(self, Py_ssize_t at, Py_ssize_t size) except -1:
+        if not 0 <= at <= self.state_size - size:
+            raise ValueError(f"places must lie in a state of {self.state_size}, got {at}")
+        return at
+
+    cdef st_dense _dense(self, Dense matrix, Py_ssize_t inputs, Py_ssize_t outputs) except *:
+        check_size("matrix inputs", matrix.matrix.inputs, inputs)
+        check_size("matrix outputs", matrix.matrix.outputs, outputs)
+        self.keep.append(matrix)
+        return matrix.matrix
+
+    cdef st_sparse _sparse(self, Sparse matrix, Py_ssize_t inputs, Py_ssize_t outputs) except *:
+        check_size("matrix inputs", matrix.matrix.rows, inputs)
+        check_size("matrix outputs", matrix.matrix.cols, outputs)
+        self.keep.append(matrix)
+        return matrix.matrix
+
+    cdef const float *_floats(self, array, Py_ssize_t size) except NULL:
+        cdef const float[::1] view = array
+        check_size("vector", view.shape[0], size)
+        self.keep.append(array)
+        return &view[0]
+
+
+cdef void check_size(str name, Py_ssize_t got, Py_ssize_t rule) except *:
+    if got != rule:
+        raise ValueError(f"{name} must be {rule}, got {got}")

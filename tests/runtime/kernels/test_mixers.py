@@ -1,0 +1,125 @@
+"""Mixers against their scalar twins, on every build that this machine runs, bit for bit."""
+
+import numpy as np
+import pytest
+
+from runtime.kernels import dispatch, mixers, reference_mixers
+
+SIZES = (1, 2, 15, 16, 17, 63, 64, 65, 200)
+
+
+@pytest.fixture(params=dispatch.runnable(), autouse=True, scope="module")
+def build(request):
+    before = dispatch.active()
+    dispatch.select(request.param)
+    yield request.param
+    dispatch.select(before)
+
+
+def normal(rng, size, spread=1.0):
+    array = (spread * rng.normal(size=size)).astype(np.float32)
+    array.flags.writeable = False
+    return array
+
+
+def both(name, inputs, outputs):
+    """Results and written arrays of the kernel and its twin."""
+    found = []
+    for module in (mixers, reference_mixers):
+        mine = [array.copy() for array in outputs]
+        result = getattr(module, name)(*inputs, *mine)
+        found.append((result, mine))
+    (ours, our_arrays), (theirs, their_arrays) = found
+    assert ours == theirs or (ours is None and theirs is None)
+    for a, b in zip(our_arrays, their_arrays, strict=True):
+        assert a.tobytes() == b.tobytes(), name
+    return our_arrays
+
+
+def nan(size):
+    return np.full(size, np.nan, np.float32)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_layer_norm_is_its_twin_and_the_definition(size):
+    rng = np.random.default_rng(size)
+    x, weight, bias = normal(rng, size, 3.0), normal(rng, size), normal(rng, size)
+    (out,) = both("layer_norm", (x, weight, bias, 1e-5), [nan(size)])
+    wide = x.astype(np.float64)
+    wanted = (wide - wide.mean()) / np.sqrt(wide.var() + 1e-5) * weight + bias
+    np.testing.assert_allclose(out, wanted, atol=2e-6, rtol=2e-6)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_elementwise_kernels_are_their_twins(size):
+    rng = np.random.default_rng(size)
+    a, b, c = (normal(rng, size, 2.0) for _ in range(3))
+    count = rng.integers(0, 40, size).astype(np.int32)
+    both("token_shift", (a, b, c), [nan(size)])
+    both("gate", (a, b), [nan(size)])
+    both("square_relu", (a,), [nan(size)])
+    both("add_counts", (a, count), [nan(size)])
+    both("add_vector", (a,), [b.copy()])
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_wkv_is_its_twin_and_the_closed_form(size):
+    rng = np.random.default_rng(size)
+    decay, bonus = -np.exp(normal(rng, size)), normal(rng, size)
+    state = [np.zeros(size, np.float32), np.zeros(size, np.float32), np.full(size, -1e38, "f")]
+    keys, values = [], []
+    for _ in range(6):
+        r, k, v = normal(rng, size), normal(rng, size, 8.0), normal(rng, size)
+        *state, out = both("wkv", (r, k, v, decay, bonus), [*state, nan(size)])
+        t = len(keys)
+        weights = [np.exp((t - 1 - s) * decay.astype("d") + keys[s]) for s in range(t)]
+        weights.append(np.exp(bonus.astype("d") + k))
+        keys.append(k)
+        values.append(v)
+        mean = sum(w * x for w, x in zip(weights, values, strict=True)) / sum(weights)
+        np.testing.assert_allclose(out, mean / (1 + np.exp(-r.astype("d"))), atol=2e-5)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_lif_is_its_twin(size):
+    rng = np.random.default_rng(size)
+    x, scale = normal(rng, size, 3.0), normal(rng, size)
+    threshold = rng.uniform(0.1, 2.0, size).astype(np.float32)
+    count = rng.integers(0, 9, size).astype(np.int32)
+    for tau in (2.0, 1.5):
+        both("lif", (x, scale, threshold, tau), [normal(rng, size, 0.3).copy(), count])
+
+
+def test_lif_fires_at_exactly_the_threshold_and_resets_to_zero():
+    one = np.ones(3, np.float32)
+    membrane, count = np.zeros(3, np.float32), np.zeros(3, np.int32)
+    x = np.array([2.0, np.nextafter(np.float32(2), np.float32(0)), 5.0], np.float32)
+    assert mixers.lif(x, one, one, 2.0, membrane, count) == 2
+    assert count.tolist() == [1, 0, 1]
+    assert membrane.tolist() == [0.0, x[1] / 2, 0.0]
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("spread", [0.0, 1e-42, 1.0, 1e30])
+def test_counts_are_their_twins(size, spread):
+    rng = np.random.default_rng(size)
+    x = normal(rng, size, spread)
+    for scale in (0.5, 1.0, 1e-6):
+        both("count_spikes", (x, scale), [np.zeros(size, np.int16)])
+
+
+def test_counts_have_a_dead_zone_and_the_sign_of_their_input():
+    counts = np.zeros(4, np.int16)
+    x = np.array([4.0, -3.9, 1.0, -3.1], np.float32)  # mean |x| = 3
+    assert mixers.count_spikes(x, 1.0, counts) == 3.0
+    assert counts.tolist() == [1, -1, 0, -1]
+    assert mixers.count_spikes(x, 0.5, counts) == 1.5
+    assert counts.tolist() == [2, -2, 0, -2]
+
+
+def test_vectors_of_different_sizes_are_refused():
+    two, three = np.zeros(2, np.float32), np.zeros(3, np.float32)
+    with pytest.raises(ValueError, match="vectors must have 3 elements"):
+        mixers.gate(three, two, three.copy())
+    with pytest.raises(ValueError, match="vectors must have 3 elements"):
+        mixers.lif(two, three, three, 2.0, three.copy(), np.zeros(3, np.int32))
