@@ -9,9 +9,8 @@ from typing import Any
 from transformers import PreTrainedModel
 
 import lm.families
+from runtime.errors import SpiketrainError
 from runtime.package import write_package
-
-WEIGHT_FORMATS = ("float32", "int8")
 
 
 def export_model(
@@ -19,19 +18,23 @@ def export_model(
     target: Path,
     *,
     weights: str = "float32",
+    head: str | None = None,
     files: Mapping[str, bytes | str | os.PathLike[str]] | None = None,
     provenance: Mapping[str, Any] | None = None,
     force: bool = False,
 ) -> str:
     """Write `model` as a package to `target` and return its fingerprint.
 
-    weights: "float32" (fidelity exact) or "int8" (fidelity integer).  files: tokenizer, generation
-    config, report, as name -> content or path.  Raises ValueError on an unknown weight format or
-    family, PackageError if the target exists and `force` is false.
+    weights: "float32" (fidelity exact), or a format of integers (fidelity integer) that the family
+    has; head: that of the head alone.  files: tokenizer, generation config, report, as name ->
+    content or path.  Raises SpiketrainError, a ValueError, on a weight format that the family has
+    not, PackageError if the target exists and `force` is false.
     """
-    if weights not in WEIGHT_FORMATS:
-        raise ValueError(f"weights must be one of {WEIGHT_FORMATS}, got {weights!r}")
-    config, tensors = family_module(model.config.model_type).to_runtime(model, weights)
+    family = family_module(model.config.model_type)
+    for name, value in (("weights", weights), ("head", weights if head is None else head)):
+        if value not in family.WEIGHT_FORMATS:
+            raise SpiketrainError(f"{name} must be one of {family.WEIGHT_FORMATS}, got {value!r}")
+    config, tensors = family.to_runtime(model, weights, head)
     config["spiketrain"]["provenance"] = dict(provenance or {})
     return write_package(target, config, tensors, files, force)
 

@@ -20,7 +20,7 @@ FORMAT_VERSION = 1
 FIDELITIES = ("exact", "integer", "weight-only", "approximate")
 
 _FORMAT_KEYS = {"format_version", "weights", "events", "fidelity", "fingerprint", "provenance"}
-_GENERATION_KEYS = {"temperature", "top_k", "top_p", "max_new_tokens", "eos_token_id"}
+GENERATION_KEYS = ("temperature", "top_k", "top_p", "max_new_tokens", "eos_token_id")
 _BLOCK = 1 << 20
 _MOST = 2**31 - 1  # of a whole number
 
@@ -105,7 +105,7 @@ def _check_values(where: str, name: str, array: NDArray[Any], low: float, high: 
 
 def check_generation_config(where: str, values: Mapping[str, Any], vocab_size: int) -> None:
     """Default sampling parameters, each optional."""
-    for key in sorted(set(values) - _GENERATION_KEYS):
+    for key in sorted(set(values) - set(GENERATION_KEYS)):
         raise PackageError(f"{where}: {key!s:.200} is unknown")
     for key, value in values.items():
         rule = _generation_rule(key, value, vocab_size)

@@ -5,6 +5,8 @@ from typing import Annotated, Any
 
 import typer
 
+FORMATS = ("float32", "int8", "int4")
+
 app = typer.Typer(add_completion=False)
 
 
@@ -16,8 +18,11 @@ def convert(
     ],
     target: Annotated[Path, typer.Argument(help="The package to write.")],
     weights: Annotated[
-        str, typer.Option(help="float32 (exact) or int8 (integer sums).")
+        str, typer.Option(help="float32 (exact), int8 or int4 (integer sums).")
     ] = "float32",
+    head_weights: Annotated[
+        str | None, typer.Option(help="Format of the head alone; default: that of --weights.")
+    ] = None,
     tokenizer: Annotated[
         Path | None,
         typer.Option(help="tokenizer.json or .model, or characters (vocab.json), to take along."),
@@ -71,8 +76,10 @@ def convert(
     force: Annotated[bool, typer.Option("--force", help="Replace an existing package.")] = False,
 ) -> None:
     """Convert a checkpoint. The source keeps its precision unless --weights says otherwise."""
-    if weights not in ("float32", "int8"):
-        raise typer.BadParameter(f"must be float32 or int8, got {weights}", param_hint="--weights")
+    for flag, value in (("--weights", weights), ("--head-weights", head_weights or weights)):
+        if value not in FORMATS:
+            rule = f"must be one of {', '.join(FORMATS)}, got {value}"
+            raise typer.BadParameter(rule, param_hint=flag)
     if semantics not in (None, "spikegpt", "rwkv4"):
         hint = "--semantics"
         raise typer.BadParameter(f"must be spikegpt or rwkv4, got {semantics}", param_hint=hint)
@@ -106,10 +113,12 @@ def convert(
         model,
         target,
         weights=weights,
+        head=head_weights,
         files=files,
         provenance={
             "source": source.name,
             "command": f"spiketrain convert {source.name} {target.name} --weights {weights}"
+            + (f" --head-weights {head_weights}" if head_weights else "")
             + " --fold-projection" * fold_projection
             + f" --semantics {semantics}" * bool(semantics)
             + "".join(f" --choose {text}" for text in choose or [])
@@ -159,10 +168,10 @@ def tokenizer_files(tokenizer: Path) -> dict[str, bytes | Path]:
         raise SpiketrainError(f"--tokenizer must be a file *.json or *.model, got {tokenizer}")
     name = f"tokenizer{tokenizer.suffix}"
     files: dict[str, bytes | Path] = {name: tokenizer}
-    for name in ("tokenizer_config.json", "generation_config.json"):
-        companion = tokenizer.with_name(name)
-        if companion.is_file():
-            files[name] = companion
+    companion = tokenizer.with_name("tokenizer_config.json")
+    if companion.is_file():
+        files[companion.name] = companion
+    files |= _sampling_defaults(tokenizer.with_name("generation_config.json"))
     if tokenizer.suffix == ".json":
         characters = _characters(tokenizer)
         if characters is not None:
@@ -177,6 +186,23 @@ def tokenizer_files(tokenizer: Path) -> dict[str, bytes | Path]:
             defaults = {"eos_token_id": model.eos_id()}
             files["generation_config.json"] = json.dumps(defaults).encode()
     return files
+
+
+def _sampling_defaults(path: Path) -> dict[str, bytes | Path]:
+    """What a package takes of a generation_config.json: Hugging Face writes more into it."""
+    import json
+
+    from runtime.errors import SpiketrainError
+    from runtime.package_rules import GENERATION_KEYS
+
+    if not path.is_file():
+        return {}
+    try:
+        found = json.loads(path.read_bytes())
+        kept = {key: found[key] for key in GENERATION_KEYS if found.get(key) is not None}
+    except (ValueError, AttributeError) as error:
+        raise SpiketrainError(f"{path}: must be a JSON object, got {error}") from error
+    return {path.name: json.dumps(kept).encode()} if kept else {}
 
 
 def _characters(tokenizer: Path) -> bytes | None:

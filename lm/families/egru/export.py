@@ -8,13 +8,21 @@ from torch import Tensor
 
 from lm.families.egru.model import Model
 from lm.quantize import quantize_int8
+from runtime.errors import SpiketrainError
+
+WEIGHT_FORMATS = ("float32", "int8")
 
 
-def to_runtime(model: Model, weights: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+def to_runtime(
+    model: Model, weights: str, head: str | None = None
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """Config and tensors of the runtime package, all weights input-major.
 
-    weights: "float32", or "int8" with one scale per output.
+    weights: "float32", or "int8" with one scale per output; head: nothing else.  Raises
+    SpiketrainError.
     """
+    if head not in (None, weights):
+        raise SpiketrainError(f"head must be {weights} as all of an EGRU's weights, got {head}")
     cfg = model.config
     tensors: dict[str, Tensor] = {}
 

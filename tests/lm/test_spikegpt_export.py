@@ -1,0 +1,139 @@
+"""A SpikeGPT in torch and its package in the runtime: the same logits, spikes and membranes."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("transformers")
+
+import runtime  # noqa: E402
+from lm.export import export_model  # noqa: E402
+from lm.families.spikegpt import Config, Model  # noqa: E402
+from lm.quantize import quantize_int4_inputs, quantize_int4_outputs  # noqa: E402
+from runtime.errors import SpiketrainError  # noqa: E402
+from runtime.package import read_package  # noqa: E402
+
+DATA = Path(__file__).parent.parent / "data" / "spikegpt"
+VOCAB = 90
+IDS = np.random.default_rng(3).integers(0, VOCAB, 64)
+VARIANTS = [
+    {},
+    {"pre_ffn": True, "binary_embedding": False, "lif_tau": 1.6},
+    {"neuron_position": "none"},
+    {"neuron_position": "projections"},
+    {"neuron_position": "projections", "pre_ffn": True, "threshold_scale": 1.4},
+]
+
+
+def tiny(**fields):
+    torch.manual_seed(0)
+    sizes = {"vocab_size": VOCAB, "hidden_size": 64, "num_hidden_layers": 3}
+    return Model(Config(**sizes, **fields)).eval()
+
+
+def golden_model(name):
+    tensors = torch.load(DATA / f"{name}.pth", weights_only=True)
+    vocab, size = tensors["emb.weight"].shape
+    model = Model(Config(vocab_size=vocab, hidden_size=size, num_hidden_layers=3)).eval()
+    assert not model.load_state_dict(tensors, strict=False).unexpected_keys
+    return model
+
+
+@torch.no_grad()
+def torch_logits(model):
+    out = model(torch.from_numpy(IDS)[None])
+    return out.logits[0].numpy(), out.state
+
+
+@pytest.mark.parametrize("name", ["v77_l3", "v97_l3"])
+def test_the_official_checkpoint_runs_as_the_official_training_code_did(tmp_path, name):
+    export_model(golden_model(name), tmp_path / "p")
+    golden = np.load(DATA / f"{name}.npz")
+    model = runtime.load_model(tmp_path / "p", threads=2)
+    state = model.new_state()
+    logits = model.forward(state, golden["tokens"][:-1])
+    assert np.abs(logits - golden["logits"]).max() < 1e-4
+    spikes = [x.events for x in model.activity().layers if not x.name.endswith(".value")]
+    assert spikes == golden["spike_count"].ravel().tolist()
+    arrays = state.arrays()
+    for i in range(3):
+        for half in range(2):
+            found = arrays[f"membrane{half + 1}.{i}"]
+            assert np.abs(found - golden["v_final"][i, half]).max() < 1e-4
+        assert np.abs(arrays[f"att_shift.{i}"] - golden["final_shift_att"][i]).max() < 1e-4
+        assert np.abs(arrays[f"ffn_shift.{i}"] - golden["final_shift_ffn"][i]).max() < 1e-4
+        for part, vector in enumerate(("numerator", "denominator", "exponent")):
+            wanted = golden["final_wkv_pqo"][i, part]
+            assert np.abs(arrays[f"{vector}.{i}"] - wanted).max() < 1e-4
+    twin = model.new_state()
+    steps = [model.step([twin], [token])[0] for token in golden["tokens"][:-1]]
+    assert np.array_equal(steps, logits)
+
+
+@pytest.mark.parametrize("fields", VARIANTS, ids=str)
+def test_float32_packages_give_the_logits_of_torch(tmp_path, fields):
+    source = tiny(**fields)
+    export_model(source, tmp_path / "p")
+    model = runtime.load_model(tmp_path / "p")
+    state = model.new_state()
+    logits = model.forward(state, IDS)
+    wanted, after = torch_logits(source)
+    assert np.abs(logits - wanted).max() < 1e-4
+    found = list(state.arrays().values())
+    names = list(state.arrays())
+    for array, name, vector in zip(found, names, flatten(after), strict=True):
+        if not (fields.get("pre_ffn") and name in UNUSED):
+            np.testing.assert_allclose(array, vector, atol=1e-4, err_msg=name)
+
+
+UNUSED = ("numerator.0", "denominator.0", "exponent.0")
+
+
+def flatten(state):
+    return [part[0].numpy() for layer in state for part in layer]
+
+
+@pytest.mark.parametrize("fields", VARIANTS[2:4], ids=str)
+@pytest.mark.parametrize(
+    ("weights", "head", "most"), [("int8", None, 0.1), ("int8", "int4", 0.2), ("int4", None, 0.4)]
+)
+def test_packages_of_integers_stay_near_torch(tmp_path, fields, weights, head, most):
+    source = tiny(**fields)
+    export_model(source, tmp_path / "p", weights=weights, head=head)
+    formats = read_package(tmp_path / "p").config["spiketrain"]["weights"]
+    assert formats == {"embedding": "int8", "body": weights, "head": head or weights}
+    model = runtime.load_model(tmp_path / "p")
+    logits = model.forward(model.new_state(), IDS)
+    wanted, _ = torch_logits(source)
+    assert np.abs(logits - wanted).mean() < most * wanted.std()
+
+
+def test_what_the_runtime_does_not_compute_is_refused(tmp_path):
+    with pytest.raises(SpiketrainError, match="rescale must be 0"):
+        export_model(tiny(rescale=6), tmp_path / "p")
+    with pytest.raises(SpiketrainError, match="weights must be one of"):
+        export_model(tiny(), tmp_path / "p", weights="int3")
+
+
+def unpacked(codes, outputs):
+    nibbles = torch.stack([codes & 15, codes >> 4], -1).flatten(1)[:, :outputs]
+    return nibbles.to(torch.float32) - 8
+
+
+@pytest.mark.parametrize("shape", [(64, 128), (70, 33), (5, 300)])
+def test_int4_codes_are_near_their_weights(shape):
+    torch.manual_seed(1)
+    weight = torch.randn(shape) * torch.rand(shape[1])
+    weight[:, 0] = 0
+    codes, scale = quantize_int4_inputs(weight)
+    assert codes.shape == (shape[0], -(-shape[1] // 2))
+    assert not bool((scale.view(torch.int32) & 0xFFFF).any())
+    back = unpacked(codes, shape[1]) * scale.repeat_interleave(32, 0)[: shape[0]]
+    assert (back - weight).square().mean() < 0.012 * weight.square().mean()
+    codes, multiplier, scale = quantize_int4_outputs(weight)
+    assert 1 <= multiplier.min() <= multiplier.max() <= 15
+    steps = multiplier.repeat_interleave(128, 1)[:, : shape[1]]
+    back = unpacked(codes, shape[1]) * steps * scale
+    assert (back - weight).square().mean() < 0.025 * weight.square().mean()

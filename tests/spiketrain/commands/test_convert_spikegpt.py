@@ -1,0 +1,100 @@
+"""A SpikeGPT checkpoint converts, generates and streams over gRPC."""
+
+import asyncio
+import json
+
+import pytest
+from tiny import byte_tokenizer
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("transformers")
+
+import runtime  # noqa: E402
+from lm.families.spikegpt import Config, Model  # noqa: E402
+from serving.client import Client  # noqa: E402
+from serving.config import ServingConfig  # noqa: E402
+from serving.engine import Engine  # noqa: E402
+from serving.events import Delta  # noqa: E402
+from serving.request import Request  # noqa: E402
+from serving.server import Server  # noqa: E402
+from spiketrain.cli import main  # noqa: E402
+
+
+def run(monkeypatch, *arguments):
+    """Exit code of the command line."""
+    monkeypatch.setattr("sys.argv", ["spiketrain", *map(str, arguments)])
+    with pytest.raises(SystemExit) as caught:
+        main()
+    return caught.value.code or 0
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    torch.manual_seed(0)
+    sizes = {"vocab_size": 257, "hidden_size": 32, "num_hidden_layers": 2}
+    Model(Config(**sizes)).save_pretrained(tmp_path / "model")
+    (tmp_path / "model" / "tokenizer.json").write_text(json.dumps(byte_tokenizer(257)))
+    return tmp_path / "model"
+
+
+def text_of(events):
+    return "".join(event.text for event in events if isinstance(event, Delta))
+
+
+def over_grpc(model, request):
+    """The text that a server of this model streams."""
+
+    def call(port):
+        with Client(f"127.0.0.1:{port}") as client:
+            return text_of(client.generate_stream(request))
+
+    async def serve():
+        server = Server(Engine(model, ServingConfig(port=0)), "converted")
+        port = await server.start()
+        try:
+            return await asyncio.to_thread(call, port)
+        finally:
+            await server.stop(0.0)
+
+    return asyncio.run(serve())
+
+
+@pytest.mark.parametrize(
+    "options",
+    [(), ("--weights", "int8", "--head-weights", "int4"), ("--weights", "int4")],
+    ids=str,
+)
+def test_a_converted_checkpoint_generates_and_streams(
+    checkpoint, tmp_path, monkeypatch, capsys, options
+):
+    package = tmp_path / "package"
+    assert run(monkeypatch, "convert", checkpoint, package, *options) == 0
+    formats = dict(zip(options[::2], options[1::2], strict=True))
+    body = formats.get("--weights", "float32")
+    model = runtime.load_model(package)
+    weights = model.config["spiketrain"]["weights"]
+    assert weights == {
+        "embedding": "bits",
+        "body": body,
+        "head": formats.get("--head-weights", body),
+    }
+    capsys.readouterr()
+    sampling = ("--seed", 5, "--max-new-tokens", 20, "--temperature", 1)
+    assert run(monkeypatch, "generate", "The cat", "--model", package, *sampling) == 0
+    text, figures = capsys.readouterr()
+    assert "firing rate" in figures
+    request = Request("The cat", seed=5, max_new_tokens=20, temperature=1.0)
+    assert over_grpc(model, request) == text != ""
+    assert run(monkeypatch, "inspect", package, "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["parameters"] == 2 * 257 * 32 + 2 * (13 * 32**2 + 15 * 32) + 4 * 32
+    assert found["state_formula"].endswith("= 1792 bytes")
+
+
+def test_a_head_of_another_kind_than_the_body_is_refused_in_one_line(
+    checkpoint, tmp_path, monkeypatch, capsys
+):
+    options = ("--weights", "int8", "--head-weights", "float32")
+    assert run(monkeypatch, "convert", checkpoint, tmp_path / "p", *options) == 1
+    assert "weights.head must be one of" in capsys.readouterr().err
+    assert run(monkeypatch, "convert", checkpoint, tmp_path / "p", "--head-weights", "no") == 2
