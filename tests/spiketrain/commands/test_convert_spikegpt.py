@@ -2,7 +2,9 @@
 
 import asyncio
 import json
+from pathlib import Path
 
+import numpy as np
 import pytest
 from tiny import byte_tokenizer
 
@@ -18,6 +20,8 @@ from serving.events import Delta  # noqa: E402
 from serving.request import Request  # noqa: E402
 from serving.server import Server  # noqa: E402
 from spiketrain.cli import main  # noqa: E402
+
+DATA = Path(__file__).parents[2] / "data" / "spikegpt"
 
 
 def run(monkeypatch, *arguments):
@@ -89,6 +93,20 @@ def test_a_converted_checkpoint_generates_and_streams(
     found = json.loads(capsys.readouterr().out)
     assert found["parameters"] == 2 * 257 * 32 + 2 * (13 * 32**2 + 15 * 32) + 4 * 32
     assert found["state_formula"].endswith("= 1792 bytes")
+
+
+@pytest.mark.parametrize("name", ["v77_l3", "v97_l3"])
+def test_an_official_file_gives_the_official_logits_and_spikes(tmp_path, monkeypatch, name):
+    package = tmp_path / "package"
+    assert run(monkeypatch, "convert", DATA / f"{name}.pth", package) == 0
+    model = runtime.load_model(package)
+    assert model.config["spiketrain"]["fidelity"] == "exact"
+    with np.load(DATA / f"{name}.npz") as arrays:
+        golden = dict(arrays)
+    logits = model.forward(model.new_state(), golden["tokens"][:-1])
+    assert np.abs(logits - golden["logits"]).max() < 1e-4
+    spikes = [x.events for x in model.activity().layers if not x.name.endswith(".value")]
+    assert spikes == golden["spike_count"].ravel().tolist()
 
 
 def test_a_head_of_another_kind_than_the_body_is_refused_in_one_line(
