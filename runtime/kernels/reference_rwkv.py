@@ -188,7 +188,8 @@ class Network:
 
     def _units(self, row, units, fired):
         self.counters[row, :2] += [units, fired]
-        self._activity[:2] += [fired, units]
+        if row < len(self.counters) - 1:  # how often the head runs depends on the calls
+            self._activity[:2] += [fired, units]
 
     def _count(self, work):
         """Count the products of a pass, a row read once for all of its tokens."""

@@ -105,7 +105,8 @@ int64_t st_sparse_row_bytes(const st_sparse *m);
 void st_count_dense(const st_pass *pass, st_work *work, const st_dense *m);
 void st_count_sparse(const st_pass *pass, st_work *work, const st_sparse *m,
                      const st_sparse_input *events);
-/* Counts units of which fired[t] fired at token t. */
+/* Counts units of which fired[t] fired at token t. Those before the head are none of a sequence's
+ * own: how often it runs depends on how a prompt is cut. */
 void st_count_units(const st_pass *pass, st_work *work, ptrdiff_t units, const int64_t *fired);
 
 typedef void (*st_range)(const st_pass *pass, const void *subject, ptrdiff_t first,

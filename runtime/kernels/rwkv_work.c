@@ -138,6 +138,7 @@ void st_count_units(const st_pass *pass, st_work *work, ptrdiff_t units, const i
         st_sequence_work *sequence = &pass->sequence[pass->scan ? 0 : t];
         work->neurons += units;
         work->events += fired[t];
+        if (work == pass->network->head_work) continue;
         sequence->neurons += units;
         sequence->events += fired[t];
     }

@@ -127,7 +127,9 @@ class _Writer:
         spikes: Spikes | None = None,
     ) -> None:
         """The outputs of `parts` side by side; by_rows: only the rows of events are read."""
-        weight = torch.cat([part.weight.detach().to(torch.float32) for part in parts]).t()
+        weight = (
+            torch.cat([part.weight.detach().to(torch.float32) for part in parts]).t().contiguous()
+        )
         if spikes is not None:
             self.vector(f"{name}.threshold_scale", spikes.threshold_scale)
         found: dict[str, Tensor]
