@@ -19,24 +19,37 @@ static ptrdiff_t list_squares_float32(const float *restrict x, ptrdiff_t n,
     return count;
 }
 
+/* Squares that are quantised between two passes. */
+#define ST_SQUARES 256
+
+/* The largest element, or 0: floats from 0 on compare as their bits do, which vectorises. */
+static float largest_positive(const float *restrict x, ptrdiff_t n)
+{
+    int32_t most = 0;
+    float found;
+    for (ptrdiff_t i = 0; i < n; i++) {
+        int32_t bits;
+        memcpy(&bits, x + i, 4);
+        most = bits > most ? bits : most;
+    }
+    memcpy(&found, &most, 4);
+    return found;
+}
+
 /* Steps of the largest square's share: unit = largest / most, or 1 where all are zero. */
 static ptrdiff_t list_squares(const float *restrict x, ptrdiff_t n, int32_t most,
                               int32_t *restrict index, int16_t *restrict value, float *unit)
 {
-    float largest = 0.0f, limit = (float)most;
-    for (ptrdiff_t i = 0; i < n; i++) {
-        float size = square(x[i]);
-        largest = size > largest ? size : largest;
-    }
+    const float limit = (float)most, largest = square(largest_positive(x, n));
     *unit = 1.0f;
     if (!(largest / limit > 0.0f)) return 0;
-    *unit = largest / limit;
-    ptrdiff_t count = 0, i = 0;
-    for (; i < n; i += 16) {
-        int16_t step[16];
-        ptrdiff_t some = ST_MIN(16, n - i);
+    const float share = *unit = largest / limit;
+    ptrdiff_t count = 0;
+    for (ptrdiff_t i = 0; i < n; i += ST_SQUARES) {
+        int16_t step[ST_SQUARES];
+        ptrdiff_t some = ST_MIN(ST_SQUARES, n - i);
         for (ptrdiff_t k = 0; k < some; k++) {
-            float code = square(x[i + k]) / *unit;
+            float code = square(x[i + k]) / share;
             code = code < limit ? code : limit;
             step[k] = (int16_t)(int32_t)round_even(code);
         }
