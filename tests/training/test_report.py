@@ -2,7 +2,9 @@
 
 import json
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 pytest.importorskip("matplotlib")
 
@@ -28,17 +30,22 @@ def runs(tmp_path):
     config = {"model": {"hidden_sizes": [24, 16]}, "data": {"train": "/secret/train.txt"}}
     put(tmp_path / "stories-egru" / "config.json", config)
     put(tmp_path / "stories-egru" / "result.json", RESULT)
-    put(tmp_path / "stories-egru-continued" / "result.json", RESULT | {"tokens": 700})
     put(tmp_path / "lstm-5e-3" / "config.json", config)
     put(tmp_path / "lstm-1e-2" / "config.json", config)
     put(tmp_path / "lstm-5e-3" / "result.json", RESULT)
-    put(tmp_path / "lstm-1e-2" / "result.json", RESULT | {"test_bits_per_byte": 1.68})
-    for name in ("lstm-screen-1e-2", "lstm-screen-5e-3", "penalty-0.01", "penalty-0"):
-        put(tmp_path / name / "config.json", config | {"optimizer": {"weight_decay": 0.03}})
+    put(
+        tmp_path / "lstm-1e-2" / "result.json",
+        RESULT | {"valid_bits_per_byte": 1.58, "test_bits_per_byte": 1.48},
+    )
+    for name in ("penalty-0.01", "penalty-0"):
+        put(tmp_path / name / "config.json", config)
         put(tmp_path / name / "result.json", RESULT)
     for name, bits in (("int8", 1.5012), ("float32", 1.4987)):
         package = {"bits_per_byte": bits, "firing_rates": [0.1, 0.3], "data": "/secret/x"}
         put(tmp_path / f"{name}.json", package)
+    (tmp_path / "int8").mkdir()
+    tensors = {"head": np.zeros((30, 40), np.int8), "scale": np.ones(30, np.float32)}
+    save_file(tensors, tmp_path / "int8" / "model.safetensors")
     return tmp_path
 
 
@@ -48,14 +55,14 @@ def test_the_card_shows_what_was_measured(runs):
     for text in (
         "1.5012",
         "1.4987",
-        "1.6800",
-        "5,700",
-        "0.0200 bits per byte more",
+        "LSTM of 1,000 parameters, float32 | 1.4800",
+        "5,000",
+        "1,230 numbers",
+        "0.0212 bits per byte more",
         "82.0 %",
         "layer 2: 70.0 %",
-        "0.005: 1.7000, 0.01: 1.6800",
-        "0.005: 1.6000",
-        "weight decay 0.03",
+        "mean 80.0 %",
+        "0.005 (1.6000 on `valid`, 1.7000 on `test`), 0.01 (1.5800",
     ):
         assert text in card
     assert [point["penalty"] for point in report["activity_curve"]] == [0.0, 0.01]
