@@ -6,6 +6,7 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
 from lm.families.spikegpt import Config, Model  # noqa: E402
+from lm.families.spikegpt.neurons import Spikes  # noqa: E402
 
 VARIANTS = {
     "published": {},
@@ -188,3 +189,12 @@ def test_what_runs_where_the_kernels_do_not_is_the_same_model(variant, monkeypat
         sides.append([features.detach(), *(x for layer in state for x in layer), *events, *grads])
     for found, wanted in zip(*sides, strict=True):
         torch.testing.assert_close(found, wanted, atol=1e-10, rtol=1e-9)
+
+
+@pytest.mark.parametrize(("width", "least"), [(16, 0.05), (6400, 0.2)])
+def test_training_keeps_thresholds_where_counts_fit_their_type(width, least):
+    spikes = Spikes(Config(hidden_size=16, threshold_scale=1e-3)).train()
+    spikes.reset_parameters()
+    counts = spikes(torch.eye(width)[:1].view(1, 1, width), None) / (least / width)
+    assert spikes.threshold_scale.item() == pytest.approx(least)
+    assert 0 < counts.max().item() <= 32767

@@ -9,6 +9,7 @@ from lm.kernels.spike_counts import spike_counts
 
 LEAST_THRESHOLD = 1e-3
 LEAST_THRESHOLD_SCALE = 0.05
+MOST_COUNTS = 32_000  # of one input, which is |x| / (scale mean|x|) <= width / scale; int16 in use
 
 
 class LIF(nn.Module):
@@ -50,5 +51,6 @@ class Spikes(nn.Module):
         """X (T, B, C) -> counts times threshold, same shape: 0 where |x| is below threshold."""
         if self.training:
             with torch.no_grad():
-                self.threshold_scale.clamp_(min=LEAST_THRESHOLD_SCALE)
+                least = max(LEAST_THRESHOLD_SCALE, x.shape[-1] / MOST_COUNTS)
+                self.threshold_scale.clamp_(min=least)
         return spike_counts(x, self.threshold_scale, cost)
