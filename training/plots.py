@@ -27,7 +27,8 @@ def plot_curves(log: Path, target: Path, title: str) -> None:
         rates = [100 * r["firing_rates"][layer] for r in steps]
         right.plot([r["tokens"] / 1e6 for r in steps], rates, lw=0.8, label=f"layer {layer + 1}")
     right.set(xlabel="million tokens", ylabel="% of units with an event", ylim=(0, 100))
-    right.legend()
+    if right.lines:  # a dense model has no events
+        right.legend()
     figure.savefig(target, dpi=110)
     plt.close(figure)
 
