@@ -15,7 +15,7 @@ import sentencepiece
 import torch
 from torch import Tensor
 
-from lm.conversion.gru import egru_from_gru
+from lm.conversion import gru, rwkv
 from lm.conversion.thresholds import calibrate_thresholds
 from training.config import ConfigError, TrainConfig, load_config
 from training.data import encode_corpus, read_text
@@ -28,14 +28,35 @@ LANES, STEPS = 8, 256  # of the text that thresholds are calibrated on
 
 @dataclass(frozen=True)
 class Recipe:
-    """Which family of teacher a recipe takes, how it copies and how it calibrates."""
+    """Which family of teacher a recipe takes, how it copies and how it calibrates.
+
+    variants: what `copy` can make of a teacher, the usual one first.  kept: fields of the copy's
+    config that a fine-tuning takes from it.
+    """
 
     family: str
-    copy: Callable[[dict[str, Tensor], bool], Any]
+    variants: tuple[str, ...]
+    copy: Callable[[Any, str], Any]
     calibrate: Callable[[Any, Tensor, float, float], list[float]]
+    kept: tuple[str, ...]
 
 
-RECIPES = {"gru-to-egru": Recipe("gru", egru_from_gru, calibrate_thresholds)}
+RECIPES = {
+    "gru-to-egru": Recipe(
+        "gru",
+        gru.VARIANTS,
+        lambda teacher, variant: gru.egru_from_gru(teacher.state_dict(), variant),
+        calibrate_thresholds,
+        gru.KEPT,
+    ),
+    "rwkv-to-spikegpt": Recipe(
+        "spikegpt",
+        rwkv.VARIANTS,
+        rwkv.spikegpt_from_rwkv,
+        rwkv.calibrate_neurons,
+        ("neuron_position", *rwkv.KEPT),
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -43,8 +64,8 @@ class Conversion:
     """What is asked: a recipe of RECIPES, the teacher's run, and texts (UTF-8, plain or .xz).
 
     Firing rates are calibrated into [low, high] on the start of `calibration`; every step is
-    measured on `measure`.  paired: two spiking units for one of the teacher.  fine_tune: a training
-    recipe without sizes, whose [distil] takes the teacher; None ends after calibration.
+    measured on `measure`.  variant: one of the recipe's, None for the usual one.  fine_tune: a
+    training recipe without sizes, whose [distil] takes the teacher; None ends after calibration.
     """
 
     recipe: str
@@ -53,7 +74,7 @@ class Conversion:
     measure: Path
     low: float
     high: float
-    paired: bool = True
+    variant: str | None = None
     fine_tune: Path | None = None
     overrides: tuple[str, ...] = ()
 
@@ -62,25 +83,30 @@ def convert_run(asked: Conversion, folder: Path, quiet: bool = False) -> tuple[A
     """The spiking model and the report of its making; intermediate results go to `folder`.
 
     The report lists teacher, copy, calibrated and fine-tuned with bits per byte, token perplexity
-    and firing rates.  Raises ConfigError on an unknown recipe, a teacher that it does not fit or
-    texts that are too short.
+    and firing rates.  Raises ConfigError on an unknown recipe or variant, a teacher that it does
+    not fit or texts that are too short.
     """
     if asked.recipe not in RECIPES:
         raise ConfigError(f"recipe must be one of {tuple(RECIPES)}, got {asked.recipe!r}")
     recipe = RECIPES[asked.recipe]
-    weights, teacher = _teacher(asked.teacher, recipe.family)
+    variant = asked.variant or recipe.variants[0]
+    if variant not in recipe.variants:
+        raise ConfigError(
+            f"variant of {asked.recipe} must be one of {recipe.variants}, got {variant!r}"
+        )
+    teacher = _teacher(asked.teacher, recipe.family)
+    student = _copy(recipe, teacher, variant, asked.teacher)
     text = _Text(asked)
     stages = [text.measure("teacher", teacher)]
-    student = recipe.copy(weights, asked.paired)
     stages.append(text.measure("copied", student))
     recipe.calibrate(student, text.calibration, asked.low, asked.high)
     stages.append(text.measure("calibrated", student))
     if asked.fine_tune is not None:
-        student, seconds = _fine_tune(asked, student, folder, quiet)
+        student, seconds = _fine_tune(asked, recipe, student, folder, quiet)
         stages.append(text.measure("fine-tuned", student) | {"seconds": seconds})
     report = {
         "recipe": asked.recipe,
-        "paired": asked.paired,
+        "variant": variant,
         "firing_rate_range": [asked.low, asked.high],
         "measured_on": asked.measure.name,
         "teacher_seconds": _result(asked.teacher).get("seconds"),
@@ -119,8 +145,8 @@ class _Text:
         return encode_corpus(path, self._tokenizer.encode, self._tokenizer.eos_id(), None, "")
 
 
-def _teacher(run: Path, family: str) -> tuple[dict[str, Tensor], Any]:
-    """Weights and model of the finished run, which must be of this family."""
+def _teacher(run: Path, family: str) -> Any:
+    """The model of the finished run, which must be of this family."""
     weights = teacher_weights(run)
     config = TrainConfig.model_validate_json((run / "config.json").read_text("utf-8"))
     if config.model.get("family") != family:
@@ -130,10 +156,20 @@ def _teacher(run: Path, family: str) -> tuple[dict[str, Tensor], Any]:
     pieces = sentencepiece.SentencePieceProcessor(model_file=str(run / "tokenizer.model"))
     model = build_model(config, pieces.get_piece_size())
     model.load_state_dict(weights)
-    return weights, model
+    return model
 
 
-def _fine_tune(asked: Conversion, student: Any, folder: Path, quiet: bool) -> tuple[Any, float]:
+def _copy(recipe: Recipe, teacher: Any, variant: str, run: Path) -> Any:
+    """The spiking copy; ConfigError where the recipe's own rules refuse the run's model."""
+    try:
+        return recipe.copy(teacher, variant)
+    except ValueError as error:
+        raise ConfigError(f"{run}: {error}") from error
+
+
+def _fine_tune(
+    asked: Conversion, recipe: Recipe, student: Any, folder: Path, quiet: bool
+) -> tuple[Any, float]:
     """Train `student` on by the recipe asked.fine_tune; the trained model and its seconds."""
     assert asked.fine_tune is not None
     start = folder / "calibrated"
@@ -147,16 +183,11 @@ def _fine_tune(asked: Conversion, student: Any, folder: Path, quiet: bool) -> tu
         *asked.overrides,
     ]
     config = load_config(asked.fine_tune, overrides)
-    config = config.model_copy(update={"model": _sizes(student) | config.model})
+    kept = {name: getattr(student.config, name) for name in recipe.kept}
+    config = config.model_copy(update={"model": kept | config.model})
     trainer = Trainer(config, asked.fine_tune, folder / "fine-tuned", resume=True)
     result = trainer.run(quiet)
     return trainer.model.eval(), result["seconds"]
-
-
-def _sizes(model: Any) -> dict[str, Any]:
-    """The fields of a copied model's config that its weights depend on."""
-    names = ("embedding_size", "hidden_sizes", "projection", "tie_word_embeddings")
-    return {name: getattr(model.config, name) for name in names if hasattr(model.config, name)}
 
 
 def _result(run: Path) -> dict[str, Any]:

@@ -13,21 +13,27 @@ from torch import Tensor
 
 from lm.families.egru import Config, Model
 
+VARIANTS = ("paired", "single")
+KEPT = ("embedding_size", "hidden_sizes", "projection", "tie_word_embeddings")
 
-def egru_from_gru(tensors: Mapping[str, Tensor], paired: bool = True) -> Model:
+
+def egru_from_gru(tensors: Mapping[str, Tensor], variant: str = "paired") -> Model:
     """An EGRU with the weights of a GRU language model and thresholds 0.
 
     tensors: names of torch's own modules, as in PyTorch's word-language-model example:
     encoder.weight (V, e), rnn.{weight_ih,weight_hh}_l<k> (3H, .), rnn.{bias_ih,bias_hh}_l<k> (3H,),
     decoder.weight (V, H), decoder.bias (V,).
 
-    paired: a unit becomes two, one with h for its cell and one with -h, so that their outputs
-    max(h, 0) and max(-h, 0) carry all of h = y+ - y-: at thresholds 0 the EGRU gives the GRU's
-    logits, at four times the recurrent weights.  Otherwise a unit becomes one and what h < 0 said
-    is lost until training repairs it.  Raises ValueError listing every key that does not fit.
+    variant "paired": a unit becomes two, one with h for its cell and one with -h, so that their
+    outputs max(h, 0) and max(-h, 0) carry all of h = y+ - y-: at thresholds 0 the EGRU gives the
+    GRU's logits, at four times the recurrent weights.  "single": a unit becomes one and what h < 0
+    said is lost until training repairs it.  Raises ValueError on another variant, or listing every
+    key that does not fit.
     """
+    if variant not in VARIANTS:
+        raise ValueError(f"variant must be one of {VARIANTS}, got {variant!r}")
     depth, hidden = check_gru(tensors)
-    signs = (1.0, -1.0) if paired else (1.0,)
+    signs = (1.0, -1.0) if variant == "paired" else (1.0,)
     vocab, width = tensors["encoder.weight"].shape
     config = Config(
         vocab_size=vocab,

@@ -48,7 +48,7 @@ def convert(
     ] = False,
     recipe: Annotated[
         str | None,
-        typer.Option(help="From an artificial network, SOURCE is its training run: gru-to-egru."),
+        typer.Option(help="gru-to-egru or rwkv-to-spikegpt: SOURCE is the run of a GRU or RWKV-4."),
     ] = None,
     calib: Annotated[
         Path | None, typer.Option(help="With --recipe: the text that thresholds are set on.")
@@ -60,9 +60,13 @@ def convert(
     target_sparsity: Annotated[
         float, typer.Option(help="With --recipe: share of zero outputs after calibration.")
     ] = 0.85,
-    paired: Annotated[
-        bool, typer.Option(help="With --recipe gru-to-egru: two units, for h and -h, or one.")
-    ] = True,
+    variant: Annotated[
+        str | None,
+        typer.Option(
+            help="With --recipe. gru-to-egru: paired (default; units for h and -h) or single;"
+            " rwkv-to-spikegpt: residual (default; as published) or projections (spike-driven)."
+        ),
+    ] = None,
     fine_tune: Annotated[
         Path | None, typer.Option(help="With --recipe: training recipe (TOML) to go on with.")
     ] = None,
@@ -83,6 +87,9 @@ def convert(
     if semantics not in (None, "spikegpt", "rwkv4"):
         hint = "--semantics"
         raise typer.BadParameter(f"must be spikegpt or rwkv4, got {semantics}", param_hint=hint)
+    if recipe is None and variant is not None:
+        rule = f"needs --recipe, got {variant} without"
+        raise typer.BadParameter(rule, param_hint="--variant")
     choices = _choices(choose or [])
     from spiketrain.commands.extras import need_train_extra
 
@@ -97,8 +104,9 @@ def convert(
 
         work = target.with_name(f"{target.name}.steps")
         model, made = convert_by_recipe(
-            recipe, source, calib, measure, target_sparsity, paired, fine_tune, override or [], work
-        )
+            recipe, source, calib, measure, target_sparsity, variant, fine_tune, override or [],
+            work,
+        )  # fmt: skip
     if fold_projection:
         model = _folded(model)
     if tokenizer is None:
@@ -123,7 +131,8 @@ def convert(
             + f" --semantics {semantics}" * bool(semantics)
             + "".join(f" --choose {text}" for text in choose or [])
             + " --rescaled" * rescaled
-            + (f" --recipe {recipe} --target-sparsity {target_sparsity:g}" if recipe else ""),
+            + (f" --recipe {recipe} --target-sparsity {target_sparsity:g}" if recipe else "")
+            + (f" --variant {variant}" if variant else ""),
             "licence": licence,
         },
         force=force,

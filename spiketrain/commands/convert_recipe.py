@@ -13,7 +13,7 @@ def convert_by_recipe(
     calibration: Path | None,
     measure: Path | None,
     target_sparsity: float,
-    paired: bool,
+    variant: str | None,
     fine_tune: Path | None,
     overrides: list[str],
     folder: Path,
@@ -32,7 +32,7 @@ def convert_by_recipe(
 
     high = 1.0 - target_sparsity
     asked = Conversion(
-        recipe, teacher, calibration, measure or calibration, 0.8 * high, high, paired,
+        recipe, teacher, calibration, measure or calibration, 0.8 * high, high, variant,
         fine_tune, tuple(overrides),
     )  # fmt: skip
     model, report = convert_run(asked, folder)
@@ -45,7 +45,9 @@ def _print(report: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title=f"{report['recipe']}, measured on {report['measured_on']}")
+    table = Table(
+        title=f"{report['recipe']}, {report['variant']}, measured on {report['measured_on']}"
+    )
     for name in ("step", "parameters", "bits per byte", "token perplexity", "firing rates"):
         table.add_column(name, justify="left" if name == "step" else "right")
     for stage in report["stages"]:

@@ -40,7 +40,7 @@ def test_paired_units_give_the_logits_of_the_gru(ids):
 def test_single_units_keep_what_is_positive(ids):
     """In one step from zero the first layer's y is max(h, 0)."""
     gru = Gru()
-    _, _, events = egru_from_gru(gru.state_dict(), paired=False).features(ids[:, :1])
+    _, _, events = egru_from_gru(gru.state_dict(), "single").features(ids[:, :1])
     below = torch.nn.GRU(E, H)
     below.load_state_dict({k: v for k, v in gru.rnn.state_dict().items() if k.endswith("l0")})
     h, _ = below(gru.encoder(ids[:, :1].t()))
@@ -73,6 +73,11 @@ def test_every_key_that_does_not_fit_is_listed():
         assert part in str(caught.value)
     with pytest.raises(ValueError, match=r"encoder\.weight must be there"):
         egru_from_gru({})
+
+
+def test_another_variant_of_an_egru_is_refused():
+    with pytest.raises(ValueError, match=r"variant must be one of .*, got 'double'"):
+        egru_from_gru(Gru().state_dict(), "double")
 
 
 @pytest.mark.parametrize("bounds", [(0.0, 0.1), (0.3, 0.2), (0.2, 1.0)])

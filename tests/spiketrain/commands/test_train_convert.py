@@ -114,9 +114,23 @@ precision = "float32"
 """
 
 
-def test_a_gru_becomes_an_egru_step_by_step(recipe, tmp_path, monkeypatch, capsys):
+RWKV = """
+family = "spikegpt"
+hidden_size = 16
+num_hidden_layers = 2
+neuron_position = "none"
+"""
+
+
+def with_model(recipe, model, tokens=512):
+    """Replace the [model] of the recipe and its length."""
     start = RECIPE.index("family"), RECIPE.index("[data]")
-    recipe.write_text(RECIPE[: start[0]] + GRU + RECIPE[start[1] :].replace("512", "3072"))
+    rest = RECIPE[start[1] :].replace("512", str(tokens))
+    recipe.write_text(RECIPE[: start[0]] + model + rest)
+
+
+def test_a_gru_becomes_an_egru_step_by_step(recipe, tmp_path, monkeypatch, capsys):
+    with_model(recipe, GRU, 3072)
     (tmp_path / "fine.toml").write_text(FINE_TUNE)
     teacher, package, text = tmp_path / "gru", tmp_path / "package", tmp_path / "tales.txt"
     text.write_text(text.read_text() * 4)
@@ -137,10 +151,60 @@ def test_a_gru_becomes_an_egru_step_by_step(recipe, tmp_path, monkeypatch, capsy
     assert measured["bits_per_byte"] == pytest.approx(bits["fine-tuned"], rel=0.02)
 
 
+@pytest.mark.parametrize(("variant", "rates"), [("residual", 4), ("projections", 9)])
+def test_an_rwkv_becomes_a_spikegpt_step_by_step(
+    recipe, tmp_path, monkeypatch, capsys, variant, rates
+):
+    with_model(recipe, RWKV, 3072)
+    fine = FINE_TUNE.replace("egru", "spikegpt").replace("pseudo_derivative_floor = 0.2", "")
+    (tmp_path / "fine.toml").write_text(fine)
+    teacher, package, text = tmp_path / "rwkv", tmp_path / "package", tmp_path / "tales.txt"
+    text.write_text(text.read_text() * 4)
+    assert run(monkeypatch, "train", recipe, "--out", teacher, "--json") == 0
+    arguments = ("convert", teacher, package, "--recipe", "rwkv-to-spikegpt", "--calib", text,
+                 "--variant", variant, "--target-sparsity", "0.7",
+                 "--fine-tune", tmp_path / "fine.toml")  # fmt: skip
+    assert run(monkeypatch, *arguments) == 0
+    assert "fine-tuned" in capsys.readouterr().err
+    report = json.loads((package / "report.json").read_text())
+    assert report["variant"] == variant
+    stages = {stage["stage"]: stage for stage in report["stages"]}
+    assert list(stages) == ["teacher", "copied", "calibrated", "fine-tuned"]
+    assert stages["teacher"]["firing_rates"] == []
+    assert len(stages["calibrated"]["firing_rates"]) == rates
+    assert all(0.23 <= rate <= 0.31 for rate in stages["calibrated"]["firing_rates"])
+    bits = {name: stage["bits_per_byte"] for name, stage in stages.items()}
+    assert bits["fine-tuned"] < bits["calibrated"]
+    config = runtime.load_model(package).config
+    assert config["neuron_position"] == variant
+    assert not config["binary_embedding"]
+    assert f"--variant {variant}" in config["spiketrain"]["provenance"]["command"]
+    assert run(monkeypatch, "eval", "ppl", package, "--data", text, "--json") == 0
+    measured = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert measured["bits_per_byte"] == pytest.approx(bits["fine-tuned"], rel=0.02)
+
+
+def test_a_run_that_a_recipe_does_not_fit_is_refused(recipe, tmp_path, monkeypatch, capsys):
+    text = tmp_path / "tales.txt"
+    with_model(recipe, RWKV.replace("none", "residual"))
+    assert run(monkeypatch, "train", recipe, "--out", tmp_path / "run") == 0
+    capsys.readouterr()
+    for options, message in (
+        (("gru-to-egru",), "teacher must be a run of family 'gru'"),
+        (("rwkv-to-spikegpt",), "teacher's neuron_position must be 'none', got 'residual'"),
+        (("rwkv-to-spikegpt", "--variant", "paired"), "variant of rwkv-to-spikegpt must be one of"),
+    ):
+        arguments = (tmp_path / "run", tmp_path / "p", "--calib", text, "--recipe", *options)
+        assert run(monkeypatch, "convert", *arguments) == 1
+        assert message in capsys.readouterr().err
+    assert not (tmp_path / "p").exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
         (("--recipe", "gru-to-egru"), 2, "--calib"),
+        (("--variant", "single"), 2, "--variant"),
         (("--recipe", "lstm-to-egru", "--calib", "tales.txt"), 1, "recipe must be one of"),
         (("--recipe", "gru-to-egru", "--calib", "tales.txt"), 1, "must be a finished run"),
         (("--recipe", "gru-to-egru", "--calib", "x", "--target-sparsity", "1.5"), 2, "between"),
