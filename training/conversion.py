@@ -17,11 +17,12 @@ from torch import Tensor
 
 from lm.conversion import gru, rwkv
 from lm.conversion.thresholds import calibrate_thresholds
+from training.build import build_model
 from training.config import ConfigError, TrainConfig, load_config
 from training.data import encode_corpus, read_text
 from training.distil import teacher_weights
 from training.evaluate import evaluate
-from training.loop import Trainer, build_model
+from training.loop import Trainer
 
 LANES, STEPS = 8, 256  # of the text that thresholds are calibrated on
 

@@ -5,7 +5,6 @@ go on bit for bit), and at the end `model/` (Hugging Face), `result.json` and `c
 """
 
 import hashlib
-import importlib
 import json
 import math
 import os
@@ -16,19 +15,17 @@ from pathlib import Path
 import numpy as np
 import sentencepiece
 import torch
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
 
-import lm.families
 from training import schedules
+from training.build import build_model
 from training.config import ConfigError, TrainConfig, find_data
 from training.data import Lanes, encode_corpus, read_text
 from training.distil import Teacher, next_state, teacher_weights
 from training.evaluate import evaluate
 from training.plots import plot_curves
+from training.progress import describe, progress_bar
 from training.tokenizer import train_tokenizer
-
-DENSE = ("lstm", "gru")  # yardsticks and teachers, modules beside this one
 
 
 @dataclass
@@ -95,7 +92,7 @@ class Trainer:
         self.model.train()
         saved = started = time.monotonic()
         before = self.at.seconds
-        with _progress(quiet) as progress:
+        with progress_bar(quiet) as progress:
             bar = progress.add_task("", total=chunks, completed=self.at.chunk)
             while self.at.chunk < chunks:
                 record = self._step()
@@ -103,7 +100,7 @@ class Trainer:
                 if self.at.chunk % 20 == 0 or self.at.chunk == chunks:
                     record |= {"tokens": self.at.chunk * per_chunk, "seconds": self.at.seconds}
                     self._write(record)
-                    progress.update(bar, description=_describe(record))
+                    progress.update(bar, description=describe(record))
                 if self.at.chunk % every == 0 and self.at.chunk < chunks:
                     found = self._evaluate(run.evaluate_tokens)
                     self._write({"tokens": self.at.chunk * per_chunk, **found})
@@ -307,24 +304,6 @@ class Trainer:
         )
 
 
-def build_model(config: TrainConfig, vocab_size: int):
-    """A fresh model of config.model["family"]: a family of `lm`, or a dense one."""
-    fields = dict(config.model)
-    family = fields.pop("family", None)
-    if family in DENSE:
-        module = importlib.import_module(f"training.{family}")
-    elif family in lm.families.NAMES:
-        module = importlib.import_module(f"lm.families.{family}")
-    else:
-        known = (*lm.families.NAMES, *DENSE)
-        raise ConfigError(f"model.family must be one of {known}, got {family!r}")
-    fields |= {"vocab_size": vocab_size, "compute_dtype": config.run.precision}
-    try:
-        return module.Model(module.Config(**fields))
-    except (TypeError, ValueError) as error:
-        raise ConfigError(f"model: {error}") from error
-
-
 def _parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
     """Weight decay for matrices only; biases and thresholds go without."""
     trained = [p for p in model.parameters() if p.requires_grad]
@@ -338,22 +317,3 @@ def _device(name: str) -> torch.device:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     return torch.device(name)
-
-
-def _progress(quiet: bool) -> Progress:
-    return Progress(
-        TextColumn("{task.percentage:>5.1f}%"),
-        BarColumn(bar_width=24),
-        TextColumn("{task.description}"),
-        TimeRemainingColumn(),
-        disable=quiet,
-    )
-
-
-def _describe(record: dict) -> str:
-    rates = " ".join(f"{rate:.2f}" for rate in record["firing_rates"])
-    speed = record["tokens"] / max(record["seconds"], 1e-9)
-    return (
-        f"loss {record['loss']:.3f}  ppl {math.exp(min(record['loss'], 20)):.1f}  "
-        f"firing {rates}  {speed:,.0f} tokens/s"
-    )

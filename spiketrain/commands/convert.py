@@ -95,6 +95,7 @@ def convert(
 
     need_train_extra()
     from lm.export import export_model
+    from spiketrain.commands.tokenizer_files import tokenizer_beside, tokenizer_files
 
     made: dict[str, bytes | Path] = {}
     if recipe is None:
@@ -110,7 +111,7 @@ def convert(
     if fold_projection:
         model = _folded(model)
     if tokenizer is None:
-        tokenizer = _beside(source)
+        tokenizer = tokenizer_beside(source)
     files = tokenizer_files(tokenizer) if tokenizer is not None else {}
     files |= made
     files |= {path.name: path for path in extra or []}
@@ -164,82 +165,6 @@ def _folded(model: Any) -> Any:
     return egru.fold_projection(model)
 
 
-def tokenizer_files(tokenizer: Path) -> dict[str, bytes | Path]:
-    """The tokenizer with its companions: special tokens and default sampling parameters.
-
-    A .json of characters by id becomes a tokenizer.json; any other .json is one, whatever its name.
-    """
-    import json
-
-    from runtime.errors import SpiketrainError
-
-    if tokenizer.suffix not in (".json", ".model") or not tokenizer.is_file():
-        raise SpiketrainError(f"--tokenizer must be a file *.json or *.model, got {tokenizer}")
-    name = f"tokenizer{tokenizer.suffix}"
-    files: dict[str, bytes | Path] = {name: tokenizer}
-    companion = tokenizer.with_name("tokenizer_config.json")
-    if companion.is_file():
-        files[companion.name] = companion
-    files |= _sampling_defaults(tokenizer.with_name("generation_config.json"))
-    if tokenizer.suffix == ".json":
-        characters = _characters(tokenizer)
-        if characters is not None:
-            files["tokenizer.json"] = characters
-        elif "generation_config.json" not in files:
-            files |= _end_of_text(tokenizer)
-    if tokenizer.suffix == ".model" and "generation_config.json" not in files:
-        import sentencepiece
-
-        model = sentencepiece.SentencePieceProcessor(model_file=str(tokenizer))
-        if model.eos_id() >= 0:
-            defaults = {"eos_token_id": model.eos_id()}
-            files["generation_config.json"] = json.dumps(defaults).encode()
-    return files
-
-
-def _sampling_defaults(path: Path) -> dict[str, bytes | Path]:
-    """What a package takes of a generation_config.json: Hugging Face writes more into it."""
-    import json
-
-    from runtime.errors import SpiketrainError
-    from runtime.package_rules import GENERATION_KEYS
-
-    if not path.is_file():
-        return {}
-    try:
-        found = json.loads(path.read_bytes())
-        kept = {key: found[key] for key in GENERATION_KEYS if found.get(key) is not None}
-    except (ValueError, AttributeError) as error:
-        raise SpiketrainError(f"{path}: must be a JSON object, got {error}") from error
-    return {path.name: json.dumps(kept).encode()} if kept else {}
-
-
-def _characters(tokenizer: Path) -> bytes | None:
-    """The tokenizer.json of a character vocabulary; None if the file is a tokenizer itself."""
-    import json
-
-    from lm.character_tokenizer import character_tokenizer
-    from runtime.errors import SpiketrainError
-
-    content = tokenizer.read_bytes()
-    try:
-        if content[:2] not in (b"\xff\xfe", b"\xfe\xff") and "model" in json.loads(content):
-            return None
-        return json.dumps(character_tokenizer(content)).encode()
-    except ValueError as error:
-        raise SpiketrainError(f"{tokenizer}: {error}") from error
-
-
-def _end_of_text(tokenizer: Path) -> dict[str, bytes | Path]:
-    """Default sampling parameters of a tokenizer.json: where a text ends, if it has a token."""
-    import json
-
-    for token in json.loads(tokenizer.read_bytes()).get("added_tokens", []):
-        if token.get("content") == "<|endoftext|>":
-            return {"generation_config.json": json.dumps({"eos_token_id": token["id"]}).encode()}
-    return {}
-
-
 def _choices(texts: list[str]) -> dict[str, Any]:
     """NAME=VALUE with JSON values; a usage error where one is not."""
     import json
@@ -255,14 +180,3 @@ def _choices(texts: list[str]) -> dict[str, Any]:
             hint = "--choose"
             raise typer.BadParameter(f"must read NAME=VALUE, got {text}", param_hint=hint) from None
     return found
-
-
-def _beside(source: Path) -> Path | None:
-    folder = source if source.is_dir() else source.parent
-    names = ["tokenizer.json", "tokenizer.model", "20B_tokenizer.json"]
-    if source.suffix == ".pth":  # characters; elsewhere a vocab.json is a part of something else
-        names.append("vocab.json")
-    for name in names:
-        if (folder / name).is_file():
-            return folder / name
-    return None

@@ -47,7 +47,7 @@ def test_bad_recipes_name_the_field(tmp_path, text, message):
 @pytest.mark.parametrize("recipe", sorted(RECIPES.glob("*.toml")), ids=lambda path: path.stem)
 def test_every_recipe_of_ours_can_be_run(recipe):
     pytest.importorskip("transformers")
-    from training.loop import build_model
+    from training.build import build_model
 
     config = load_config(recipe)
     assert config.name == recipe.stem

@@ -1,0 +1,81 @@
+"""The files that a package takes along for its tokenizer, found beside a checkpoint or given."""
+
+import json
+from pathlib import Path
+
+from runtime.errors import SpiketrainError
+from runtime.package_rules import GENERATION_KEYS
+
+
+def tokenizer_beside(source: Path) -> Path | None:
+    """The tokenizer in the folder of the checkpoint, if there is one."""
+    folder = source if source.is_dir() else source.parent
+    names = ["tokenizer.json", "tokenizer.model", "20B_tokenizer.json"]
+    if source.suffix == ".pth":  # characters; elsewhere a vocab.json is a part of something else
+        names.append("vocab.json")
+    for name in names:
+        if (folder / name).is_file():
+            return folder / name
+    return None
+
+
+def tokenizer_files(tokenizer: Path) -> dict[str, bytes | Path]:
+    """The tokenizer with its companions: special tokens and default sampling parameters.
+
+    A .json of characters by id becomes a tokenizer.json; any other .json is one, whatever its name.
+    """
+    if tokenizer.suffix not in (".json", ".model") or not tokenizer.is_file():
+        raise SpiketrainError(f"--tokenizer must be a file *.json or *.model, got {tokenizer}")
+    name = f"tokenizer{tokenizer.suffix}"
+    files: dict[str, bytes | Path] = {name: tokenizer}
+    companion = tokenizer.with_name("tokenizer_config.json")
+    if companion.is_file():
+        files[companion.name] = companion
+    files |= _sampling_defaults(tokenizer.with_name("generation_config.json"))
+    if tokenizer.suffix == ".json":
+        characters = _characters(tokenizer)
+        if characters is not None:
+            files["tokenizer.json"] = characters
+        elif "generation_config.json" not in files:
+            files |= _end_of_text(tokenizer)
+    if tokenizer.suffix == ".model" and "generation_config.json" not in files:
+        import sentencepiece
+
+        model = sentencepiece.SentencePieceProcessor(model_file=str(tokenizer))
+        if model.eos_id() >= 0:
+            defaults = {"eos_token_id": model.eos_id()}
+            files["generation_config.json"] = json.dumps(defaults).encode()
+    return files
+
+
+def _sampling_defaults(path: Path) -> dict[str, bytes | Path]:
+    """What a package takes of a generation_config.json: Hugging Face writes more into it."""
+    if not path.is_file():
+        return {}
+    try:
+        found = json.loads(path.read_bytes())
+        kept = {key: found[key] for key in GENERATION_KEYS if found.get(key) is not None}
+    except (ValueError, AttributeError) as error:
+        raise SpiketrainError(f"{path}: must be a JSON object, got {error}") from error
+    return {path.name: json.dumps(kept).encode()} if kept else {}
+
+
+def _characters(tokenizer: Path) -> bytes | None:
+    """The tokenizer.json of a character vocabulary; None if the file is a tokenizer itself."""
+    from lm.character_tokenizer import character_tokenizer
+
+    content = tokenizer.read_bytes()
+    try:
+        if content[:2] not in (b"\xff\xfe", b"\xfe\xff") and "model" in json.loads(content):
+            return None
+        return json.dumps(character_tokenizer(content)).encode()
+    except ValueError as error:
+        raise SpiketrainError(f"{tokenizer}: {error}") from error
+
+
+def _end_of_text(tokenizer: Path) -> dict[str, bytes | Path]:
+    """Default sampling parameters of a tokenizer.json: where a text ends, if it has a token."""
+    for token in json.loads(tokenizer.read_bytes()).get("added_tokens", []):
+        if token.get("content") == "<|endoftext|>":
+            return {"generation_config.json": json.dumps({"eos_token_id": token["id"]}).encode()}
+    return {}
