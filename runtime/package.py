@@ -106,7 +106,7 @@ def write_package(
     target = Path(os.path.abspath(path))
     full = _complete_config(str(target / CONFIG_FILE), config, tensors)
     content = _check_files(str(target), files or {})
-    _check_target(target, force)
+    check_target(target, force)
     target.parent.mkdir(parents=True, exist_ok=True)
     draft = target.parent / f".{target.name}.{secrets.token_hex(8)}.tmp"
     try:
@@ -238,7 +238,8 @@ def _check_files(
     }
 
 
-def _check_target(target: Path, force: bool) -> None:
+def check_target(target: Path, force: bool) -> None:
+    """PackageError unless a package may be written to `target`: nothing there, or one."""
     if not os.path.lexists(target):
         return
     if not force:

@@ -1,59 +1,11 @@
 #include "fused.h"
 
 #include <math.h>
-#include <string.h>
 
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
-#define CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
-#else
-#define CLONES
-#endif
-#define INLINE static inline __attribute__((always_inline))
+#include "real.h"
 
-INLINE float load_f32(const float *p) { return *p; }
-INLINE void store_f32(float *p, float v) { *p = v; }
-
-INLINE float load_bf16(const uint16_t *p) {
-    uint32_t bits = (uint32_t)*p << 16;
-    float v;
-    memcpy(&v, &bits, 4);
-    return v;
-}
-
-/* Round to nearest, ties to even; NaN is not expected here. */
-INLINE void store_bf16(uint16_t *p, float v) {
-    uint32_t bits;
-    memcpy(&bits, &v, 4);
-    bits += 0x7fffu + ((bits >> 16) & 1u);
-    *p = (uint16_t)(bits >> 16);
-}
-
-/* exp for training: relative error below 1e-6, clamped so that it neither overflows nor underflows. */
-INLINE float exp_approx(float x) {
-    x = x < -87.0f ? -87.0f : x;
-    x = x > 87.0f ? 87.0f : x;
-    float shifted = x * 1.44269504f + 12582912.0f; /* 1.5 * 2^23: rounds to an integer */
-    int32_t n;
-    memcpy(&n, &shifted, 4);
-    float k = shifted - 12582912.0f;
-    float f = x - k * 0.693359375f;
-    f = f + k * 2.12194440e-4f;
-    float p = 1.3981999e-3f;
-    p = p * f + 8.3334519e-3f;
-    p = p * f + 4.1665796e-2f;
-    p = p * f + 1.6666666e-1f;
-    p = p * f + 0.5f;
-    p = p * f + 1.0f;
-    p = p * f + 1.0f;
-    int32_t bits;
-    memcpy(&bits, &p, 4);
-    bits += (int32_t)((uint32_t)n << 23);
-    memcpy(&p, &bits, 4);
-    return p;
-}
-
-INLINE float sigmoid(float x) { return 1.0f / (1.0f + exp_approx(-x)); }
-INLINE float tanh_approx(float x) { return 2.0f / (1.0f + exp_approx(-2.0f * x)) - 1.0f; }
+INLINE float sigmoid(float x) { return 1.0f / (1.0f + exp_float(-x)); }
+INLINE float tanh_approx(float x) { return 2.0f / (1.0f + exp_float(-2.0f * x)) - 1.0f; }
 
 #define DEFINE_EGRU(NAME, REAL, LOAD, STORE)                                                       \
     CLONES void egru_forward_##NAME(                                                               \
@@ -135,15 +87,15 @@ INLINE float tanh_approx(float x) { return 2.0f / (1.0f + exp_approx(-2.0f * x))
                 const ptrdiff_t end = v + 256 < vocab ? v + 256 : vocab;                           \
                 float part = 0.0f;                                                                 \
                 _Pragma("omp simd reduction(+ : part)")                                            \
-                for (ptrdiff_t j = v; j < end; j++) part += exp_approx(LOAD(row + j) - peak);      \
+                for (ptrdiff_t j = v; j < end; j++) part += exp_float(LOAD(row + j) - peak);      \
                 sum += part;                                                                       \
             }                                                                                      \
             const float at_target = LOAD(row + target[i]);                                         \
             nll[i] = (float)(log(sum) - (double)(at_target - peak));                               \
             const float factor = (float)(scale / sum);                                             \
             for (ptrdiff_t v = 0; v < vocab; v++)                                                  \
-                STORE(row + v, exp_approx(LOAD(row + v) - peak) * factor);                         \
-            STORE(row + target[i], exp_approx(at_target - peak) * factor - scale);                 \
+                STORE(row + v, exp_float(LOAD(row + v) - peak) * factor);                         \
+            STORE(row + target[i], exp_float(at_target - peak) * factor - scale);                 \
         }                                                                                          \
     }
 

@@ -58,8 +58,9 @@ def convert(
         typer.Option(help="With --recipe: the text that each step is measured on, else --calib."),
     ] = None,
     target_sparsity: Annotated[
-        float, typer.Option(help="With --recipe: share of zero outputs after calibration.")
-    ] = 0.85,
+        float | None,
+        typer.Option(help="With --recipe: share of zero outputs after calibration, else 0.85."),
+    ] = None,
     variant: Annotated[
         str | None,
         typer.Option(
@@ -87,9 +88,13 @@ def convert(
     if semantics not in (None, "spikegpt", "rwkv4"):
         hint = "--semantics"
         raise typer.BadParameter(f"must be spikegpt or rwkv4, got {semantics}", param_hint=hint)
-    if recipe is None and variant is not None:
-        rule = f"needs --recipe, got {variant} without"
-        raise typer.BadParameter(rule, param_hint="--variant")
+    ours = {"--calib": calib, "--measure": measure, "--target-sparsity": target_sparsity,
+            "--variant": variant, "--fine-tune": fine_tune, "--set": override}  # fmt: skip
+    others = {"--semantics": semantics, "--choose": choose, "--rescaled": rescaled,
+              "--dry-run": dry_run}  # fmt: skip
+    _refuse_given(ours if recipe is None else others, "needs" if recipe is None else "excludes")
+    if override and fine_tune is None:
+        raise typer.BadParameter("needs --fine-tune", param_hint="--set")
     choices = _choices(choose or [])
     from spiketrain.commands.extras import need_train_extra
 
@@ -101,8 +106,11 @@ def convert(
     if recipe is None:
         model = _read(source, semantics, choices, rescaled)
     else:
+        from runtime.package import check_target
         from spiketrain.commands.convert_recipe import convert_by_recipe
 
+        check_target(target, force)  # before the work, not after it
+        target_sparsity = 0.85 if target_sparsity is None else target_sparsity
         work = target.with_name(f"{target.name}.steps")
         model, made = convert_by_recipe(
             recipe, source, calib, measure, target_sparsity, variant, fine_tune, override or [],
@@ -133,12 +141,20 @@ def convert(
             + "".join(f" --choose {text}" for text in choose or [])
             + " --rescaled" * rescaled
             + (f" --recipe {recipe} --target-sparsity {target_sparsity:g}" if recipe else "")
-            + (f" --variant {variant}" if variant else ""),
+            + (f" --variant {variant}" if variant else "")
+            + (f" --fine-tune {fine_tune.name}" if fine_tune else ""),
             "licence": licence,
         },
         force=force,
     )
     typer.echo(f"{target}: {fingerprint}")
+
+
+def _refuse_given(options: dict[str, Any], verb: str) -> None:
+    """A usage error for the first option that is given though it has no use."""
+    for flag, value in options.items():
+        if value:
+            raise typer.BadParameter(f"{verb} --recipe, got {value}", param_hint=flag)
 
 
 def _read(source: Path, semantics: str | None, choices: dict[str, Any], rescaled: bool) -> Any:

@@ -151,6 +151,29 @@ def test_a_gru_becomes_an_egru_step_by_step(recipe, tmp_path, monkeypatch, capsy
     assert measured["bits_per_byte"] == pytest.approx(bits["fine-tuned"], rel=0.02)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "flag"),
+    [
+        (("--calib", "x"), "--calib"),
+        (("--target-sparsity", "0.5"), "--target-sparsity"),
+        (("--set", "seed=2"), "--set"),
+        (("--recipe", "gru-to-egru", "--calib", "x", "--dry-run"), "--dry-run"),
+        (("--recipe", "gru-to-egru", "--calib", "x", "--semantics", "rwkv4"), "--semantics"),
+        (("--recipe", "gru-to-egru", "--calib", "x", "--set", "seed=2"), "--set"),
+    ],
+)
+def test_an_option_that_has_no_use_is_refused(tmp_path, monkeypatch, capsys, arguments, flag):
+    assert run(monkeypatch, "convert", tmp_path, tmp_path / "p", *arguments) == 2
+    assert flag in capsys.readouterr().err
+
+
+def test_a_recipe_looks_at_its_target_before_it_works(tmp_path, monkeypatch, capsys):
+    (tmp_path / "p").mkdir()
+    arguments = ("--recipe", "gru-to-egru", "--calib", tmp_path / "none")
+    assert run(monkeypatch, "convert", tmp_path, tmp_path / "p", *arguments) == 1
+    assert "must not exist yet" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(("variant", "rates"), [("residual", 4), ("projections", 9)])
 def test_an_rwkv_becomes_a_spikegpt_step_by_step(
     recipe, tmp_path, monkeypatch, capsys, variant, rates
