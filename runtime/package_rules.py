@@ -20,7 +20,16 @@ FORMAT_VERSION = 1
 FIDELITIES = ("exact", "integer", "weight-only", "approximate")
 
 _FORMAT_KEYS = {"format_version", "weights", "events", "fidelity", "fingerprint", "provenance"}
-GENERATION_KEYS = ("temperature", "top_k", "top_p", "max_new_tokens", "eos_token_id")
+_SHARES = ("top_p", "typical_p")  # in (0, 1]
+GENERATION_KEYS = (
+    "temperature",
+    "top_k",
+    *_SHARES,
+    "min_p",
+    "repetition_penalty",
+    "max_new_tokens",
+    "eos_token_id",
+)
 _BLOCK = 1 << 20
 _MOST = 2**31 - 1  # of a whole number
 
@@ -119,7 +128,11 @@ def _generation_rule(key: str, value: Any, vocab_size: int) -> str | None:
     number = value if whole or isinstance(value, float) else math.nan
     if key == "temperature":
         return None if 0 <= number <= sys.float_info.max else "a finite number of at least 0"
-    if key == "top_p":
+    if key == "repetition_penalty":
+        return None if 0 < number <= sys.float_info.max else "a finite number above 0"
+    if key == "min_p":
+        return None if 0 <= number <= 1 else "a number in [0, 1]"
+    if key in _SHARES:
         return None if 0 < number <= 1 else "a number in (0, 1]"
     if key == "top_k":
         return None if whole and 0 <= value <= _MOST else f"a whole number in [0, {_MOST}]"

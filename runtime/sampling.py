@@ -1,4 +1,4 @@
-"""Logits to a token: greedy, or drawn at a temperature from the top_k and top_p most likely.
+"""Logits to a token: greedy, or drawn at a temperature from the likely ones.
 
 The draw depends on the logits, the parameters and the position alone: the random number is Philox
 keyed by the seed with the position as its counter, ties are won by the lower id, and sums run in a
@@ -29,6 +29,9 @@ class SamplingParams:
     top_k: int = 0  # 0: all tokens
     top_p: float = 1.0  # 1: all tokens
     seed: int = 0
+    min_p: float = 0.0  # 0: all tokens
+    typical_p: float = 1.0  # 1: all tokens
+    index: int = 0  # of several completions of one prompt with one seed
 
     def __post_init__(self) -> None:
         if not (_is_number(self.temperature) and 0 <= self.temperature <= sys.float_info.max):
@@ -39,12 +42,19 @@ class SamplingParams:
             raise RequestError("top_p", "be a number in (0, 1]", self.top_p)
         if not (_is_whole(self.seed) and 0 <= self.seed < 1 << 64):
             raise RequestError("seed", "be a whole number in [0, 2**64)", self.seed)
+        if not (_is_number(self.min_p) and 0 <= self.min_p <= 1):
+            raise RequestError("min_p", "be a number in [0, 1]", self.min_p)
+        if not (_is_number(self.typical_p) and 0 < self.typical_p <= 1):
+            raise RequestError("typical_p", "be a number in (0, 1]", self.typical_p)
+        if not (_is_whole(self.index) and 0 <= self.index < 1 << 64):
+            raise RequestError("index", "be a whole number in [0, 2**64)", self.index)
 
 
 def sample(logits: NDArray[np.float32], params: SamplingParams, position: int) -> int:
     """The token drawn at `position` (>= 0) from logits (V,), which may hold -inf but not NaN.
 
-    top_k is applied first, then top_p to what is left, at the temperature.
+    At the temperature, top_k is applied first, then top_p to what is left, then min_p, then
+    typical_p.
     """
     best = int(np.argmax(logits))  # the first of several; NaN and +inf win
     greatest = float(logits[best])
@@ -57,22 +67,28 @@ def sample(logits: NDArray[np.float32], params: SamplingParams, position: int) -
         ids = _most_likely(logits, params.top_k)
         logits = logits[ids]
     weights = _weights(logits, greatest, params.temperature)
-    if params.top_p < 1:
-        kept = _nucleus(weights, params.top_p)
-        ids = kept if ids is None else ids[kept]
-        weights = weights[kept]
-    drawn = _draw(weights, uniform(params.seed, position))
+    for keep, share, everything in (
+        (_nucleus, params.top_p, 1),
+        (_near_the_likeliest, params.min_p, 0),
+        (_typical, params.typical_p, 1),
+    ):
+        if share != everything:
+            kept = keep(weights, share)
+            ids = kept if ids is None else ids[kept]
+            weights = weights[kept]
+    drawn = _draw(weights, uniform(params.seed, position, params.index))
     return drawn if ids is None else int(ids[drawn])
 
 
-def uniform(seed: int, position: int) -> float:
-    """The random number in [0, 1) of one request at one position.
+def uniform(seed: int, position: int, index: int = 0) -> float:
+    """The random number in [0, 1) of completion `index` of one request at one position.
 
-    The first output of Philox4x64-10 (Salmon et al., 2011) with the key (seed, 0) and the counter
-    (1, position, 0, 0), as NumPy's Philox has it, whose construction alone takes twice as long.
+    The first output of Philox4x64-10 (Salmon et al., 2011) with the key (seed, index) and the
+    counter (1, position, 0, 0), as NumPy's Philox has it, whose construction alone takes twice as
+    long.
     """
     a, b, c, d = 1, position, 0, 0
-    key, other_key = seed, 0
+    key, other_key = seed, index
     for _ in range(10):
         product, other_product = 0xD2E7470EE14C6C93 * a, 0xCA5A826395121157 * c
         a, b = other_product >> 64 ^ b ^ key, other_product & _MASK
@@ -123,6 +139,26 @@ def _nucleus(weights: NDArray[np.float64], top_p: float) -> NDArray[np.intp]:
     mass = np.cumsum(np.sort(weights)[::-1])
     count = min(int(np.searchsorted(mass, top_p * total)) + 1, weights.size)
     return ids[_greatest(weights, count)]
+
+
+def _near_the_likeliest(weights: NDArray[np.float64], min_p: float) -> NDArray[np.intp]:
+    """Indices of the weights of at least `min_p` times the greatest one."""
+    return np.flatnonzero(weights >= min_p * weights.max())
+
+
+def _typical(weights: NDArray[np.float64], typical_p: float) -> NDArray[np.intp]:
+    """Indices, ascending, of the fewest that hold `typical_p` of the sum, most typical first.
+
+    Typical is a token whose information is near the mean: |-log p - H|, H the entropy (Meister et
+    al., 2022); of equally typical ones the first.
+    """
+    ids = np.flatnonzero(weights)
+    shares = weights[ids] / weights[ids].sum()
+    information = -np.log(shares)
+    order = np.argsort(np.abs(information - np.sum(shares * information)), kind="stable")
+    mass = np.cumsum(shares[order])
+    count = min(int(np.searchsorted(mass, typical_p * mass[-1])) + 1, ids.size)
+    return np.sort(ids[order[:count]])
 
 
 def _draw(weights: NDArray[np.float64], random: float) -> int:

@@ -6,8 +6,11 @@ under the engine's lock.
 
 import asyncio
 import threading
+from math import inf
 from typing import Any
 
+from runtime.logprobs import TokenLogprob
+from serving.chooser import Choice, Chooser
 from serving.errors import ServingError
 from serving.events import Delta, Finish, FinishReason, Timings, Usage
 from serving.request import Prepared
@@ -25,7 +28,6 @@ class Completion:
         self,
         request: Prepared,
         text: CompletionText,
-        eos_token_ids: frozenset[int],
         arrived_s: float,
         loop: asyncio.AbstractEventLoop | None,
     ) -> None:
@@ -41,10 +43,13 @@ class Completion:
         self.paused = False  # as the scheduler has it
         self.admitted_s = self.first_token_s = self.last_token_s = self.woken_s = arrived_s
         self.arrived_s = arrived_s
+        self.chooser = Chooser(
+            request.sampling, request.rules, request.constraint, request.prompt_ids
+        )
         self._text = text
-        self._eos_token_ids = eos_token_ids
         self._unread_text: list[str] = []
         self._unread_tokens: list[int] = []
+        self._unread_logprobs: list[TokenLogprob] = []
         self._woken = False
 
     @property
@@ -64,26 +69,49 @@ class Completion:
         self.last_token_s = now_s
         self.token = token
         self.new_tokens += 1
-        if token in self._eos_token_ids:
-            self.reason = FinishReason.EOS_TOKEN
+        self.reason = self.request.end_token_ids.get(token)
+        if self.reason is not None:
             shown = self._text.flush()
         else:
             shown = self._text.push(token)
-            if not self._text.stop_sequence and self.new_tokens == self.request.max_new_tokens:
-                self.reason = FinishReason.LENGTH
-                shown += self._text.flush()
+            if not self._text.stop_sequence:
+                self.reason = self._used_up()
+                shown += self._text.flush() if self.reason else ""
         if self._text.stop_sequence:
             self.reason = FinishReason.STOP_SEQUENCE
         return shown
+
+    def _used_up(self) -> FinishReason | None:
+        if self.chooser.complete:
+            return FinishReason.CONSTRAINT
+        return FinishReason.LENGTH if self.new_tokens == self.request.max_new_tokens else None
+
+    @property
+    def expires_s(self) -> float:
+        """When its time is over, by the deadline or the time limit; infinity for never."""
+        limits = (self.request.timeout_s, self.request.time_limit_s)
+        return self.arrived_s + min((limit for limit in limits if limit is not None), default=inf)
+
+    def out_of_time(self) -> bool:
+        """End it at its time limit, keeping what it wrote; False if the deadline came first."""
+        timeout_s, limit_s = self.request.timeout_s, self.request.time_limit_s
+        if limit_s is None or (timeout_s is not None and timeout_s <= limit_s):
+            return False
+        self._unread_text.append(self._text.flush())
+        met = self._text.stop_sequence
+        self.reason = FinishReason.STOP_SEQUENCE if met else FinishReason.TIME_LIMIT
+        return True
 
     @property
     def stop_sequence(self) -> str:
         """The stop sequence that ended it, or ''."""
         return self._text.stop_sequence
 
-    def put(self, token: int, text: str) -> None:
+    def put(self, choice: Choice, text: str) -> None:
         """Leave a token and the text to show for it to the reader."""
-        self._unread_tokens.append(token)
+        self._unread_tokens.append(choice.token)
+        if choice.logprob is not None:
+            self._unread_logprobs.append(choice.logprob)
         if text:
             self._unread_text.append(text)
 
@@ -107,9 +135,10 @@ class Completion:
         """Hand all unread text and tokens over, and the end once it is reached."""
         self._woken = False
         delta = None
-        if self._unread_tokens:
-            delta = Delta("".join(self._unread_text), tuple(self._unread_tokens))
-            self._unread_text, self._unread_tokens = [], []
+        if self._unread_tokens or any(self._unread_text):
+            text, tokens = "".join(self._unread_text), tuple(self._unread_tokens)
+            delta = Delta(text, tokens, tuple(self._unread_logprobs))
+            self._unread_text, self._unread_tokens, self._unread_logprobs = [], [], []
         return delta, self.end
 
     def usage(self) -> Usage:

@@ -15,6 +15,7 @@ _LEAST = {
     "max_new_tokens": 1,
     "max_stop_sequences": 0,
     "max_stop_sequence_bytes": 1,
+    "max_grammar_bytes": 1,
     "max_unread_tokens": 1,
     "max_message_bytes": 1024,
 }
@@ -45,6 +46,7 @@ class ServingConfig:
     max_new_tokens: int = 65536
     max_stop_sequences: int = 16
     max_stop_sequence_bytes: int = 256
+    max_grammar_bytes: int = 64 << 10
     max_unread_tokens: int = 1024
     max_message_bytes: int = 4 << 20
     flush_interval_s: float = 0.008

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
+from math import inf
 from typing import Any
 
 import structlog
@@ -17,8 +18,9 @@ import structlog
 from runtime.tokenizer import Detokenizer
 from serving.completion import Completion
 from serving.config import ServingConfig
+from serving.constraint import Grammars
 from serving.errors import Cancelled, DeadlineExceeded, Draining, EngineFailure, ServingError
-from serving.events import Delta, Event, Finish, FinishReason, PromptInfo
+from serving.events import Delta, Event, Finish, PromptInfo
 from serving.request import Defaults, Prepared, Request, check_tokenizer, prepare
 from serving.runner import Outcome, Runner
 from serving.scheduler import Batch, Scheduler
@@ -27,7 +29,7 @@ from serving.waking import wake
 
 log = structlog.get_logger()
 
-LONG_PROMPT = 4096  # characters; encoded outside the event loop
+LONG_PROMPT = 4096  # characters or tokens; read outside the event loop
 
 
 class Engine:
@@ -56,7 +58,9 @@ class Engine:
             config.prefill_chunk,
             config.prefill_chunk_idle,
         )
-        self._eos_token_ids = frozenset(model.eos_token_ids)
+        self._grammars = None
+        if self.tokenizer is not None:
+            self._grammars = Grammars(self.tokenizer, model.vocab_size, model.eos_token_ids)
         self._runner = Runner(model, clock)
         self._deadlines: dict[Completion, float] = {}
         self._changed = threading.Condition()  # its lock guards scheduler, deadlines, completions
@@ -109,7 +113,7 @@ class Engine:
         DeadlineExceeded, Draining or EngineFailure.
         """
         arrived_s = self._clock()
-        if isinstance(request.prompt, str) and len(request.prompt) > LONG_PROMPT:
+        if request.constraint or len(request.prompt) > LONG_PROMPT:
             prepared = await asyncio.to_thread(self._prepare, request)
         else:
             prepared = self._prepare(request)
@@ -150,7 +154,9 @@ class Engine:
     # Readers' side: any thread.
 
     def _prepare(self, request: Request) -> Prepared:
-        return prepare(request, self.defaults, self.config, self.model.vocab_size, self.tokenizer)
+        return prepare(
+            request, self.defaults, self.config, self.model, self.tokenizer, self._grammars
+        )
 
     def _submit(
         self, request: Prepared, arrived_s: float, loop: asyncio.AbstractEventLoop | None
@@ -159,13 +165,13 @@ class Engine:
         if self.tokenizer is not None:
             detokenizer = Detokenizer(self.tokenizer, continues=True)
         text = CompletionText(detokenizer, request.stop_sequences)
-        completion = Completion(request, text, self._eos_token_ids, arrived_s, loop)
+        completion = Completion(request, text, arrived_s, loop)
         with self._changed:
             if self._refusing:
                 raise Draining
             self._scheduler.submit(completion, len(request.prompt_ids))
-            if request.timeout_s is not None:
-                self._deadlines[completion] = arrived_s + request.timeout_s
+            if completion.expires_s < inf:
+                self._deadlines[completion] = completion.expires_s
             self._changed.notify_all()
         return completion
 
@@ -219,11 +225,11 @@ class Engine:
         with self._changed:
             self._scheduler.commit(batch)
             now_s = self._clock()
-            for completion, token, text, error in outcomes:
+            for completion, choice, text, error in outcomes:
                 if completion.end is not None:  # cancelled while the model ran
                     continue
                 if error is None:
-                    completion.put(token, text)
+                    completion.put(choice, text)
                     self._settle(completion)
                 else:
                     self._end(completion, error, wake=False)
@@ -234,14 +240,15 @@ class Engine:
     def _settle(self, completion: Completion) -> None:
         """After a token: finish the completion, or pause it while its reader lags."""
         if completion.reason is not None:
-            self._end(completion, self._finish(completion, completion.reason), wake=False)
+            self._end(completion, self._finish(completion), wake=False)
         elif completion.num_unread >= self.config.max_unread_tokens:
             completion.paused = True
             self._scheduler.pause(completion)
 
-    def _finish(self, completion: Completion, reason: FinishReason) -> Finish:
+    def _finish(self, completion: Completion) -> Finish:
+        assert completion.reason is not None
         return Finish(
-            reason,
+            completion.reason,
             completion.stop_sequence,
             completion.usage(),
             completion.timings(),
@@ -255,7 +262,10 @@ class Engine:
             return
         for completion, deadline_s in list(self._deadlines.items()):
             if deadline_s <= now_s:
-                self._end(completion, DeadlineExceeded(completion.request.timeout_s or 0.0))
+                if completion.out_of_time():
+                    self._end(completion, self._finish(completion))
+                else:
+                    self._end(completion, DeadlineExceeded(completion.request.timeout_s or 0.0))
 
     def _end(self, completion: Completion, end: Finish | ServingError, wake: bool = True) -> None:
         """Free the slot and tell the reader; nothing happens to what has ended."""

@@ -61,5 +61,19 @@ class NoTokenizer(ServingError):  # noqa: N818
         )
 
 
+class NothingAllowed(ServingError):  # noqa: N818
+    """What a request allows and what it bars leave no token to choose."""
+
+    def __init__(self) -> None:
+        super().__init__("allowed_token_ids, min_new_tokens and the constraint leave no token")
+
+
+class ConstraintFailed(ServingError):  # noqa: N818
+    """A constraint needs more work or memory for its next token than is granted."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"the constraint cannot be followed: {reason}")
+
+
 class EngineFailure(ServingError):  # noqa: N818
     """The model failed on a batch; the server goes on with other requests."""

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from enum import Enum
 
+from runtime.logprobs import TokenLogprob
+
 
 class FinishReason(Enum):
     """Why a completion ended."""
@@ -10,6 +12,9 @@ class FinishReason(Enum):
     LENGTH = "length"
     EOS_TOKEN = "eos_token"
     STOP_SEQUENCE = "stop_sequence"
+    STOP_TOKEN = "stop_token"
+    TIME_LIMIT = "time_limit"
+    CONSTRAINT = "constraint"
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,10 +27,14 @@ class PromptInfo:
 
 @dataclass(frozen=True, slots=True)
 class Delta:
-    """Text since the last delta, and the tokens sampled since then (see generation.proto)."""
+    """Text since the last delta, and the tokens sampled since then (see generation.proto).
+
+    logprobs: one for each of token_ids where the request asked for them, else empty.
+    """
 
     text: str
     token_ids: tuple[int, ...]
+    logprobs: tuple[TokenLogprob, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,14 +4,26 @@ Limits and rules are checked here, once; past this point a request is trusted.
 """
 
 import secrets
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
 
 from runtime.errors import RequestError
+from runtime.penalties import DEFAULT_WINDOW, Penalties
 from runtime.sampling import SamplingParams
 from serving.config import ServingConfig
+from serving.constraint import KINDS, Constraint, Grammars
 from serving.errors import ConfigError, NoTokenizer
+from serving.events import FinishReason
+from serving.token_rules import (
+    TokenRules,
+    check_allowed,
+    check_logit_bias,
+    check_stop_tokens,
+    check_top_logprobs,
+)
 
 MAX_NEW_TOKENS = 256  # where neither the request nor the model says
 SEED_BITS = 32  # of a seed chosen here: short enough to type again
@@ -41,6 +53,32 @@ class Request:
     seed: int | None = None
     stop_sequences: Sequence[str] = ()
     timeout_s: float | None = None
+    min_p: float | None = None
+    typical_p: float | None = None
+    repetition_penalty: float | None = None
+    frequency_penalty: float | None = None
+    presence_penalty: float | None = None
+    penalty_window: int | None = None
+    logit_bias: Mapping[int, float] = field(default_factory=dict)
+    allowed_token_ids: Sequence[int] = ()
+    min_new_tokens: int = 0
+    ignore_eos: bool = False
+    stop_token_ids: Sequence[int] = ()
+    time_limit_s: float | None = None
+    logprobs: bool = False
+    top_logprobs: int | None = None
+    json_schema: str | None = None
+    regex: str | None = None
+    grammar: str | None = None
+
+    @property
+    def constraint(self) -> tuple[str, str] | None:
+        """Field and source of the constraint, if there is one. RequestError if there are two."""
+        given = [(name, getattr(self, name)) for name in KINDS]
+        given = [(name, source) for name, source in given if source is not None]
+        if len(given) > 1:
+            raise RequestError(given[1][0], f"be left out beside {given[0][0]}", given[1][1][:40])
+        return given[0] if given else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +89,9 @@ class Defaults:
     temperature: float = 1.0
     top_k: int = 0
     top_p: float = 1.0
+    min_p: float = 0.0
+    typical_p: float = 1.0
+    repetition_penalty: float = 1.0
 
     @classmethod
     def from_generation_config(cls, config: dict[str, object]) -> "Defaults":
@@ -66,7 +107,11 @@ class Prepared:
     prompt_ids: tuple[int, ...]
     max_new_tokens: int
     sampling: SamplingParams
+    rules: TokenRules
+    constraint: Constraint | None
     stop_sequences: tuple[str, ...]
+    end_token_ids: Mapping[int, FinishReason]  # tokens that end it, and as what
+    time_limit_s: float | None
     timeout_s: float | None
 
 
@@ -74,10 +119,11 @@ def prepare(
     request: Request,
     defaults: Defaults,
     limits: ServingConfig,
-    vocab_size: int,
+    model: Any,
     encoder: Encoder | None,
+    grammars: Grammars | None,
 ) -> Prepared:
-    """Settle and check a request.
+    """Settle and check a request for a model, of which vocab_size and eos_token_ids are read.
 
     Raises RequestError naming field, rule and value; NoTokenizer; TokenizerError.
     """
@@ -85,20 +131,95 @@ def prepare(
     max_new_tokens = _or(request.max_new_tokens, min(defaults.max_new_tokens, most))
     if not 1 <= max_new_tokens <= most:
         raise RequestError("max_new_tokens", f"be from 1 to {most}", max_new_tokens)
+    for name in ("timeout_s", "time_limit_s"):
+        value = getattr(request, name)
+        if value is not None and not 0.0 < value <= MAX_TIMEOUT_S:
+            raise RequestError(name, "be positive and finite", value)
+    sampling = _sampling(request, defaults)
+    ends = _end_token_ids(request, model)
+    rules = _token_rules(request, defaults, model.vocab_size, tuple(ends), max_new_tokens)
+    stops = _check_stops(request.stop_sequences, limits, encoder)
+    prompt_ids = _prompt_ids(request.prompt, limits.max_prompt_tokens, model.vocab_size, encoder)
+    return Prepared(
+        prompt_ids,
+        max_new_tokens,
+        sampling,
+        rules,
+        _constraint(request, limits.max_grammar_bytes, grammars),
+        stops,
+        ends,
+        request.time_limit_s,
+        request.timeout_s,
+    )
+
+
+def _sampling(request: Request, defaults: Defaults) -> SamplingParams:
     seed = _or(request.seed, secrets.randbits(SEED_BITS))
     if not 0 <= seed <= MAX_SEED:
         raise RequestError("seed", "be from 0 to 2^64 - 1", seed)
-    if request.timeout_s is not None and not 0.0 < request.timeout_s <= MAX_TIMEOUT_S:
-        raise RequestError("timeout_s", "be positive and finite", request.timeout_s)
-    sampling = SamplingParams(
+    return SamplingParams(
         temperature=_or(request.temperature, defaults.temperature),
         top_k=_or(request.top_k, defaults.top_k),
         top_p=_or(request.top_p, defaults.top_p),
+        min_p=_or(request.min_p, defaults.min_p),
+        typical_p=_or(request.typical_p, defaults.typical_p),
         seed=seed,
     )
-    stops = _check_stops(request.stop_sequences, limits, encoder)
-    prompt_ids = _prompt_ids(request.prompt, limits.max_prompt_tokens, vocab_size, encoder)
-    return Prepared(prompt_ids, max_new_tokens, sampling, stops, request.timeout_s)
+
+
+def _token_rules(
+    request: Request,
+    defaults: Defaults,
+    vocab_size: int,
+    ends: tuple[int, ...],
+    max_new_tokens: int,
+) -> TokenRules:
+    if not 0 <= request.min_new_tokens <= max_new_tokens:
+        rule = f"be from 0 to max_new_tokens, {max_new_tokens}"
+        raise RequestError("min_new_tokens", rule, request.min_new_tokens)
+    bias_ids, bias = check_logit_bias(request.logit_bias, vocab_size)
+    penalties = Penalties(
+        _or(request.repetition_penalty, defaults.repetition_penalty),
+        _or(request.frequency_penalty, 0.0),
+        _or(request.presence_penalty, 0.0),
+        _or(request.penalty_window, DEFAULT_WINDOW),
+    )
+    if request.penalty_window is not None and not penalties:
+        raise RequestError("penalty_window", "be left out without a penalty", penalties)
+    return TokenRules(
+        penalties,
+        bias_ids,
+        bias,
+        check_allowed(request.allowed_token_ids, vocab_size),
+        np.array(ends, np.int64),
+        request.min_new_tokens,
+        check_top_logprobs(request.logprobs, request.top_logprobs),
+    )
+
+
+def _end_token_ids(request: Request, model: Any) -> dict[int, FinishReason]:
+    ends = {} if request.ignore_eos else dict.fromkeys(model.eos_token_ids, FinishReason.EOS_TOKEN)
+    stops = check_stop_tokens(request.stop_token_ids, model.vocab_size)
+    return {**dict.fromkeys(sorted(stops), FinishReason.STOP_TOKEN), **ends}
+
+
+def _constraint(request: Request, longest: int, grammars: Grammars | None) -> Constraint | None:
+    """Compile the constraint, if there is one: the most work of all, so it comes last."""
+    wanted = request.constraint
+    if wanted is None:
+        return None
+    name, source = wanted
+    if grammars is None:
+        raise NoTokenizer
+    check_utf8(name, source)
+    if not 1 <= len(source.encode()) <= longest:
+        raise RequestError(name, f"be from 1 to {longest} bytes", len(source.encode()))
+    if request.ignore_eos:
+        raise RequestError("ignore_eos", f"be left out beside {name}", True)
+    if request.min_new_tokens:
+        rule = f"be left out beside {name}"
+        raise RequestError("min_new_tokens", rule, request.min_new_tokens)
+    return grammars.compile(name, source)
 
 
 def check_tokenizer(encoder: Encoder | None, vocab_size: int) -> None:

@@ -7,9 +7,9 @@ import numpy as np
 import structlog
 from numpy.typing import NDArray
 
-from runtime.sampling import sample
+from serving.chooser import Choice
 from serving.completion import Completion
-from serving.errors import EngineFailure
+from serving.errors import EngineFailure, ServingError
 from serving.events import RequestActivity
 from serving.scheduler import Batch, Chunk
 
@@ -20,9 +20,9 @@ class Outcome(NamedTuple):
     """What a batch did for one completion: a token and the text to show, or an error."""
 
     completion: Completion
-    token: int = -1
+    choice: Choice = Choice(-1)
     text: str = ""
-    error: EngineFailure | None = None
+    error: ServingError | None = None
 
 
 class Runner:
@@ -45,7 +45,9 @@ class Runner:
     def activity(self, completion: Completion) -> RequestActivity:
         """What the network did for this completion, from its state's own counters."""
         state = completion.state
-        decoded = completion.new_tokens - 1  # the last one is never read
+        if state is None:
+            return RequestActivity(0, 0, 0, 0.0, 0.0)
+        decoded = max(completion.new_tokens - 1, 0)  # the last one is never read
         touched = state.weight_bytes - completion.prompt_weight_bytes
         return RequestActivity(
             tokens=state.position,
@@ -92,8 +94,10 @@ class Runner:
 
     def _sample(self, completion: Completion, logits: NDArray[np.float32]) -> Outcome:
         try:
-            token = sample(logits, completion.request.sampling, completion.position)
-            return Outcome(completion, token, completion.accept(token, self._clock()))
+            choice = completion.chooser.choose(logits, completion.position, completion.new_tokens)
+            return Outcome(completion, choice, completion.accept(choice.token, self._clock()))
+        except ServingError as error:  # of the request, not of the model
+            return Outcome(completion, error=error)
         except Exception as error:
             return _failures([completion], error)[0]
 

@@ -13,7 +13,7 @@ from serving.engine import Engine
 from serving.events import Delta, Finish, PromptInfo
 from serving.inflight import InFlight
 from serving.status import errors_as_status
-from serving.wire import checked, to_finish, to_prompt_info, to_reply, to_request
+from serving.wire import checked, to_delta, to_finish, to_prompt_info, to_reply, to_request
 
 LEAST_TIMEOUT_S = 1e-6  # for a deadline that passed on the way
 NO_TIMEOUT_S = 1e8  # gRPC says "about forever" for calls without a deadline
@@ -49,6 +49,7 @@ class GenerationServicer(generation_grpc.GenerationServicer):
                         if isinstance(event, Delta):
                             texts.append(event.text)
                             reply.token_ids.extend(event.token_ids)
+                            reply.logprobs.extend(to_delta(event).logprobs)
                         elif isinstance(event, PromptInfo):
                             reply.prompt.CopyFrom(to_prompt_info(event))
                         elif isinstance(event, Finish):

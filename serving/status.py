@@ -12,9 +12,11 @@ from grpc_status import rpc_status
 from runtime.errors import RequestError, TokenizerError
 from serving.errors import (
     Cancelled,
+    ConstraintFailed,
     DeadlineExceeded,
     Draining,
     EngineFailure,
+    NothingAllowed,
     NoTokenizer,
     QueueFull,
 )
@@ -26,6 +28,8 @@ TABLE: dict[type[Exception], tuple[int, str]] = {
     RequestError: (code_pb2.INVALID_ARGUMENT, "INVALID_REQUEST"),
     TokenizerError: (code_pb2.INVALID_ARGUMENT, "NOT_ENCODABLE"),
     NoTokenizer: (code_pb2.FAILED_PRECONDITION, "NO_TOKENIZER"),
+    NothingAllowed: (code_pb2.INVALID_ARGUMENT, "NOTHING_ALLOWED"),
+    ConstraintFailed: (code_pb2.INVALID_ARGUMENT, "CONSTRAINT_FAILED"),
     QueueFull: (code_pb2.RESOURCE_EXHAUSTED, "QUEUE_FULL"),
     Draining: (code_pb2.UNAVAILABLE, "SHUTTING_DOWN"),
     DeadlineExceeded: (code_pb2.DEADLINE_EXCEEDED, "DEADLINE_EXCEEDED"),

@@ -1,6 +1,6 @@
 """Wire messages <-> plain data, both ways, so that server and client share one translation."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from google.protobuf.message import DecodeError, Message
@@ -8,6 +8,8 @@ from google.protobuf.unknown_fields import UnknownFieldSet
 
 import spiketrain.v1.generation_pb2 as pb
 from runtime.errors import RequestError
+from runtime.logprobs import TokenLogprob
+from serving.constraint import KINDS
 from serving.errors import ServingError
 from serving.events import (
     Delta,
@@ -21,11 +23,32 @@ from serving.events import (
 )
 from serving.request import Request, check_utf8
 
-_OPTIONAL = ("max_new_tokens", "temperature", "top_k", "top_p", "seed")
+# Fields that bear the same name on both sides. Of optional ones, absence is None.
+_OPTIONAL = (
+    "max_new_tokens",
+    "temperature",
+    "top_k",
+    "top_p",
+    "seed",
+    "min_p",
+    "typical_p",
+    "repetition_penalty",
+    "frequency_penalty",
+    "presence_penalty",
+    "penalty_window",
+    "time_limit_s",
+    "top_logprobs",
+    *KINDS,
+)
+_PLAIN = ("min_new_tokens", "ignore_eos", "logprobs")
+_LISTS = ("allowed_token_ids", "stop_token_ids")
 _REASONS = {
     FinishReason.LENGTH: pb.FINISH_REASON_LENGTH,
     FinishReason.EOS_TOKEN: pb.FINISH_REASON_EOS_TOKEN,
     FinishReason.STOP_SEQUENCE: pb.FINISH_REASON_STOP_SEQUENCE,
+    FinishReason.STOP_TOKEN: pb.FINISH_REASON_STOP_TOKEN,
+    FinishReason.TIME_LIMIT: pb.FINISH_REASON_TIME_LIMIT,
+    FinishReason.CONSTRAINT: pb.FINISH_REASON_CONSTRAINT,
 }
 _REASONS_BACK = {number: reason for reason, number in _REASONS.items()}
 
@@ -69,9 +92,12 @@ def to_request(message: Any, timeout_s: float | None) -> Request:
     if kind is None:
         raise RequestError("prompt", "be given as text or as token_ids", None)
     given = {name: getattr(message, name) for name in _OPTIONAL if message.HasField(name)}
+    given |= {name: getattr(message, name) for name in _PLAIN}
+    given |= {name: tuple(getattr(message, name)) for name in _LISTS}
     return Request(
         prompt=message.text if kind == "text" else tuple(message.token_ids.ids),
         stop_sequences=tuple(message.stop_sequences),
+        logit_bias=dict(message.logit_bias),
         timeout_s=timeout_s,
         **given,
     )
@@ -80,10 +106,13 @@ def to_request(message: Any, timeout_s: float | None) -> Request:
 def from_request(request: Request) -> Any:
     """Request -> GenerateRequest. Raises RequestError for values that no message can hold."""
     message = pb.GenerateRequest()
-    for name in _OPTIONAL:
+    for name in (*_OPTIONAL, *_PLAIN):
         value = getattr(request, name)
         if value is not None:
             _store(message, name, value)
+    for name in _LISTS:
+        _extend(name, getattr(message, name), getattr(request, name))
+    _extend("logit_bias", message.logit_bias, request.logit_bias)
     for stop in request.stop_sequences:
         check_utf8("stop_sequences", stop)
     message.stop_sequences.extend(request.stop_sequences)
@@ -92,14 +121,20 @@ def from_request(request: Request) -> Any:
         message.text = request.prompt
         return message
     message.token_ids.SetInParent()  # so that no ids are still a prompt
-    try:
-        message.token_ids.ids.extend(request.prompt)
-    except ValueError:
-        raise RequestError("prompt", "hold token ids from 0", min(request.prompt)) from None
+    _extend("prompt", message.token_ids.ids, request.prompt)
     return message
 
 
-def _store(message: Any, name: str, value: float) -> None:
+def _extend(name: str, ids: Any, given: Any) -> None:
+    try:
+        (ids.update if isinstance(given, Mapping) else ids.extend)(given)
+    except ValueError:
+        raise RequestError(name, "hold token ids from 0", min(given)) from None
+
+
+def _store(message: Any, name: str, value: Any) -> None:
+    if isinstance(value, str):
+        check_utf8(name, value)
     try:
         setattr(message, name, value)
     except ValueError:
@@ -110,10 +145,27 @@ def _store(message: Any, name: str, value: float) -> None:
 def to_reply(event: Event) -> Any:
     """Event -> GenerateStreamResponse."""
     if isinstance(event, Delta):
-        return pb.GenerateStreamResponse(delta=pb.Delta(text=event.text, token_ids=event.token_ids))
+        return pb.GenerateStreamResponse(delta=to_delta(event))
     if isinstance(event, PromptInfo):
         return pb.GenerateStreamResponse(prompt=to_prompt_info(event))
     return pb.GenerateStreamResponse(finish=to_finish(event))
+
+
+def to_delta(delta: Delta) -> Any:
+    """Delta -> message."""
+    return pb.Delta(
+        text=delta.text,
+        token_ids=delta.token_ids,
+        logprobs=[
+            pb.TokenLogprob(
+                token_id=token.token,
+                logprob=token.logprob,
+                rank=token.rank,
+                top=[pb.AlternativeToken(token_id=t, logprob=value) for t, value in token.top],
+            )
+            for token in delta.logprobs
+        ],
+    )
 
 
 def to_prompt_info(info: PromptInfo) -> Any:
@@ -149,7 +201,7 @@ def from_reply(message: Any) -> Event | None:
     """
     kind = message.WhichOneof("event")
     if kind == "delta":
-        return Delta(message.delta.text, tuple(message.delta.token_ids))
+        return from_delta(message.delta)
     if kind == "prompt":
         return PromptInfo(message.prompt.prompt_tokens, message.prompt.seed)
     if kind is None:
@@ -174,3 +226,17 @@ def from_reply(message: Any) -> Event | None:
             activity.weight_bytes_dense_per_token,
         ),
     )
+
+
+def from_delta(message: Any) -> Delta:
+    """Message -> Delta."""
+    logprobs = tuple(
+        TokenLogprob(
+            token.token_id,
+            token.logprob,
+            token.rank,
+            tuple((other.token_id, other.logprob) for other in token.top),
+        )
+        for token in message.logprobs
+    )
+    return Delta(message.text, tuple(message.token_ids), logprobs)

@@ -1,11 +1,14 @@
 """A server of a fake model on a free port of this machine, for tests over a real channel."""
 
+import asyncio
 from contextlib import asynccontextmanager
 
 import grpc
-from fake_model import FakeModel
+from fake_model import PATIENCE_S, FakeModel
 from grpc_health.v1 import health_pb2_grpc
+from grpc_status import rpc_status
 
+import spiketrain.v1.generation_pb2 as pb
 import spiketrain.v1.generation_pb2_grpc as generation_grpc
 import spiketrain.v1.models_pb2_grpc as models_grpc
 from serving.config import ServingConfig
@@ -34,6 +37,29 @@ async def serving(model=None, **fields):
         try:
             yield Served(server, engine, port, channel)
         finally:
-            if engine.model.gate is not None:
-                engine.model.gate.release(1000)
+            gate = getattr(engine.model, "gate", None)
+            if gate is not None:
+                gate.release(1000)
             await server.stop(0.0)
+
+
+def request(text="abc", **fields):
+    return pb.GenerateRequest(text=text, **fields)
+
+
+async def until(condition):
+    async def turn():
+        while not condition():
+            await asyncio.sleep(0)
+
+    await asyncio.wait_for(turn(), PATIENCE_S)
+
+
+def details_of(error, kind):
+    status = rpc_status.from_call(error)
+    for detail in status.details:
+        if detail.Is(kind.DESCRIPTOR):
+            found = kind()
+            detail.Unpack(found)
+            return found
+    raise AssertionError(f"no {kind.__name__} in {status}")

@@ -42,6 +42,28 @@ def test_top_p_keeps_the_fewest_that_reach_it():
     assert set(np.flatnonzero(draws(SamplingParams(top_p=0.71, seed=1)))) == {1, 2, 4}
 
 
+def test_min_p_keeps_what_is_nearly_as_likely_as_the_likeliest():
+    assert chi_square(draws(SamplingParams(min_p=0.51, seed=1)), [0, 4 / 7, 0, 0, 3 / 7]) < 10.9
+    assert set(np.flatnonzero(draws(SamplingParams(min_p=0.49, seed=1)))) == {1, 2, 4}
+    assert set(np.flatnonzero(draws(SamplingParams(min_p=1.0), count=50))) == {1}
+
+
+def test_typical_p_keeps_the_tokens_nearest_to_the_entropy():
+    # H = 1.333 nats; the tokens' information is 3.00, 0.92, 1.61, 3.00, 1.20 nats
+    assert set(np.flatnonzero(draws(SamplingParams(typical_p=0.29), count=50))) == {4}
+    assert chi_square(draws(SamplingParams(typical_p=0.4, seed=1)), [0, 0, 0.4, 0, 0.6]) < 10.9
+    assert set(np.flatnonzero(draws(SamplingParams(typical_p=0.6), count=200))) == {1, 2, 4}
+    assert set(np.flatnonzero(draws(SamplingParams(typical_p=0.93), count=400))) == {0, 1, 2, 4}
+
+
+def test_the_completions_of_one_seed_differ_and_repeat():
+    flat = np.zeros(4096, np.float32)
+    drawn = [[sample(flat, SamplingParams(seed=4, index=i), at) for at in range(9)] for i in (0, 1)]
+    assert drawn[0] == [sample(flat, SamplingParams(seed=4), at) for at in range(9)]
+    assert drawn[1] == [sample(flat, SamplingParams(seed=4, index=1), at) for at in range(9)]
+    assert drawn[0] != drawn[1]
+
+
 def test_tiny_top_p_is_greedy():
     assert set(np.flatnonzero(draws(SamplingParams(top_p=1e-9), count=50))) == {1}
 
@@ -91,10 +113,11 @@ def test_the_random_number_of_a_seed_and_position_never_changes():
     assert uniform(2**64 - 1, 10**9) == 0.7860171873344397
 
 
-@given(st.integers(0, 2**64 - 1), st.integers(0, 2**63 - 1))
-def test_the_random_number_is_that_of_numpys_philox(seed, position):
-    stream = np.random.Philox(key=seed, counter=[0, position, 0, 0])
-    assert uniform(seed, position) == (int(stream.random_raw()) >> 11) * 2.0**-53
+@given(st.integers(0, 2**64 - 1), st.integers(0, 2**63 - 1), st.integers(0, 2**63 - 1))
+def test_the_random_number_is_that_of_numpys_philox(seed, position, index):
+    key = np.array([seed, index], np.uint64)
+    stream = np.random.Philox(key=key, counter=[0, position, 0, 0])
+    assert uniform(seed, position, index) == (int(stream.random_raw()) >> 11) * 2.0**-53
 
 
 def sorted_and_drawn(logits, params, position):
@@ -157,6 +180,11 @@ def test_logits_that_are_not_finite_are_an_error(bad):
         ("seed", -1),
         ("seed", 1 << 64),
         ("seed", 1.0),
+        ("min_p", -0.1),
+        ("min_p", 1.1),
+        ("typical_p", 0),
+        ("typical_p", math.nan),
+        ("index", -1),
     ],
 )
 def test_a_parameter_out_of_range_is_refused_by_name(field, value):

@@ -1,8 +1,9 @@
 import pytest
-from fake_model import END_OF_TEXT, VOCAB_SIZE, ByteTokenizer
+from fake_model import END_OF_TEXT, VOCAB_SIZE, ByteTokenizer, FakeModel
 
 from runtime.errors import RequestError
 from serving.config import ServingConfig
+from serving.constraint import Grammars
 from serving.errors import ConfigError, NoTokenizer
 from serving.request import Defaults, Request, prepare
 
@@ -12,7 +13,8 @@ LIMITS = ServingConfig(max_prompt_tokens=8, max_new_tokens=100)
 def prepared(prompt="hi", encoder=ByteTokenizer, **fields):
     defaults = Defaults.from_generation_config({"temperature": 0.5, "top_k": 3, "eos_token_id": 7})
     encoder = encoder() if encoder else None
-    return prepare(Request(prompt, **fields), defaults, LIMITS, VOCAB_SIZE, encoder)
+    grammars = Grammars(encoder, VOCAB_SIZE, (END_OF_TEXT,)) if encoder else None
+    return prepare(Request(prompt, **fields), defaults, LIMITS, FakeModel, encoder, grammars)
 
 
 def test_defaults_come_from_the_package_and_then_from_us():

@@ -10,8 +10,7 @@ from fake_model import PATIENCE_S, VOCAB_SIZE, FakeModel
 from google.rpc import error_details_pb2
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
-from grpc_status import rpc_status
-from local_server import serving
+from local_server import details_of, request, serving, until
 
 import spiketrain.v1.generation_pb2 as pb
 import spiketrain.v1.generation_pb2_grpc as generation_grpc
@@ -27,28 +26,6 @@ from serving.server import Server, to_address
 
 def gated():
     return FakeModel(gate=threading.Semaphore(0))
-
-
-def request(text="abc", **fields):
-    return pb.GenerateRequest(text=text, **fields)
-
-
-async def until(condition):
-    async def turn():
-        while not condition():
-            await asyncio.sleep(0)
-
-    await asyncio.wait_for(turn(), PATIENCE_S)
-
-
-def details_of(error, kind):
-    status = rpc_status.from_call(error)
-    for detail in status.details:
-        if detail.Is(kind.DESCRIPTOR):
-            found = kind()
-            detail.Unpack(found)
-            return found
-    raise AssertionError(f"no {kind.__name__} in {status}")
 
 
 async def test_a_stream_and_the_unary_call_give_the_same_text():
