@@ -30,6 +30,14 @@ class PoolFull(SpiketrainError):  # noqa: N818
     """No free slot for another sequence."""
 
 
+class CallCancelled(SpiketrainError):  # noqa: N818
+    """A call of the model was cancelled; the state has read the first `read` tokens, no more."""
+
+    def __init__(self, read: int, tokens: int) -> None:
+        super().__init__(f"cancelled after {read} of {tokens} tokens")
+        self.read = read
+
+
 class RequestError(SpiketrainError):
     """A request, or one of its parameters, is refused.
 

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from runtime.activity import Activity, layer_activities
-from runtime.errors import PackageError, SpiketrainError
+from runtime.errors import CallCancelled, PackageError, SpiketrainError
 from runtime.package import Package, read_package
 from runtime.state import Layout, State, state_from_bytes
 
@@ -79,8 +79,12 @@ class Model:
         state: State,
         token_ids: Sequence[int] | NDArray[np.integer[Any]],
         last_only: bool = False,
+        cancelled: NDArray[np.uint8] | None = None,
     ) -> NDArray[np.float32]:
-        """Logits (T, V) after each of T tokens, or (V,) after the last; advances `state`."""
+        """Logits (T, V) after each of T tokens, or (V,) after the last; advances `state`.
+
+        cancelled (1,): once another thread makes it non-zero the call ends with CallCancelled.
+        """
         tokens = self._check_tokens(token_ids)
         self._check_state(state)
         if last_only and not tokens.size:
@@ -89,9 +93,11 @@ class Model:
         logits = np.empty((rows, self.vocab_size), np.float32)
         activity = np.zeros((1, 3), np.int64)
         with self._lock:
-            self._network.forward(state.buffer, tokens, logits, activity)
-            self._tokens += tokens.size
-        _add(state, tokens.size, activity[0])
+            read = self._network.forward(state.buffer, tokens, logits, activity, cancelled)
+            self._tokens += read
+        _add(state, read, activity[0])
+        if read < tokens.size:
+            raise CallCancelled(read, tokens.size)
         return logits[0] if last_only else logits
 
     def step(

@@ -250,9 +250,11 @@ class Model:
         tokens: NDArray[np.int64],
         logits: NDArray[np.float32],
         activity: NDArray[np.int64],
-    ) -> None:
-        """T tokens of one state; see runtime.kernels.network."""
-        self._network.forward(state, tokens, logits, activity)
+        cancelled: NDArray[np.uint8] | None = None,
+    ) -> int:
+        """T tokens of one state, how many were read; see runtime.kernels.network."""
+        read: int = self._network.forward(state, tokens, logits, activity, cancelled)
+        return read
 
     def _matrix(
         self, name: str, reads_events: bool

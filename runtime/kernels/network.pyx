@@ -143,21 +143,26 @@ cdef class Network:
             free(pointers)
 
     def forward(self, state, const int64_t[::1] tokens, float[:, ::1] logits,
-                int64_t[:, ::1] activity):
-        """Consecutive tokens of one sequence.
+                int64_t[:, ::1] activity, const uint8_t[::1] cancelled=None):
+        """Consecutive tokens of one sequence; how many were read.
 
         state: a writable buffer; tokens (T,) in [0, V); logits (T, V), or (1, V) for those after
         the last token alone, or (0, V) for none; activity (1, 3) is added to.
+        cancelled (1,) or None: another thread sets it to end the call after some tokens, without
+        the logits of the others.
         """
         cdef Py_ssize_t length = tokens.shape[0], rows = logits.shape[0], at = 0, count
         cdef char *pointer = self._state(state)
         cdef int want
         cdef float *out
+        cdef const uint8_t *poll = NULL
         self._check(tokens, logits.shape[1], activity.shape[1])
         if rows != length and rows > 1 or activity.shape[0] != 1:
             raise ValueError(f"logits must have {length}, 1 or 0 rows, has {rows}")
+        if cancelled is not None:
+            poll = &cancelled[0]
         with nogil:
-            while at < length:
+            while at < length and (poll == NULL or not poll[0]):
                 count = min(length - at, <Py_ssize_t>ST_MAX_LANES)
                 out = NULL
                 want = 0
@@ -172,6 +177,7 @@ cdef class Network:
                     <st_lane_activity *>&activity[0, 0]
                 )
                 at += count
+        return at
 
     cdef void _check(
         self, const int64_t[::1] tokens, Py_ssize_t columns, Py_ssize_t counters

@@ -4,6 +4,7 @@ import itertools
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from tiny import tiny_egru_package
 from tiny_spikegpt import tiny_spikegpt_package
 
 from runtime import load_model
+from runtime.errors import CallCancelled
 from runtime.families import NAMES
 from runtime.kernels import dispatch
 
@@ -117,6 +119,7 @@ def test_copies_and_stored_states_continue_as_the_original(models, ids, more, wh
 SCRIPT = """
 import hashlib, sys
 from runtime import load_model
+from runtime.errors import CallCancelled
 from runtime.kernels import dispatch
 model = load_model(sys.argv[1], threads=2)
 state = model.new_state()
@@ -158,6 +161,7 @@ def test_a_forked_child_computes_the_same_and_the_parent_goes_on(tmp_path):
 import os, sys, warnings
 import numpy as np
 from runtime import load_model
+from runtime.errors import CallCancelled
 warnings.simplefilter("ignore")
 model = load_model(sys.argv[1], threads=2)
 ids = list(range(50))
@@ -186,3 +190,22 @@ def test_models_in_several_python_threads_do_not_disturb_one_another(models):
         found = list(pool.map(lambda sequence: one_by_one(model, sequence)[0], ids))
     for ours, theirs in zip(found, expected, strict=True):
         assert ours.tobytes() == theirs.tobytes()
+
+
+def test_a_cancelled_call_leaves_the_state_between_two_tokens(models):
+    ids = np.random.default_rng(4).integers(0, VOCAB, 3000)
+    for model in models:
+        for at_once in (True, False):
+            cancelled = np.array([at_once], np.uint8)
+            state, twin = model.new_state(), model.new_state()
+            with ThreadPoolExecutor(1) as pool:
+                call = pool.submit(model.forward, state, ids, True, cancelled)
+                cancelled[0] = 1
+            if call.exception() is None:
+                assert state.position == ids.size
+            else:
+                assert isinstance(call.exception(), CallCancelled)
+                assert state.position == call.exception().read < ids.size
+            assert state.position == 0 or not at_once
+            model.forward(twin, ids[: state.position])
+            assert twin.to_bytes() == state.to_bytes()
