@@ -18,8 +18,12 @@ _LEAST = {
     "max_grammar_bytes": 1,
     "max_unread_tokens": 1,
     "max_message_bytes": 1024,
+    "state_bytes": 1,
+    "prefix_cache_bytes": 0,
+    "session_bytes": 0,
 }
 _MOST = 2**31 - 1
+_MOST_BYTES = 2**62
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +37,11 @@ class ServingConfig:
     max_unread_tokens: a sequence pauses when its reader is this far behind.
     flush_interval_s: how long tokens may be gathered before a message is sent.
     grace_s: time that running requests get to finish at shutdown.
+    state_bytes: for the states and logits of running sequences, which may be fewer than
+    max_batch_size for it. max_stall_s: how long running streams may wait for others' prompts.
+    prefix_cache_bytes: for states of prompts' beginnings, 0 for none.
+    session_bytes: for all sessions. session_ttl_s: longest time to live of a session.
+    session_dir: keeps sessions over restarts; None keeps them in memory.
     """
 
     host: str = "127.0.0.1"
@@ -51,14 +60,21 @@ class ServingConfig:
     max_message_bytes: int = 4 << 20
     flush_interval_s: float = 0.008
     grace_s: float = 10.0
+    state_bytes: int = 1 << 30
+    max_stall_s: float = 0.05
+    prefix_cache_bytes: int = 256 << 20
+    session_bytes: int = 1 << 30
+    session_ttl_s: float = 3600.0
+    session_dir: str | None = None
 
     def __post_init__(self) -> None:
         if not self.host:
             raise ConfigError("host must name an address, got ''")
         for name, least in _LEAST.items():
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= _MOST:
-                rule = f"an integer from {least} to {_MOST}"
+            most = _MOST_BYTES if name.endswith("_bytes") else _MOST
+            if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+                rule = f"an integer from {least} to {most}"
                 raise ConfigError(f"{name} must be {rule}, got {value!r}")
         if self.port > 65535:
             raise ConfigError(f"port must be at most 65535, got {self.port}")
@@ -66,3 +82,7 @@ class ServingConfig:
             value = getattr(self, name)
             if not 0.0 <= value < float("inf"):
                 raise ConfigError(f"{name} must be finite and at least 0, got {value!r}")
+        for name in ("max_stall_s", "session_ttl_s"):
+            value = getattr(self, name)
+            if not 0.0 < value < float("inf"):
+                raise ConfigError(f"{name} must be finite and above 0, got {value!r}")

@@ -14,6 +14,7 @@ from typing import Generic, TypeVar
 from serving.errors import QueueFull
 
 Key = TypeVar("Key", bound=Hashable)
+_MOST = 2**31
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +53,7 @@ class Sequence(Generic[Key]):
 
     key: Key
     prompt_tokens: int
+    marks: tuple[int, ...] = ()  # positions at which a chunk ends, ascending
     phase: Phase = Phase.WAITING
     position: int = 0
     paused: bool = False
@@ -93,19 +95,31 @@ class Scheduler(Generic[Key]):
         """Every sequence, waiting or running, in order of arrival."""
         return tuple(self._sequences)
 
-    def submit(self, key: Key, prompt_tokens: int) -> None:
-        """Queue a sequence. Raises QueueFull when neither a slot nor a place is left."""
+    def submit(
+        self, key: Key, prompt_tokens: int, position: int = 0, marks: tuple[int, ...] = ()
+    ) -> None:
+        """Queue a sequence. Raises QueueFull when neither a slot nor a place is left.
+
+        position: prompt tokens that need not be read. marks: positions, ascending, at which a
+        chunk ends.
+        """
         free_slots = self._max_batch_size - self.num_running
         if len(self._waiting) >= self._max_queue + free_slots:
             raise QueueFull(self._max_queue)
-        self._sequences[key] = Sequence(key, prompt_tokens)
+        self._sequences[key] = Sequence(key, prompt_tokens, marks, position=position)
         self._waiting.append(key)
 
-    def next_batch(self) -> Batch[Key]:
-        """Give free slots away, then choose the chunks to read and the sequences to decode."""
+    def next_batch(self, most_while_decoding: int = _MOST, most_idle: int = _MOST) -> Batch[Key]:
+        """Give free slots away, then choose the chunks to read and the sequences to decode.
+
+        most_while_decoding, most_idle: prompt tokens that may be read now, below the limits that
+        hold always.
+        """
         admitted = self._admit()
         decode = tuple(key for key in self._decode if not self._sequences[key].paused)
-        budget = self._prefill_chunk if decode else self._prefill_chunk_idle
+        budget = min(self._prefill_chunk_idle, most_idle)
+        if decode:
+            budget = min(self._prefill_chunk, most_while_decoding)
         return Batch(admitted, self._chunks(budget), decode)
 
     def commit(self, batch: Batch[Key]) -> None:
@@ -161,6 +175,7 @@ class Scheduler(Generic[Key]):
                 break
             sequence = self._sequences[key]
             stop = min(sequence.position + budget, sequence.prompt_tokens)
+            stop = next((mark for mark in sequence.marks if sequence.position < mark < stop), stop)
             chunks.append(Chunk(key, sequence.position, stop, stop == sequence.prompt_tokens))
             budget -= stop - sequence.position
         return tuple(chunks)

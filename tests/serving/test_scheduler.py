@@ -157,3 +157,34 @@ def test_whatever_happens_no_slot_is_lost_and_every_prompt_token_is_read_once(
         for key in done.decode:
             s.remove(key)
             assert read.pop(key) == prompts[key]
+
+
+def test_what_was_read_before_is_skipped_and_chunks_end_at_marks():
+    s = scheduler(idle=8)
+    s.submit("a", 20, position=3, marks=(5, 10, 12))
+    chunks = [run(s).chunks[0] for _ in range(4)]
+    assert [(c.start, c.stop, c.last) for c in chunks] == [
+        (3, 5, False),
+        (5, 10, False),
+        (10, 12, False),
+        (12, 20, True),
+    ]
+
+
+def test_an_empty_prompt_is_one_empty_chunk():
+    s = scheduler()
+    s.submit("a", 0)
+    assert run(s).chunks == (Chunk("a", 0, 0, last=True),)
+    assert run(s).decode == ("a",)
+
+
+def test_less_is_read_where_it_would_take_too_long():
+    s = scheduler(chunk=4, idle=8)
+    s.submit("a", 20)
+    assert s.next_batch(most_while_decoding=1, most_idle=6).chunks[0].stop == 6
+    s = scheduler(chunk=4, idle=8)
+    s.submit("a", 1)
+    run(s)
+    s.submit("b", 20)
+    assert s.next_batch(most_while_decoding=3).chunks[0].stop == 3
+    assert s.next_batch(most_while_decoding=30).chunks[0].stop == 4

@@ -1,0 +1,245 @@
+"""Sessions: create, fork, checkpoint, roll back, export, import, and turns. Knows no gRPC.
+
+Every change replaces a session in the store as a whole, if nobody else replaced it meanwhile. Calls
+come from any thread and may wait for the store; none of them runs the model.
+"""
+
+import re
+import secrets
+import threading
+import time
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+from runtime.errors import RequestError
+from serving.config import ServingConfig
+from serving.session import Session, Snapshot
+from serving.session_blob import from_blob, to_blob
+from serving.session_errors import (
+    CheckpointNotFound,
+    SessionBusy,
+    SessionChanged,
+    SessionNotFound,
+)
+from serving.session_store import SessionStore
+from serving.start import Start
+
+ID_BYTES = 16
+SEED_BITS = 32  # of a seed chosen here: short enough to type again
+MAX_SEED = 2**64 - 1
+MAX_PAGE = 1000
+DEFAULT_PAGE = 100
+MAX_CHECKPOINTS = 64
+_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
+
+
+class Sessions:
+    """The sessions of one model. clock: seconds since 1970."""
+
+    def __init__(
+        self,
+        model: Any,
+        store: SessionStore,
+        config: ServingConfig,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._model = model
+        self._store = store
+        self._ttl_s = config.session_ttl_s
+        self._clock = clock
+        self._busy: set[str] = set()
+        self._lock = threading.Lock()  # guards _busy
+
+    def create(self, ttl_s: float | None = None, seed: int | None = None) -> Session:
+        """A session that has read nothing. Raises RequestError, SessionStoreFull."""
+        chosen = secrets.randbits(SEED_BITS) if seed is None else seed
+        return self._begin(Start(self._model.new_state()), self._ttl(ttl_s), _checked(chosen))
+
+    def get(self, session_id: str, etag: str = "") -> Session:
+        """What is known of a session. Raises SessionNotFound, SessionChanged."""
+        session = self._store.get(session_id)
+        if session is None or session.expires_s <= self._clock():
+            raise SessionNotFound(session_id)
+        if etag and etag != session.etag:
+            raise SessionChanged(etag, session.etag)
+        return session
+
+    def page(self, after: str = "", count: int | None = None) -> list[Session]:
+        """Sessions with ids greater than `after`, in order, at most `count`."""
+        count = DEFAULT_PAGE if count is None else count
+        if not 1 <= count <= MAX_PAGE:
+            raise RequestError("page_size", f"be from 1 to {MAX_PAGE}", count)
+        now_s = self._clock()
+        found: list[Session] = []
+        while len(found) < count:
+            some = self._store.page(after, count - len(found))
+            if not some:
+                break
+            after = some[-1].id
+            found += [session for session in some if session.expires_s > now_s]
+        return found
+
+    def delete(self, session_id: str, etag: str = "") -> None:
+        """Forget a session; a turn under way cannot be committed any more."""
+        session = self.get(session_id, etag)
+        if not self._store.delete(session_id, session.etag if etag else None):
+            raise SessionNotFound(session_id)
+
+    def fork(
+        self,
+        session_id: str,
+        etag: str = "",
+        checkpoint: str = "",
+        ttl_s: float | None = None,
+        seed: int | None = None,
+    ) -> Session:
+        """Another session that starts where this one is, or was at a checkpoint."""
+        session = self.get(session_id, etag)
+        head = _checkpoint(session, checkpoint) if checkpoint else session.head
+        lifetime_s = session.ttl_s if ttl_s is None else self._ttl(ttl_s)
+        twin = self._new(head, lifetime_s, session.seed if seed is None else _checked(seed))
+        if not self._store.put(twin, {}, None):
+            raise SessionNotFound(session_id)  # deleted since it was read
+        return twin
+
+    def checkpoint(self, session_id: str, name: str, etag: str = "") -> Session:
+        """Keep where a session is under a name."""
+        if not _NAME.fullmatch(name):
+            raise RequestError("name", "be 1 to 64 of A-Z, a-z, 0-9, '.', '_' and '-'", name)
+        with self._turn(session_id):
+            session = self.get(session_id, etag)
+            kept = {**session.checkpoints, name: session.head}
+            if len(kept) > MAX_CHECKPOINTS:
+                rule = f"be one of at most {MAX_CHECKPOINTS} checkpoints of a session"
+                raise RequestError("name", rule, name)
+            return self._replace(session, {}, checkpoints=dict(sorted(kept.items())))
+
+    def rollback(self, session_id: str, name: str, etag: str = "") -> Session:
+        """Take a session back to a checkpoint."""
+        with self._turn(session_id):
+            session = self.get(session_id, etag)
+            return self._replace(session, {}, head=_checkpoint(session, name))
+
+    def export(self, session_id: str, etag: str = "") -> bytes:
+        """A session without its checkpoints, as bytes."""
+        return self._load(session_id, etag)[1]
+
+    def import_(self, blob: bytes, ttl_s: float | None = None) -> Session:
+        """A session from exported bytes. Raises BlobDamaged, BlobForeign, SessionStoreFull."""
+        lifetime_s = self._ttl(ttl_s)
+        start, seed = from_blob(blob, self._model)
+        return self._begin(start, lifetime_s, seed)
+
+    def begin_turn(self, session_id: str, etag: str = "") -> tuple[Session, Start]:
+        """A session and a copy of where it is; `end_turn` has to follow. Raises SessionBusy."""
+        self._occupy(session_id)
+        try:
+            session, blob = self._load(session_id, etag)
+            start, _ = from_blob(blob, self._model)
+        except BaseException:
+            self.end_turn(session_id)
+            raise
+        return session, start
+
+    def commit(self, session: Session, end: Start) -> Session:
+        """Put a turn's end in place of what `begin_turn` gave. Raises SessionChanged."""
+        blob = to_blob(end, session.seed, self._model.fingerprint)
+        head = Snapshot(secrets.token_hex(ID_BYTES), end.state.position, len(blob))
+        return self._replace(session, {head.key: blob}, head=head)
+
+    def end_turn(self, session_id: str) -> None:
+        """Let the next turn begin."""
+        with self._lock:
+            self._busy.discard(session_id)
+
+    def expire(self) -> int:
+        """Forget sessions whose time has passed, but those with a turn under way."""
+        with self._lock:
+            busy = frozenset(self._busy)
+        return self._store.expire(self._clock(), busy)
+
+    def count(self) -> tuple[int, int]:
+        """Sessions, and bytes they use."""
+        return self._store.count()
+
+    def close(self) -> None:
+        """Close the store."""
+        self._store.close()
+
+    @contextmanager
+    def _turn(self, session_id: str) -> Generator[None, None, None]:
+        self._occupy(session_id)
+        try:
+            yield
+        finally:
+            self.end_turn(session_id)
+
+    def _occupy(self, session_id: str) -> None:
+        with self._lock:
+            if session_id in self._busy:
+                raise SessionBusy
+            self._busy.add(session_id)
+
+    def _begin(self, start: Start, ttl_s: float, seed: int) -> Session:
+        blob = to_blob(start, seed, self._model.fingerprint)
+        head = Snapshot(secrets.token_hex(ID_BYTES), start.state.position, len(blob))
+        session = self._new(head, ttl_s, seed)
+        self._store.put(session, {head.key: blob}, None)
+        return session
+
+    def _new(self, head: Snapshot, ttl_s: float, seed: int) -> Session:
+        now_s = self._clock()
+        return Session(
+            id=secrets.token_hex(ID_BYTES),
+            etag=_etag(),
+            seed=seed,
+            head=head,
+            ttl_s=ttl_s,
+            created_s=now_s,
+            changed_s=now_s,
+            expires_s=now_s + ttl_s,
+        )
+
+    def _replace(self, session: Session, new: dict[str, bytes], **changes: Any) -> Session:
+        now_s = self._clock()
+        changed = replace(session, etag=_etag(), changed_s=now_s, **changes)
+        changed = replace(changed, expires_s=now_s + session.ttl_s)
+        if not self._store.put(changed, new, session.etag):
+            found = self._store.get(session.id)
+            if found is None:
+                raise SessionNotFound(session.id)
+            raise SessionChanged(session.etag, found.etag)
+        return changed
+
+    def _load(self, session_id: str, etag: str) -> tuple[Session, bytes]:
+        """A session and the bytes of where it is."""
+        while True:
+            session = self.get(session_id, etag)
+            blob = self._store.load(session.head.key)
+            if blob is not None:  # else it was changed or deleted since it was read
+                return session, blob
+
+    def _ttl(self, ttl_s: float | None) -> float:
+        if ttl_s is None:
+            return self._ttl_s
+        if not 0.0 < ttl_s <= self._ttl_s:
+            raise RequestError("ttl_s", f"be above 0 and at most {self._ttl_s:g} s", ttl_s)
+        return ttl_s
+
+
+def _etag() -> str:
+    return secrets.token_hex(8)
+
+
+def _checked(seed: int) -> int:
+    if not 0 <= seed <= MAX_SEED:
+        raise RequestError("seed", "be from 0 to 2^64 - 1", seed)
+    return seed
+
+
+def _checkpoint(session: Session, name: str) -> Snapshot:
+    if name not in session.checkpoints:
+        raise CheckpointNotFound(name)
+    return session.checkpoints[name]

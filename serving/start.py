@@ -1,0 +1,44 @@
+"""Start: where a sequence begins or was left. Turn: a session, while the engine has it."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+MAX_RECENT_IDS = 1024  # the longest window of a penalty
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """A state that nobody else uses, and what sampling needs beside it.
+
+    logits: (V,) float32 after the last token that the state has read; None where it has read none.
+    recent_ids: the latest of these tokens, at most MAX_RECENT_IDS, oldest first.
+    """
+
+    state: Any
+    logits: NDArray[np.float32] | None = None
+    recent_ids: tuple[int, ...] = ()
+
+
+@dataclass(slots=True)
+class Turn:
+    """A sequence that outlives its completion.
+
+    keep_cancelled: whether a completion that is cancelled once it has a token leaves an `end`.
+    end: set by the engine before the completion ends, at a token boundary: all tokens of prompt
+    and completion are read. None where the completion failed or was discarded.
+    """
+
+    start: Start
+    keep_cancelled: bool = False
+    end: Start | None = None
+
+
+def latest(*runs: tuple[int, ...]) -> tuple[int, ...]:
+    """The last MAX_RECENT_IDS of tokens that follow one another."""
+    kept: tuple[int, ...] = ()
+    for run in runs:
+        kept = (kept + run[-MAX_RECENT_IDS:])[-MAX_RECENT_IDS:]
+    return kept
