@@ -17,6 +17,7 @@ from transformers import PreTrainedModel
 import lm.families
 from lm.export import family_module
 from lm.imported import Imported
+from lm.shards import Shards
 from runtime.errors import SpiketrainError
 
 SUFFIXES = (".cpt", ".pt", ".pth")
@@ -32,11 +33,27 @@ class Meaning:
 
     semantics: of an official SpikeGPT or RWKV-4 file; None is "spikegpt".  choices: config fields
     of another revision.  rescaled: a Hugging Face RWKV-4 was saved after a pass in evaluation.
+    window_keys, down_proj: of a published SpikingBrain, see lm.families.spikingbrain.upstream.
     """
 
     semantics: str | None = None
     choices: Mapping[str, Any] = field(default_factory=dict)
     rescaled: bool = False
+    window_keys: int | None = None
+    down_proj: str | None = None
+
+    def refuse(self, *names: str) -> None:
+        """ValueError for the first of these fields that is given: it would be ignored."""
+        for name in names:
+            value = getattr(self, name)
+            if value:
+                raise ValueError(
+                    f"{name} says nothing about this kind of checkpoint, got {value!r}"
+                )
+
+
+_OF_RWKV = ("semantics", "choices", "rescaled")
+_OF_SPIKINGBRAIN = ("window_keys", "down_proj")
 
 
 def load_checkpoint(path: Path) -> PreTrainedModel:
@@ -47,9 +64,9 @@ def load_checkpoint(path: Path) -> PreTrainedModel:
 def read_checkpoint(path: Path, meaning: Meaning | None = None) -> Imported:
     """The model in `path`, in evaluation mode, and what was decided about it.
 
-    A directory with config.json and safetensors: one of ours, or Hugging Face's RWKV-4.  Or an
-    official file: EGRU (.cpt, .pt) with its config.yaml beside it, SpikeGPT or RWKV-4 (.pth).
-    Raises CheckpointError.
+    A directory with config.json and safetensors: one of ours, Hugging Face's RWKV-4, or a published
+    SpikingBrain.  Or an official file: EGRU (.cpt, .pt) with its config.yaml beside it, SpikeGPT or
+    RWKV-4 (.pth).  Raises CheckpointError.
     """
     meaning = meaning or Meaning()
     try:
@@ -71,11 +88,12 @@ def _read_official(path: Path, meaning: Meaning) -> Imported:
     if path.suffix != ".pth":  # an EGRU file is known by its settings
         names = (path.with_suffix(".config.yaml"), path.parent / "config.yaml")
         settings = next((name for name in names if name.is_file()), None)
+    meaning.refuse(*_OF_SPIKINGBRAIN)
     if settings is None:
         tensors = _read_tensors(path)
         spikegpt = family_module("spikegpt")
         if spikegpt.is_upstream(tensors):
-            _refuse(rescaled=meaning.rescaled)
+            meaning.refuse("rescaled")
             semantics = meaning.semantics or "spikegpt"
             found: Imported = spikegpt.from_upstream(tensors, semantics, meaning.choices)
             return found
@@ -85,30 +103,31 @@ def _read_official(path: Path, meaning: Meaning) -> Imported:
                 "nor RWKV-4"
             )
         raise CheckpointError(f"{path}: needs {path.stem}.config.yaml or config.yaml beside it")
-    _refuse(**_given(meaning))
+    meaning.refuse(*_OF_RWKV)
     egru = family_module("egru")
     return Imported(egru.from_upstream(_read_tensors(path), settings.read_text("utf-8")).eval())
 
 
 def _read_directory(path: Path, meaning: Meaning) -> Imported:
     settings = path / "config.json"
-    try:
-        config = json.loads(settings.read_text("utf-8"))
-        family = config.get("model_type")
-    except (OSError, ValueError, AttributeError) as error:
-        raise CheckpointError(f"{settings}: must be a JSON object, {error}") from error
+    config = read_settings(path)
+    family = config.get("model_type")
+    found: Imported
     if family == "rwkv":
-        _refuse(semantics=meaning.semantics, choices=meaning.choices)
+        meaning.refuse("semantics", "choices", *_OF_SPIKINGBRAIN)
         tensors = _read_shards(path)
-        found: Imported = family_module("spikegpt").from_hugging_face(
-            tensors, config, meaning.rescaled
+        found = family_module("spikegpt").from_hugging_face(tensors, config, meaning.rescaled)
+        return found
+    meaning.refuse(*_OF_RWKV)
+    if family == "gla_swa":
+        found = family_module("spikingbrain").from_upstream(
+            Shards(path), config, meaning.window_keys, meaning.down_proj
         )
         return found
-    _refuse(**_given(meaning))
+    meaning.refuse(*_OF_SPIKINGBRAIN)
     if family not in lm.families.NAMES:
-        raise CheckpointError(
-            f"{settings}: model_type must be rwkv or one of {lm.families.NAMES}, got {family!r}"
-        )
+        known = ("rwkv", "gla_swa", *lm.families.NAMES)
+        raise CheckpointError(f"{settings}: model_type must be one of {known}, got {family!r}")
     try:
         model = family_module(family).Model.from_pretrained(path, use_safetensors=True)
     except Exception as error:  # transformers and safetensors raise many kinds
@@ -116,19 +135,16 @@ def _read_directory(path: Path, meaning: Meaning) -> Imported:
     return Imported(model.eval())
 
 
-def _given(meaning: Meaning) -> dict[str, Any]:
-    return {
-        "semantics": meaning.semantics,
-        "choices": meaning.choices,
-        "rescaled": meaning.rescaled,
-    }
-
-
-def _refuse(**given: Any) -> None:
-    """An option that this kind of checkpoint leaves no room for is an error, not ignored."""
-    for name, value in given.items():
-        if value:
-            raise ValueError(f"{name} says nothing about this kind of checkpoint, got {value!r}")
+def read_settings(folder: Path) -> dict[str, Any]:
+    """The config.json of a Hugging Face directory; CheckpointError unless it is an object."""
+    settings = folder / "config.json"
+    try:
+        config = json.loads(settings.read_text("utf-8"))
+        if not isinstance(config, dict):
+            raise ValueError(f"got {type(config).__name__}")
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{settings}: must be a JSON object, {error}") from error
+    return config
 
 
 def _read_tensors(path: Path) -> dict[str, Tensor]:

@@ -1,0 +1,17 @@
+"""SpikingBrain: gated linear and window attention whose matrices read spike counts.
+
+config.py says what a model is; model.py computes it, with its parts in attention.py,
+feed_forward.py and neurons.py, the scans in linear_attention.py and window_attention.py; codes.py
+expands counts into trains; upstream.py reads the published directories (arXiv 2509.05276).
+"""
+
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from lm.families.spikingbrain.config import Config
+from lm.families.spikingbrain.model import Model
+from lm.families.spikingbrain.upstream import from_upstream
+
+__all__ = ["Config", "Model", "from_upstream"]
+
+AutoConfig.register("spikingbrain", Config)
+AutoModelForCausalLM.register(Config, Model)

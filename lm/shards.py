@@ -1,0 +1,88 @@
+"""Tensors of a directory of safetensors files, read one at a time: a model need not fit memory."""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+INDEX = "model.safetensors.index.json"
+_WIDTHS = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1}
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """Where a tensor is, and what a header says of it; width: bytes of an element."""
+
+    file: Path
+    shape: tuple[int, ...]
+    width: int
+
+
+class Shards(Mapping[str, Entry]):
+    """Name -> Entry of every tensor under `folder`; only headers are read before `read` is called.
+
+    With an index, the files it names must hold the tensors it names and no others.  Raises
+    ValueError naming file, rule and value.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._entries: dict[str, Entry] = {}
+        for file in _files(folder):
+            found = _header(file)
+            for name in found.keys() & self._entries.keys():
+                raise ValueError(f"{file}: {name} is in {self._entries[name].file} too")
+            self._entries |= found
+
+    def __getitem__(self, name: str) -> Entry:
+        return self._entries[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._entries)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def read(self, name: str, start: int = 0, stop: int | None = None) -> Tensor:
+        """Rows start to stop of the tensor `name`, in float32."""
+        with safe_open(self._entries[name].file, "pt") as content:
+            rows: Tensor = content.get_slice(name)[start:stop]
+        return rows.to(torch.float32)
+
+
+def _header(file: Path) -> dict[str, Entry]:
+    """What the file says it holds."""
+    try:
+        with safe_open(file, "pt") as content:
+            parts = {name: content.get_slice(name) for name in content.keys()}  # noqa: SIM118
+            return {
+                name: Entry(file, tuple(part.get_shape()), _WIDTHS.get(part.get_dtype(), 4))
+                for name, part in parts.items()
+            }
+    except (OSError, SafetensorError) as error:
+        raise ValueError(f"{file}: not a readable safetensors file: {error}") from error
+
+
+def _files(folder: Path) -> list[Path]:
+    """The files that the index names, checked against it, or all there are."""
+    index = folder / INDEX
+    if not index.is_file():
+        found = sorted(folder.glob("*.safetensors"))
+        if not found:
+            raise ValueError(f"{folder} has no *.safetensors")
+        return found
+    try:
+        places: Any = json.loads(index.read_text("utf-8"))["weight_map"]
+        names = sorted(set(places.values()))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{index}: must hold an object weight_map, got {error!r}") from error
+    if not all(isinstance(name, str) and Path(name).name == name for name in names):
+        raise ValueError(f"{index}: weight_map must name files beside it, got {names!r:.200}")
+    lacking = [name for name in names if not (folder / name).is_file()]
+    if lacking:
+        raise ValueError(f"{folder} lacks {', '.join(lacking)}, named in {INDEX}")
+    return [folder / name for name in names]
