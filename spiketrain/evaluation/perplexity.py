@@ -1,37 +1,34 @@
-"""How well a model predicts a text: perplexity and bits per byte in the carry protocol.
+"""How well a model predicts a text: perplexity and bits per byte in a stated protocol.
 
-Carry: one state, from zero, is carried over the whole text and across documents; nothing is reset
-and no token sees a shortened past. Every token is scored, the end-of-text id after each document
-included; the end-of-text id, which is not scored there, stands before the first token. A package
-that names no end-of-text id leaves the first token of the text unscored.
+`protocols` says what is read from which state and scored. An end-of-text id after a document is
+scored where documents follow one another, and is the prefix token unless another one is named. A
+first token without anything before it is not scored, and its text is not counted.
 
 Perplexity is exp(nats / tokens) and exp(nats / words); bits per byte is nats / ln 2 / bytes.
-`corpus` says what counts as a word and a byte. With a limit the text is cut after that many
-tokens, and what is left of the last document is counted as it decodes.
+`corpus` says what counts as a word and a byte. Of a document that was scored in parts, words and
+bytes are those that the scored tokens decode to.
 """
 
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Callable
+import resource
+import sys
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
-from runtime.errors import DataError
-from runtime.scoring import score_tokens
-from runtime.tokenizer import Tokenizer
-from spiketrain.evaluation.corpus import SEPARATOR, Corpus, Document
-
-PROTOCOLS = {
-    "carry": "state carried over the whole text and across documents, every token scored",
-}
+from spiketrain.evaluation.statistics import standard_error
 
 
 @dataclass(frozen=True, slots=True)
 class Perplexity:
-    """One evaluation; `firing_rate` is the share of non-zero outputs over all layers."""
+    """One evaluation.
+
+    firing_rate: share of non-zero outputs over all layers. lossless_documents: those that the
+    tokenizer gives back unchanged; with fewer than `documents`, bits per byte pass over what is
+    lost. standard_error_nats: of the nats per token, over `standard_error_count` units.
+    """
 
     nll_nats: float
     tokens: int
@@ -39,12 +36,25 @@ class Perplexity:
     bytes: int
     token_perplexity: float
     word_perplexity: float
+    byte_perplexity: float
     bits_per_byte: float
+    standard_error_nats: float | None
+    standard_error_bits_per_byte: float | None
+    standard_error_token_perplexity: float | None
+    standard_error_over: str
+    standard_error_count: int
     protocol: str
+    protocol_text: str
+    ctx: int | None
+    stride: int | None
+    warmup: int
+    prefix_token: int | None
     documents: int
+    lossless_documents: int
     firing_rate: float
     firing_rates: list[float]
     tokens_per_s: float
+    peak_memory_bytes: int
     fingerprint: str
     tokenizer_hash: str
     data_hash: str
@@ -58,104 +68,45 @@ class Perplexity:
         return values
 
 
-def measure_perplexity(
-    model: Any,
-    tokenizer: Tokenizer,
-    path: Path,
-    limit: int | None = None,
-    on_progress: Callable[[int, int], None] | None = None,
-) -> Perplexity:
-    """Score the text file at `path`, or its first `limit` tokens, in the carry protocol."""
-    if tokenizer.vocab_size > model.vocab_size:
-        raise DataError(
-            f"tokenizer must have at most the model's {model.vocab_size} tokens, "
-            f"has {tokenizer.vocab_size}"
-        )
-    corpus = Corpus(path, on_progress)
-    tally = _Tally(model, tokenizer, limit)
-    model.reset_activity()
-    for document in corpus:
-        if not tally.is_full:
-            tally.add(document)
-    if not tally.tokens:
-        raise DataError(f"{path}: must have tokens to score, has {tally.words} words")
-    activity = model.activity()
-    return Perplexity(
-        nll_nats=tally.nats,
-        tokens=tally.tokens,
-        words=tally.words,
-        bytes=tally.bytes,
-        token_perplexity=_exp(tally.nats / tally.tokens),
-        word_perplexity=_exp(tally.nats / tally.words) if tally.words else math.inf,
-        bits_per_byte=tally.nats / math.log(2) / tally.bytes,
-        protocol="carry",
-        documents=tally.documents,
-        firing_rate=activity.firing_rate,
-        firing_rates=[layer.firing_rate for layer in activity.layers],
-        tokens_per_s=tally.tokens / tally.seconds if tally.seconds else math.inf,
-        fingerprint=model.fingerprint,
-        tokenizer_hash=tokenizer.hash,
-        data_hash=corpus.hash,
+def figures(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The figures of finished documents, as `accounts` records them: sums, ratios, errors."""
+    nats = math.fsum(record["nll_nats"] for record in records)
+    tokens, words, num_bytes = (
+        sum(record[key] for record in records) for key in ("tokens", "words", "bytes")
     )
+    blocks = [(n, t) for record in records for n, t in record["blocks"]]
+    error = standard_error([(r["nll_nats"], r["tokens"]) for r in records], blocks)
+    spread = error.nats_per_token
+    perplexity = exp(nats / tokens)
+    return {
+        "nll_nats": nats,
+        "tokens": tokens,
+        "words": words,
+        "bytes": num_bytes,
+        "token_perplexity": perplexity,
+        "word_perplexity": exp(nats / words) if words else math.inf,
+        "byte_perplexity": exp(nats / num_bytes) if num_bytes else math.inf,
+        "bits_per_byte": nats / math.log(2) / num_bytes if num_bytes else math.inf,
+        "standard_error_nats": spread,
+        "standard_error_bits_per_byte": spread * tokens / math.log(2) / num_bytes
+        if spread is not None and num_bytes
+        else None,
+        "standard_error_token_perplexity": spread * perplexity if spread is not None else None,
+        "standard_error_over": error.over,
+        "standard_error_count": error.count,
+        "documents": len(records),
+    }
 
 
-class _Tally:
-    """Running sums over documents; holds the carried state and the token it has not read."""
-
-    def __init__(self, model: Any, tokenizer: Tokenizer, limit: int | None) -> None:
-        self.nats = 0.0
-        self.tokens = 0
-        self.words = 0
-        self.bytes = 0
-        self.documents = 0
-        self.seconds = 0.0
-        self._model = model
-        self._tokenizer = tokenizer
-        self._limit = limit
-        self._state = model.new_state()
-        self._end = model.eos_token_ids[0] if model.eos_token_ids else None
-        self._context = self._end
-
-    @property
-    def is_full(self) -> bool:
-        """Whether the limit is reached."""
-        return self._limit is not None and self.tokens >= self._limit
-
-    def add(self, document: Document) -> None:
-        """Score one document and the end-of-text id after it; an empty one has neither."""
-        ids = self._tokenizer.encode(document.text)
-        if document.ended and ids:
-            if self._end is None:
-                raise DataError(f"package must name an eos_token_id to score {SEPARATOR} lines")
-            ids.append(self._end)
-        room = len(ids) if self._limit is None else self._limit - self.tokens
-        if self._context is None:
-            room += 1
-        self._score(ids[:room])
-        self.documents += 1
-        if len(ids) <= room:
-            self.bytes += document.num_bytes
-            self.words += document.num_words
-        else:
-            text = self._tokenizer.decode(ids[:room])
-            self.bytes += len(text.encode())
-            self.words += len(text.split())
-
-    def _score(self, ids: list[int]) -> None:
-        if self._context is None and ids:
-            self._context, ids = ids[0], ids[1:]
-        if not ids or self._context is None:
-            return
-        start = time.perf_counter()
-        nats = score_tokens(self._model, self._state, ids, self._context)
-        self.seconds += time.perf_counter() - start
-        self.nats += math.fsum(nats)
-        self.tokens += len(ids)
-        self._context = ids[-1]
-
-
-def _exp(value: float) -> float:
+def exp(value: float) -> float:
+    """The exponential, infinite where that is too large."""
     try:
         return math.exp(value)
     except OverflowError:
         return math.inf
+
+
+def peak_memory_bytes() -> int:
+    """The most memory that this process has had resident."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

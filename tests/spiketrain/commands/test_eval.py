@@ -2,6 +2,7 @@ import itertools
 import json
 import lzma
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import runtime
 from runtime.scoring import token_nats
 from spiketrain.cli import main
 
+DATA = Path(__file__).parents[2] / "data"
 TEXT = "A fox sat.\n\nIt ran.\n<|endoftext|>\nAn owl flew over d\u00e9j\u00e0.\n<|endoftext|>\n"
 
 
@@ -82,7 +84,7 @@ def test_the_table_names_protocol_and_hashes(package, text, monkeypatch, capsys)
     assert run(monkeypatch, package, "--data", text, "--limit", 10) == 0
     out, err = capsys.readouterr()
     assert err == ""
-    for part in ("carry: state carried", "bits per byte", "firing rate", "sha256:"):
+    for part in ("carry: state carried", "prefix token 256", "bits per byte", "sha256:"):
         assert part in out
 
 
@@ -116,7 +118,110 @@ def test_a_bad_text_is_one_line_and_exit_code_1(
 
 
 @pytest.mark.parametrize(
-    "arguments", [[], ["--data", "x", "--protocol", "other"], ["--data", "x", "--limit", "0"]]
+    "arguments",
+    [
+        [],
+        ["--data", "x", "--protocol", "other"],
+        ["--data", "x", "--limit", "0"],
+        ["--data", "x", "--resume"],
+        ["--data", "x", "--ctx", "7"],
+        ["--data", "x", "--prefix-token", "257"],
+        ["--data", "x", "--protocol", "stride", "--ctx", "8", "--stride", "9"],
+    ],
 )
 def test_bad_usage_is_exit_code_2(package, monkeypatch, arguments):
     assert run(monkeypatch, package, *arguments) == 2
+
+
+def test_wikitext2_without_tokenizer_is_read_by_words(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("SPIKETRAIN_DATA", str(DATA))
+    names = {split: DATA / "wikitext2" / f"{split}.txt" for split in ("train", "valid", "test")}
+    numbered = {}
+    for path in names.values():
+        for line in path.read_text("utf-8").splitlines():
+            for word in [*line.split(), "<eos>"]:
+                numbered.setdefault(word, len(numbered))
+    package = tiny.tiny_egru_package(
+        tmp_path / "p", vocab=len(numbered), with_tokenizer=False, weights="float32"
+    )
+    assert run(monkeypatch, package, "--data", "wikitext2", "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    lines = names["test"].read_text("utf-8").splitlines()
+    expected = sum(len(line.split()) + 1 for line in lines)
+    assert found["tokens"] == found["words"] == expected
+    assert found["token_perplexity"] == found["word_perplexity"]
+    assert found["bytes"] == names["test"].stat().st_size
+    assert found["prefix_token"] == numbered["<eos>"]
+    assert found["documents"] == 3
+
+
+def test_subwords_on_wikitext2_count_words_as_papers_do(package, monkeypatch, capsys):
+    monkeypatch.setenv("SPIKETRAIN_DATA", str(DATA))
+    assert run(monkeypatch, package, "--data", "wikitext2", "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    lines = (DATA / "wikitext2" / "test.txt").read_text("utf-8").splitlines()
+    assert found["words"] == sum(len(line.split()) + 1 for line in lines)
+    assert found["word_perplexity"] == pytest.approx(math.exp(found["nll_nats"] / found["words"]))
+
+
+def test_lines_are_written_and_kept(package, text, tmp_path, monkeypatch, capsys):
+    lines = tmp_path / "lines.jsonl"
+    arguments = (package, "--data", text, "--json", "--protocol", "rolling", "--documents", lines)
+    assert run(monkeypatch, *arguments) == 0
+    first = json.loads(capsys.readouterr().out)
+    assert [json.loads(line)["document"] for line in lines.read_text().splitlines()] == [0, 1]
+    assert run(monkeypatch, *arguments) == 1
+    assert "--resume" in capsys.readouterr().err
+    assert run(monkeypatch, *arguments, "--resume") == 0
+    assert json.loads(capsys.readouterr().out)["nll_nats"] == first["nll_nats"]
+
+
+def test_prefix_token_can_be_named_or_left_out(package, text, monkeypatch, capsys):
+    found = {}
+    for prefix in ("auto", "256", "none", "65"):
+        assert run(monkeypatch, package, "--data", text, "--json", "--prefix-token", prefix) == 0
+        found[prefix] = json.loads(capsys.readouterr().out)
+    assert found["auto"]["nll_nats"] == found["256"]["nll_nats"] != found["65"]["nll_nats"]
+    assert found["none"]["tokens"] == found["auto"]["tokens"] - 1
+    assert found["none"]["prefix_token"] is None
+
+
+def test_a_tokenizer_that_cannot_encode_is_named(tmp_path, text, monkeypatch, capsys):
+    words = tmp_path / "words.txt"
+    words.write_text("<eos> owl")
+    bare = tiny.tiny_egru_package(tmp_path / "bare", with_tokenizer=False)
+    assert run(monkeypatch, bare, "--data", text, "--tokenizer", words) == 1
+    assert "tokenizer must encode document 0" in capsys.readouterr().err
+
+
+def test_an_unknown_model_is_one_line(tmp_path, text, monkeypatch, capsys):
+    assert run(monkeypatch, tmp_path / "absent", "--data", text) == 1
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_torch_and_runtime_agree(tmp_path, monkeypatch, capsys):
+    pytest.importorskip("torch")
+    from lm.export import export_model
+    from lm.families.egru import Config, Model
+
+    config = Config(vocab_size=257, embedding_size=12, hidden_sizes=[20, 12])
+    Model(config).eval().save_pretrained(tmp_path / "hf")
+    tokenizer = tiny.tiny_egru_package(tmp_path / "t") / "tokenizer.json"
+    export_model(Model.from_pretrained(tmp_path / "hf"), tmp_path / "package")
+    text = tmp_path / "plain.txt"
+    text.write_text("A fox sat, and an owl flew over it.")
+    found = {}
+    for model, backend in (("package", "runtime"), ("hf", "torch")):
+        for protocol in ("carry", "rolling", "egru-published"):
+            arguments = (tmp_path / model, "--backend", backend, "--protocol", protocol)
+            code = run(
+                monkeypatch, *arguments, "--data", text, "--tokenizer", tokenizer, "--json",
+                "--prefix-token", "256", "--limit", "20",
+            )  # fmt: skip
+            assert code == 0
+            found[backend, protocol] = json.loads(capsys.readouterr().out)
+    for protocol in ("carry", "rolling", "egru-published"):
+        ours, theirs = found["runtime", protocol], found["torch", protocol]
+        assert ours["nll_nats"] == pytest.approx(theirs["nll_nats"], rel=1e-5)
+        assert ours["firing_rate"] == pytest.approx(theirs["firing_rate"], abs=0.01)
+        assert theirs["fingerprint"].startswith("torch-sha256:")

@@ -7,7 +7,9 @@ import pytest
 
 from runtime.errors import DataError
 from spiketrain.evaluation.corpus import SEPARATOR
-from spiketrain.evaluation.perplexity import measure_perplexity
+from spiketrain.evaluation.measure import measure_perplexity
+from spiketrain.evaluation.protocols import settle
+from spiketrain.evaluation.sources import open_source
 
 END = 256
 
@@ -28,13 +30,14 @@ class FakeModel:
     def forward(self, state, token_ids, last_only=False):
         state.extend(token_ids)
         self.fed.extend(map(int, token_ids))
-        return np.zeros((len(token_ids), self.vocab_size), np.float32)
+        logits = np.zeros((len(token_ids), self.vocab_size), np.float32)
+        return logits[-1] if last_only else logits
 
     def reset_activity(self):
         pass
 
     def activity(self):
-        return SimpleNamespace(firing_rate=0.25, layers=[SimpleNamespace(firing_rate=0.25)])
+        return SimpleNamespace(firing_rate=0.25, layers=[SimpleNamespace(events=1, neurons=4)])
 
 
 class Bytes:
@@ -46,13 +49,16 @@ class Bytes:
     def encode(self, text):
         return list(text.encode())
 
-    def decode(self, ids):
+    def decode(self, ids, continues=False):
         return bytes(i for i in ids if i != END).decode(errors="replace")
 
 
 def measure(tmp_path, text, model=None, **options):
     (tmp_path / "text.txt").write_bytes(text.encode())
-    return measure_perplexity(model or FakeModel(), Bytes(), tmp_path / "text.txt", **options)
+    model = model or FakeModel()
+    settings = settle("carry", prefix=model.eos_token_ids[0] if model.eos_token_ids else None)
+    source = open_source(str(tmp_path / "text.txt"))
+    return measure_perplexity(model, Bytes(), source, settings, **options)
 
 
 def test_every_token_is_scored_after_an_end_of_text(tmp_path):
@@ -91,7 +97,7 @@ def test_a_limit_cuts_the_text_there(tmp_path, eos):
     found = measure(tmp_path, "one two three", FakeModel(eos), limit=6)
     assert found.tokens == 6
     assert found.words == 2
-    assert found.bytes == (6 if eos else 7)
+    assert found.bytes == 6
 
 
 def test_a_limit_does_not_change_the_hash_of_the_text(tmp_path):
