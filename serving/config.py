@@ -7,6 +7,7 @@ from serving.errors import ConfigError
 # Smallest allowed value of each integer field.
 _LEAST = {
     "port": 0,
+    "metrics_port": 0,
     "max_batch_size": 1,
     "max_queue": 0,
     "prefill_chunk": 1,
@@ -31,6 +32,9 @@ class ServingConfig:
     """Addresses, limits and pace of a server.
 
     host, port: where to listen; port 0 takes a free one. port_file: written with the chosen port.
+    tls_cert, tls_key: PEM files of the server; tls_client_ca: of who signed the clients'.
+    tokens_file: bearer tokens (`tokens.py`). metrics_host, metrics_port: where metrics are shown,
+    if at all. otlp_endpoint: where spans are sent, if at all.
     max_batch_size: sequences decoded at once. max_queue: requests that may wait for a slot.
     prefill_chunk, prefill_chunk_idle: most prompt tokens read at once while others decode, and
     while nobody does. max_prompt_tokens, max_new_tokens: limits of one request.
@@ -47,6 +51,13 @@ class ServingConfig:
     host: str = "127.0.0.1"
     port: int = 50051
     port_file: str | None = None
+    tls_cert: str | None = None
+    tls_key: str | None = None
+    tls_client_ca: str | None = None
+    tokens_file: str | None = None
+    metrics_host: str = "127.0.0.1"
+    metrics_port: int | None = None
+    otlp_endpoint: str | None = None
     max_batch_size: int = 32
     max_queue: int = 128
     prefill_chunk: int = 64
@@ -72,12 +83,18 @@ class ServingConfig:
             raise ConfigError("host must name an address, got ''")
         for name, least in _LEAST.items():
             value = getattr(self, name)
+            if value is None and name == "metrics_port":
+                continue
             most = _MOST_BYTES if name.endswith("_bytes") else _MOST
             if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
                 rule = f"an integer from {least} to {most}"
                 raise ConfigError(f"{name} must be {rule}, got {value!r}")
         if self.port > 65535:
             raise ConfigError(f"port must be at most 65535, got {self.port}")
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise ConfigError("tls_cert and tls_key must be given together")
+        if self.tls_client_ca is not None and self.tls_cert is None:
+            raise ConfigError("tls_client_ca must be left out without tls_cert and tls_key")
         for name in ("flush_interval_s", "grace_s"):
             value = getattr(self, name)
             if not 0.0 <= value < float("inf"):

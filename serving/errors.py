@@ -61,6 +61,20 @@ class NoTokenizer(ServingError):  # noqa: N818
         )
 
 
+class Unauthenticated(ServingError):  # noqa: N818
+    """The call bears no token that is known here."""
+
+    def __init__(self) -> None:
+        super().__init__("authorization must be 'Bearer' and a token that this server knows")
+
+
+class PermissionDenied(ServingError):  # noqa: N818
+    """The token is good, but not for this service."""
+
+    def __init__(self, caller: str, service: str) -> None:
+        super().__init__(f"caller {caller} may not call the service {service}")
+
+
 class NothingAllowed(ServingError):  # noqa: N818
     """What a request allows and what it bars leave no token to choose."""
 

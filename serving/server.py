@@ -4,9 +4,9 @@ import asyncio
 import os
 import signal
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import grpc
 import structlog
@@ -16,11 +16,17 @@ from grpc_reflection.v1alpha import reflection
 import spiketrain.v1.generation_pb2_grpc as generation_grpc
 import spiketrain.v1.models_pb2_grpc as models_grpc
 from serving.config import ServingConfig
+from serving.credentials import server_credentials
 from serving.engine import Engine
 from serving.errors import ListenError
 from serving.inflight import InFlight
+from serving.interceptors import Authorisation, Calls, StrictRequests, short_name
 from serving.servicer import GenerationServicer, ModelsServicer
-from serving.wire import strictly
+from serving.tokens import read_tokens
+from serving.tracing import Tracing, to_endpoint
+
+if TYPE_CHECKING:
+    from serving.metrics import Metrics, MetricsServer
 
 log = structlog.get_logger()
 
@@ -28,39 +34,30 @@ SERVICES = ("spiketrain.v1.Generation", "spiketrain.v1.Models")
 LAST_WORDS_S = 0.2  # for health watchers, and for what the last requests still have to hear
 
 
-class StrictRequests(grpc.aio.ServerInterceptor):
-    """Hands bytes that are no request to our servicers as an error, instead of failing inside."""
-
-    async def intercept_service(
-        self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler]],
-        handler_call_details: grpc.HandlerCallDetails,
-    ) -> grpc.RpcMethodHandler:
-        """Replace the request parser of our own services."""
-        handler: Any = await continuation(handler_call_details)
-        if handler is None or not handler_call_details.method.startswith("/spiketrain."):
-            return handler
-        return handler._replace(request_deserializer=strictly(handler.request_deserializer))
-
-
 class Server:
     """A gRPC server over one engine, which it starts and stops. Use: start, then stop."""
 
-    def __init__(self, engine: Engine, name: str) -> None:
+    def __init__(self, engine: Engine, name: str, tracing: Tracing | None = None) -> None:
         self._engine = engine
-        self._config = engine.config
+        self._config = config = engine.config
+        self.metrics = None if config.metrics_port is None else _metrics(engine)
+        self._metrics_server: MetricsServer | None = None
+        self._credentials = server_credentials(config)
+        if tracing is None and config.otlp_endpoint is not None:
+            tracing = to_endpoint(config.otlp_endpoint)
+        self._tracing = tracing
         self._inflight = InFlight()
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]
         self._server = grpc.aio.server(
-            interceptors=[StrictRequests()],
+            interceptors=self._interceptors(),
             options=[
                 ("grpc.so_reuseport", 0),  # a port in use is an error, not a shared port
-                ("grpc.max_receive_message_length", self._config.max_message_bytes),
+                ("grpc.max_receive_message_length", config.max_message_bytes),
                 ("grpc.max_send_message_length", -1),
             ],
         )
         generation_grpc.add_GenerationServicer_to_server(
-            GenerationServicer(engine, self._inflight), self._server
+            GenerationServicer(engine, self._inflight, self.metrics), self._server
         )
         models_grpc.add_ModelsServicer_to_server(ModelsServicer(engine, name), self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
@@ -69,7 +66,9 @@ class Server:
 
     async def start(self) -> int:
         """Listen, then say that every service is ready; returns the port. Raises ListenError."""
-        port = self._listen()
+        config, port = self._config, self._listen()
+        if self.metrics is not None:
+            self._metrics_server = self.metrics.serve(config.metrics_host, config.metrics_port or 0)
         self._engine.start()
         await self._server.start()
         for service in ("", *SERVICES):
@@ -83,14 +82,42 @@ class Server:
         await self._inflight.wait_idle(grace_s)
         await asyncio.to_thread(self._engine.stop)
         await self._server.stop(LAST_WORDS_S)
+        if self._metrics_server is not None:
+            await asyncio.to_thread(self._metrics_server.stop)
+            self._metrics_server = None
+        if self._tracing is not None:
+            await asyncio.to_thread(self._tracing.stop)
+
+    @property
+    def metrics_port(self) -> int | None:
+        """Where metrics are shown; None before `start` and where they are not."""
+        return self._metrics_server.port if self._metrics_server else None
+
+    def _interceptors(self) -> list[grpc.aio.ServerInterceptor]:
+        """Outermost first: a refused call is counted and named like any other."""
+        interceptors: list[grpc.aio.ServerInterceptor] = [Calls(self.metrics, self._tracing)]
+        if self._config.tokens_file is not None:
+            names = frozenset(map(short_name, (*SERVICES, reflection.SERVICE_NAME)))
+            interceptors.append(Authorisation(read_tokens(self._config.tokens_file, names)))
+            if self._credentials is None:
+                log.warning("bearer tokens travel in clear: set tls_cert and tls_key")
+        return [*interceptors, StrictRequests()]
 
     def _listen(self) -> int:
         host, port = self._config.host, self._config.port
         address = to_address(host, port)
         try:
+            if self._credentials is not None:
+                return self._server.add_secure_port(address, self._credentials)
             return self._server.add_insecure_port(address)
         except RuntimeError:
             raise ListenError(address, _why_not(host, port)) from None
+
+
+def _metrics(engine: Engine) -> "Metrics":
+    from serving.metrics import Metrics  # late: nobody waits for what is not shown
+
+    return Metrics(engine)
 
 
 def to_address(host: str, port: int) -> str:
@@ -112,7 +139,14 @@ async def serve(
     try:
         if config.port_file is not None:
             _write_port(Path(config.port_file), port)
-        log.info("listening", host=config.host, port=port, model=name)
+        log.info(
+            "listening",
+            host=config.host,
+            port=port,
+            model=name,
+            tls=config.tls_cert is not None,
+            metrics_port=server.metrics_port,
+        )
         if on_listening is not None:
             on_listening(to_address(config.host, port))
         received = await signals.get()

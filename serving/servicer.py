@@ -1,7 +1,7 @@
 """Messages to requests, events to messages. No policy, no arrays, no `except` of its own."""
 
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import grpc
 
@@ -10,10 +10,13 @@ import spiketrain.v1.generation_pb2_grpc as generation_grpc
 import spiketrain.v1.models_pb2 as models_pb
 import spiketrain.v1.models_pb2_grpc as models_grpc
 from serving.engine import Engine
-from serving.events import Delta, Finish, PromptInfo
+from serving.events import Delta, Event, Finish, PromptInfo
 from serving.inflight import InFlight
 from serving.status import errors_as_status
 from serving.wire import checked, to_delta, to_finish, to_prompt_info, to_reply, to_request
+
+if TYPE_CHECKING:
+    from serving.metrics import Metrics
 
 LEAST_TIMEOUT_S = 1e-6  # for a deadline that passed on the way
 NO_TIMEOUT_S = 1e8  # gRPC says "about forever" for calls without a deadline
@@ -22,9 +25,10 @@ NO_TIMEOUT_S = 1e8  # gRPC says "about forever" for calls without a deadline
 class GenerationServicer(generation_grpc.GenerationServicer):
     """Generation: prompts in, completions out."""
 
-    def __init__(self, engine: Engine, inflight: InFlight) -> None:
+    def __init__(self, engine: Engine, inflight: InFlight, metrics: "Metrics | None") -> None:
         self._engine = engine
         self._inflight = inflight
+        self._metrics = metrics
 
     async def GenerateStream(
         self, request: Any, context: grpc.aio.ServicerContext
@@ -35,6 +39,7 @@ class GenerationServicer(generation_grpc.GenerationServicer):
                 wanted = to_request(checked(request), _timeout_s(context))
                 async with self._engine.stream(wanted) as events:
                     async for event in events:
+                        self._note(event)
                         yield to_reply(event)
 
     async def Generate(self, request: Any, context: grpc.aio.ServicerContext) -> Any:
@@ -46,6 +51,7 @@ class GenerationServicer(generation_grpc.GenerationServicer):
                 wanted = to_request(checked(request), _timeout_s(context))
                 async with self._engine.stream(wanted) as events:
                     async for event in events:
+                        self._note(event)
                         if isinstance(event, Delta):
                             texts.append(event.text)
                             reply.token_ids.extend(event.token_ids)
@@ -56,6 +62,10 @@ class GenerationServicer(generation_grpc.GenerationServicer):
                             reply.finish.CopyFrom(to_finish(event))
         reply.text = "".join(texts)
         return reply
+
+    def _note(self, event: Event) -> None:
+        if self._metrics is not None and isinstance(event, Finish):
+            self._metrics.finished(event)
 
 
 class ModelsServicer(models_grpc.ModelsServicer):

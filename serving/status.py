@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
+import structlog
 from google.protobuf import any_pb2, duration_pb2
 from google.protobuf.message import Message
 from google.rpc import code_pb2, error_details_pb2, status_pb2  # type: ignore[import-untyped]
@@ -18,7 +19,9 @@ from serving.errors import (
     EngineFailure,
     NothingAllowed,
     NoTokenizer,
+    PermissionDenied,
     QueueFull,
+    Unauthenticated,
 )
 
 DOMAIN = "spiketrain"
@@ -30,6 +33,8 @@ TABLE: dict[type[Exception], tuple[int, str]] = {
     NoTokenizer: (code_pb2.FAILED_PRECONDITION, "NO_TOKENIZER"),
     NothingAllowed: (code_pb2.INVALID_ARGUMENT, "NOTHING_ALLOWED"),
     ConstraintFailed: (code_pb2.INVALID_ARGUMENT, "CONSTRAINT_FAILED"),
+    Unauthenticated: (code_pb2.UNAUTHENTICATED, "UNAUTHENTICATED"),
+    PermissionDenied: (code_pb2.PERMISSION_DENIED, "PERMISSION_DENIED"),
     QueueFull: (code_pb2.RESOURCE_EXHAUSTED, "QUEUE_FULL"),
     Draining: (code_pb2.UNAVAILABLE, "SHUTTING_DOWN"),
     DeadlineExceeded: (code_pb2.DEADLINE_EXCEEDED, "DEADLINE_EXCEEDED"),
@@ -60,6 +65,9 @@ def to_status(error: Exception) -> status_pb2.Status:
         delay = duration_pb2.Duration()
         delay.FromNanoseconds(round(1e9 * error.retry_after_s))
         details.append(error_details_pb2.RetryInfo(retry_delay=delay))
+    request_id = structlog.contextvars.get_contextvars().get("request_id")
+    if request_id is not None:
+        details.append(error_details_pb2.RequestInfo(request_id=request_id))
     return status_pb2.Status(code=code, message=str(error), details=_pack(details))
 
 

@@ -89,7 +89,15 @@ class FakeModel:
 
     def activity(self) -> SimpleNamespace:
         steps = sum(size for kind, size in self.calls if kind == "step")
-        return SimpleNamespace(tokens=steps, weight_bytes_dense=500 * steps)
+        return SimpleNamespace(
+            tokens=steps,
+            neurons=10 * steps,
+            events=2 * steps,
+            weight_bytes_touched=100 * steps,
+            weight_bytes_dense=500 * steps,
+            macs_effective=3 * steps,
+            acs_effective=5 * steps,
+        )
 
     def wait_for(self, count: int, kind: str = "step") -> None:
         """Wait until that many calls of a kind have begun."""

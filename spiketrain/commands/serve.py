@@ -12,7 +12,6 @@ from spiketrain.commands.model_argument import (
     BUNDLED,
     DEFAULT_TABLE_BYTES,
     TABLE_BYTES_HELP,
-    ModelArgument,
     model_directory,
 )
 
@@ -30,55 +29,82 @@ class LogLevel(str, Enum):
 
 @app.command()
 def serve(
-    model: ModelArgument = BUNDLED,
-    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    model: Annotated[
+        str | None, typer.Argument(help="Package directory; without it the bundled model.")
+    ] = None,
+    config: Annotated[
+        str | None, typer.Option(help="TOML file of settings; SPIKETRAIN_* and flags go before it.")
+    ] = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen on; 127.0.0.1.")] = None,
     port: Annotated[
-        int, typer.Option(help="Port to listen on; 0 takes a free one.", min=0, max=65535)
-    ] = 50051,
+        int | None,
+        typer.Option(help="Port to listen on; 50051, 0: a free one.", min=0, max=65535),
+    ] = None,
     port_file: Annotated[
         str | None, typer.Option(help="Write the port here once the server listens.")
     ] = None,
-    threads: Annotated[int, typer.Option(help="Threads of the model's kernels.", min=1)] = 1,
-    table_bytes: Annotated[int, typer.Option(help=TABLE_BYTES_HELP, min=0)] = DEFAULT_TABLE_BYTES,
-    max_batch_size: Annotated[int, typer.Option(help="Sequences decoded at once.", min=1)] = 32,
-    max_queue: Annotated[int, typer.Option(help="Requests that may wait for a slot.", min=0)] = 128,
+    threads: Annotated[
+        int | None, typer.Option(help="Threads of the model's kernels; 1.", min=1)
+    ] = None,
+    table_bytes: Annotated[int | None, typer.Option(help=TABLE_BYTES_HELP, min=0)] = None,
+    max_batch_size: Annotated[
+        int | None, typer.Option(help="Sequences decoded at once; 32.", min=1)
+    ] = None,
+    max_queue: Annotated[
+        int | None, typer.Option(help="Requests that may wait for a slot; 128.", min=0)
+    ] = None,
     max_prompt_tokens: Annotated[
-        int, typer.Option(help="Longest prompt, in tokens.", min=1)
-    ] = 65536,
-    max_new_tokens: Annotated[int, typer.Option(help="Largest max_new_tokens.", min=1)] = 65536,
+        int | None, typer.Option(help="Longest prompt, in tokens; 65536.", min=1)
+    ] = None,
+    max_new_tokens: Annotated[
+        int | None, typer.Option(help="Largest max_new_tokens; 65536.", min=1)
+    ] = None,
     grace_s: Annotated[
-        float, typer.Option(help="Seconds for running requests to end at shutdown.", min=0.0)
-    ] = 10.0,
+        float | None,
+        typer.Option(help="Seconds for running requests to end at shutdown; 10.", min=0.0),
+    ] = None,
     tokenizer: Annotated[
         str | None, typer.Option(help="Tokenizer file or directory, in place of the package's.")
     ] = None,
-    log_level: Annotated[LogLevel, typer.Option(help="Least level of log lines.")] = LogLevel.INFO,
+    tls_cert: Annotated[str | None, typer.Option(help="Certificate for TLS, PEM.")] = None,
+    tls_key: Annotated[str | None, typer.Option(help="Its private key, PEM.")] = None,
+    tls_client_ca: Annotated[
+        str | None, typer.Option(help="Ask clients for a certificate signed by one of these, PEM.")
+    ] = None,
+    tokens_file: Annotated[
+        str | None, typer.Option(help="TOML file of bearer tokens and what they are good for.")
+    ] = None,
+    metrics_host: Annotated[str | None, typer.Option(help="For --metrics-port; 127.0.0.1.")] = None,
+    metrics_port: Annotated[
+        int | None, typer.Option(help="Show Prometheus metrics over HTTP here.", min=0, max=65535)
+    ] = None,
+    otlp_endpoint: Annotated[
+        str | None, typer.Option(help="Send OpenTelemetry spans here; needs the extra otel.")
+    ] = None,
+    log_level: Annotated[
+        LogLevel | None, typer.Option(help="Least level of log lines; info.")
+    ] = None,
 ) -> None:
-    """Serve a model over gRPC until SIGTERM or Ctrl-C."""
+    """Serve a model over gRPC until SIGTERM or Ctrl-C; without one, the bundled model."""
+    flags = dict(locals())
+    flags.pop("config")
+    flags["log_level"] = log_level and log_level.value
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # what matters is reported by us
     import runtime
     from runtime.tokenizer import load_tokenizer
-    from serving.config import ServingConfig
     from serving.engine import Engine
     from serving.logs import log_to_stderr
     from serving.server import serve as serve_engine
+    from serving.settings import read_settings
 
-    log_to_stderr(log_level.value)
-    config = ServingConfig(
-        host=host,
-        port=port,
-        port_file=port_file,
-        max_batch_size=max_batch_size,
-        max_queue=max_queue,
-        max_prompt_tokens=max_prompt_tokens,
-        max_new_tokens=max_new_tokens,
-        grace_s=grace_s,
-    )
-    directory = model_directory(model)
+    loading, serving = read_settings(config, os.environ, flags)
+    log_to_stderr(loading.log_level)
+    directory = model_directory(loading.model or BUNDLED)
+    most = DEFAULT_TABLE_BYTES if loading.table_bytes is None else loading.table_bytes
     engine = Engine(
-        runtime.load_model(directory, threads=threads, table_bytes=table_bytes),
-        config,
-        tokenizer=load_tokenizer(tokenizer) if tokenizer is not None else None,
+        runtime.load_model(directory, threads=loading.threads, table_bytes=most),
+        serving,
+        tokenizer=load_tokenizer(loading.tokenizer) if loading.tokenizer is not None else None,
     )
     asyncio.run(serve_engine(engine, Path(directory).resolve().name, _announce))
 
