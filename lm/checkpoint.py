@@ -147,6 +147,12 @@ def read_settings(folder: Path) -> dict[str, Any]:
     return config
 
 
+def is_sharded_spikingbrain(path: Path) -> bool:
+    """Whether `path` is a published SpikingBrain directory, which may be larger than memory."""
+    settings = path / "config.json"
+    return settings.is_file() and read_settings(path).get("model_type") == "gla_swa"
+
+
 def _read_tensors(path: Path) -> dict[str, Tensor]:
     """Name -> tensor of a file that torch.save wrote."""
     try:

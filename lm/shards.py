@@ -47,6 +47,11 @@ class Shards(Mapping[str, Entry]):
     def __len__(self) -> int:
         return len(self._entries)
 
+    @property
+    def half_precision(self) -> bool:
+        """Whether every tensor is stored in 16 bits."""
+        return all(entry.width == 2 for entry in self.values())
+
     def read(self, name: str, start: int = 0, stop: int | None = None) -> Tensor:
         """Rows start to stop of the tensor `name`, in float32."""
         with safe_open(self._entries[name].file, "pt") as content:
@@ -86,3 +91,13 @@ def _files(folder: Path) -> list[Path]:
     if lacking:
         raise ValueError(f"{folder} lacks {', '.join(lacking)}, named in {INDEX}")
     return [folder / name for name in names]
+
+
+class Held(dict[str, Tensor]):
+    """Tensors in memory, read like Shards."""
+
+    half_precision = False
+
+    def read(self, name: str, start: int = 0, stop: int | None = None) -> Tensor:
+        """Rows start to stop of the tensor `name`, in float32."""
+        return self[name][start:stop].detach().to(torch.float32)

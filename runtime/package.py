@@ -112,16 +112,39 @@ def write_package(
     try:
         os.mkdir(draft)
         write_tensors(draft / TENSOR_FILE, tensors)
-        _write_file(draft / CONFIG_FILE, (json.dumps(full, indent=1) + "\n").encode())
-        for name, source in content.items():
-            _write_file(draft / name, source if isinstance(source, bytes) else _read_all(source))
-        _read_generation_config(draft, full)
-        find_tokenizer(draft)
-        _sync_directory(draft)
+        _write_around(draft, full, content)
         _put_in_place(draft, target)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
     return str(full["spiketrain"]["fingerprint"])
+
+
+def publish(
+    draft: Path,
+    path: str | os.PathLike[str],
+    config: Mapping[str, Any],
+    tensors: Tensors,
+    files: Mapping[str, bytes | str | os.PathLike[str]] | None = None,
+    force: bool = False,
+) -> str:
+    """`write_package` where the directory `draft` has the files of `tensors` already."""
+    target = Path(os.path.abspath(path))
+    full = _complete_config(str(target / CONFIG_FILE), config, tensors)
+    content = _check_files(str(target), files or {})
+    check_target(target, force)
+    _write_around(draft, full, content)
+    _put_in_place(draft, target)
+    return str(full["spiketrain"]["fingerprint"])
+
+
+def _write_around(draft: Path, config: dict[str, Any], content: dict[str, bytes | Path]) -> None:
+    """Everything of a package but its tensors."""
+    _write_file(draft / CONFIG_FILE, (json.dumps(config, indent=1) + "\n").encode())
+    for name, source in content.items():
+        _write_file(draft / name, source if isinstance(source, bytes) else _read_all(source))
+    _read_generation_config(draft, config)
+    find_tokenizer(draft)
+    _sync_directory(draft)
 
 
 def compute_fingerprint(config: Mapping[str, Any], tensors: Tensors) -> str:

@@ -5,7 +5,8 @@ from typing import Annotated, Any
 
 import typer
 
-FORMATS = ("float32", "int8", "int4")
+FORMATS = ("float32", "bfloat16", "int8", "int4")
+CACHES = ("float32", "bfloat16", "int8")
 
 app = typer.Typer(add_completion=False)
 
@@ -18,8 +19,9 @@ def convert(
     ],
     target: Annotated[Path, typer.Argument(help="The package to write.")],
     weights: Annotated[
-        str, typer.Option(help="float32 (exact), int8 or int4 (integer sums).")
-    ] = "float32",
+        str | None,
+        typer.Option(help="float32, bfloat16, int8 or int4; default: the source's precision."),
+    ] = None,
     head_weights: Annotated[
         str | None, typer.Option(help="Format of the head alone; default: that of --weights.")
     ] = None,
@@ -45,6 +47,24 @@ def convert(
     rescaled: Annotated[
         bool,
         typer.Option("--rescaled", help="A Hugging Face RWKV-4 saved after evaluation: undo it."),
+    ] = False,
+    window_keys: Annotated[
+        int | None,
+        typer.Option(min=1, help="SpikingBrain: keys a query sees; default: its window + 1."),
+    ] = None,
+    down_proj: Annotated[
+        str | None,
+        typer.Option(help="SpikingBrain: published (default; reads no spikes) or spiked."),
+    ] = None,
+    window_cache: Annotated[
+        str | None,
+        typer.Option(help="SpikingBrain: float32, bfloat16 or int8 keys and values."),
+    ] = None,
+    max_memory: Annotated[
+        str | None, typer.Option(help="SpikingBrain: refuse what needs more, such as 4G.")
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="SpikingBrain: go on where an attempt was cut off.")
     ] = False,
     recipe: Annotated[
         str | None,
@@ -81,31 +101,46 @@ def convert(
     force: Annotated[bool, typer.Option("--force", help="Replace an existing package.")] = False,
 ) -> None:
     """Convert a checkpoint. The source keeps its precision unless --weights says otherwise."""
-    for flag, value in (("--weights", weights), ("--head-weights", head_weights or weights)):
-        if value not in FORMATS:
-            rule = f"must be one of {', '.join(FORMATS)}, got {value}"
+    for flag, value, allowed in (
+        ("--weights", weights, FORMATS),
+        ("--head-weights", head_weights, FORMATS),
+        ("--semantics", semantics, ("spikegpt", "rwkv4")),
+        ("--down-proj", down_proj, ("published", "spiked")),
+        ("--window-cache", window_cache, CACHES),
+    ):
+        if value is not None and value not in allowed:
+            rule = f"must be one of {', '.join(allowed)}, got {value}"
             raise typer.BadParameter(rule, param_hint=flag)
-    if semantics not in (None, "spikegpt", "rwkv4"):
-        hint = "--semantics"
-        raise typer.BadParameter(f"must be spikegpt or rwkv4, got {semantics}", param_hint=hint)
     ours = {"--calib": calib, "--measure": measure, "--target-sparsity": target_sparsity,
             "--variant": variant, "--fine-tune": fine_tune, "--set": override}  # fmt: skip
-    others = {"--semantics": semantics, "--choose": choose, "--rescaled": rescaled,
-              "--dry-run": dry_run}  # fmt: skip
-    _refuse_given(ours if recipe is None else others, "needs" if recipe is None else "excludes")
+    spikegpt = {"--semantics": semantics, "--choose": choose, "--rescaled": rescaled}
+    spikingbrain = {"--window-keys": window_keys, "--down-proj": down_proj,
+                    "--window-cache": window_cache, "--max-memory": max_memory,
+                    "--resume": resume}  # fmt: skip
+    if recipe is None:
+        _refuse(ours, "needs --recipe")
+    else:
+        _refuse(spikegpt | {"--dry-run": dry_run}, "excludes --recipe")
     if override and fine_tune is None:
         raise typer.BadParameter("needs --fine-tune", param_hint="--set")
     choices = _choices(choose or [])
     from spiketrain.commands.extras import need_train_extra
 
     need_train_extra()
+    from lm.checkpoint import is_sharded_spikingbrain
     from lm.export import export_model
     from spiketrain.commands.tokenizer_files import tokenizer_beside, tokenizer_files
 
     made: dict[str, bytes | Path] = {}
-    if recipe is None:
-        model = _read(source, semantics, choices, rescaled)
+    published = recipe is None and is_sharded_spikingbrain(source)
+    if published:
+        _refuse(spikegpt | {"--fold-projection": fold_projection}, "is not for SpikingBrain")
     else:
+        _refuse(spikingbrain, "needs a published SpikingBrain directory")
+    model: Any = None  # of a published SpikingBrain: it may be larger than memory
+    if recipe is None and not published:
+        model = _read(source, semantics, choices, rescaled)
+    elif recipe is not None:
         from runtime.package import check_target
         from spiketrain.commands.convert_recipe import convert_by_recipe
 
@@ -123,38 +158,52 @@ def convert(
     files = tokenizer_files(tokenizer) if tokenizer is not None else {}
     files |= made
     files |= {path.name: path for path in extra or []}
+    provenance = {
+        "source": source.name,
+        "command": f"spiketrain convert {source.name} {target.name}"
+        + (f" --weights {weights}" if weights else "")
+        + (f" --head-weights {head_weights}" if head_weights else "")
+        + " --fold-projection" * fold_projection
+        + f" --semantics {semantics}" * bool(semantics)
+        + "".join(f" --choose {text}" for text in choose or [])
+        + " --rescaled" * rescaled
+        + (f" --window-keys {window_keys}" if window_keys else "")
+        + (f" --down-proj {down_proj}" if down_proj else "")
+        + (f" --window-cache {window_cache}" if window_cache else "")
+        + (f" --recipe {recipe} --target-sparsity {target_sparsity:g}" if recipe else "")
+        + (f" --variant {variant}" if variant else "")
+        + (f" --fine-tune {fine_tune.name}" if fine_tune else ""),
+        "licence": licence,
+    }
+    if published:
+        from spiketrain.commands.convert_spikingbrain import Asked, convert_published, memory
+
+        asked = Asked(
+            source, target, weights, head_weights, window_keys, down_proj, window_cache,
+            memory(max_memory), resume, force, dry_run,
+        )  # fmt: skip
+        convert_published(asked, files, provenance)
+        return
     if dry_run:
         typer.echo(f"{source}: {model.config.model_type}, {model.num_parameters():,} parameters")
         return
     fingerprint = export_model(
         model,
         target,
-        weights=weights,
+        weights=weights or "float32",
         head=head_weights,
         files=files,
-        provenance={
-            "source": source.name,
-            "command": f"spiketrain convert {source.name} {target.name} --weights {weights}"
-            + (f" --head-weights {head_weights}" if head_weights else "")
-            + " --fold-projection" * fold_projection
-            + f" --semantics {semantics}" * bool(semantics)
-            + "".join(f" --choose {text}" for text in choose or [])
-            + " --rescaled" * rescaled
-            + (f" --recipe {recipe} --target-sparsity {target_sparsity:g}" if recipe else "")
-            + (f" --variant {variant}" if variant else "")
-            + (f" --fine-tune {fine_tune.name}" if fine_tune else ""),
-            "licence": licence,
-        },
+        provenance=provenance,
         force=force,
     )
     typer.echo(f"{target}: {fingerprint}")
 
 
-def _refuse_given(options: dict[str, Any], verb: str) -> None:
+def _refuse(options: dict[str, Any], rule: str) -> None:
     """A usage error for the first option that is given though it has no use."""
     for flag, value in options.items():
         if value:
-            raise typer.BadParameter(f"{verb} --recipe, got {value}", param_hint=flag)
+            raise typer.BadParameter(f"{rule}, got {value}", param_hint=flag)
 
 
 def _read(source: Path, semantics: str | None, choices: dict[str, Any], rescaled: bool) -> Any:

@@ -20,7 +20,7 @@ def tokenizer_beside(source: Path) -> Path | None:
 
 
 def tokenizer_files(tokenizer: Path) -> dict[str, bytes | Path]:
-    """The tokenizer with its companions: special tokens and default sampling parameters.
+    """The tokenizer with its companions: special tokens, chat template, sampling defaults.
 
     A .json of characters by id becomes a tokenizer.json; any other .json is one, whatever its name.
     """
@@ -28,9 +28,9 @@ def tokenizer_files(tokenizer: Path) -> dict[str, bytes | Path]:
         raise SpiketrainError(f"--tokenizer must be a file *.json or *.model, got {tokenizer}")
     name = f"tokenizer{tokenizer.suffix}"
     files: dict[str, bytes | Path] = {name: tokenizer}
-    companion = tokenizer.with_name("tokenizer_config.json")
-    if companion.is_file():
-        files[companion.name] = companion
+    for companion in ("tokenizer_config.json", "chat_template.jinja"):
+        if tokenizer.with_name(companion).is_file():
+            files[companion] = tokenizer.with_name(companion)
     files |= _sampling_defaults(tokenizer.with_name("generation_config.json"))
     if tokenizer.suffix == ".json":
         characters = _characters(tokenizer)

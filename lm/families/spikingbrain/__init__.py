@@ -2,16 +2,26 @@
 
 config.py says what a model is; model.py computes it, with its parts in attention.py,
 feed_forward.py and neurons.py, the scans in linear_attention.py and window_attention.py; codes.py
-expands counts into trains; upstream.py reads the published directories (arXiv 2509.05276).
+expands counts into trains; upstream.py reads the published directories; export.py
+and formats.py write the runtime's tensors (arXiv 2509.05276).
 """
 
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from lm.families.spikingbrain.config import Config
+from lm.families.spikingbrain.export import WEIGHT_FORMATS, Exporter, to_runtime
 from lm.families.spikingbrain.model import Model
-from lm.families.spikingbrain.upstream import from_upstream
+from lm.families.spikingbrain.upstream import from_upstream, upstream_config
 
-__all__ = ["Config", "Model", "from_upstream"]
+__all__ = [
+    "WEIGHT_FORMATS",
+    "Config",
+    "Exporter",
+    "Model",
+    "from_upstream",
+    "to_runtime",
+    "upstream_config",
+]
 
 AutoConfig.register("spikingbrain", Config)
 AutoModelForCausalLM.register(Config, Model)

@@ -1,0 +1,90 @@
+"""Directory of shards -> runtime package, part by part: neither has to fit memory.
+
+A conversion that was cut off goes on with the parts that are whole.
+"""
+
+import resource
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lm.shards import Shards
+from runtime.errors import SpiketrainError
+from runtime.package_draft import PackageDraft
+
+LEAST_BLOCK = 8 << 20
+COPIES = 8  # of a block in float32 that are alive while it is quantised
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """How a conversion is done: memory in bytes or None; resume, force: see PackageDraft."""
+
+    max_memory: int | None = None
+    resume: bool = False
+    force: bool = False
+
+
+def plan(exporter: Any, max_memory: int | None) -> dict[str, int]:
+    """Part -> bytes that it is stored in; sets the exporter's block size.
+
+    Raises SpiketrainError if a part and what it takes to make it do not fit `max_memory`.
+    """
+    sizes = {part: exporter.part_bytes(part) for part in exporter.parts}
+    if max_memory is None:
+        return sizes
+    largest = max(sizes, key=lambda part: sizes[part])
+    least = peak_memory() + sizes[largest] + COPIES * LEAST_BLOCK
+    room = max_memory - peak_memory() - sizes[largest]
+    if room < COPIES * LEAST_BLOCK:
+        raise SpiketrainError(
+            f"--max-memory must be at least {-(-least >> 20)}M for {largest} and a block of it, "
+            f"got {max_memory >> 20}M"
+        )
+    exporter.block_bytes = min(exporter.block_bytes, room // COPIES)
+    return sizes
+
+
+def convert_shards(
+    exporter: Any,
+    source: Shards,
+    target: Path,
+    options: Mapping[str, Any],
+    work: Work,
+    files: Mapping[str, Any] | None = None,
+    provenance: Mapping[str, Any] | None = None,
+    tell: Callable[[str], None] = lambda line: None,
+) -> str:
+    """Write the package of `exporter` to `target` and return its fingerprint.
+
+    options: everything beside the source that the tensors depend on.  tell: gets a line for each
+    part.  Raises SpiketrainError, PackageError.
+    """
+    draft = PackageDraft(
+        target, {"source": _identity(source)} | dict(options), work.resume, work.force
+    )
+    sizes = plan(exporter, work.max_memory)
+    total = len(exporter.parts)
+    names = [f"model-{i + 1:05}-of-{total:05}.safetensors" for i in range(total)]
+    for name, part in zip(names, exporter.parts, strict=True):
+        if draft.has(name):
+            exporter.remember(draft.read(name))
+            tell(f"{part}: there already")
+            continue
+        draft.write(name, exporter.tensors(part))
+        tell(f"{part}: {sizes[part] / 1e6:.1f} MB, peak memory {peak_memory() / 1e9:.2f} GB")
+    config = exporter.package_config()
+    config["spiketrain"]["provenance"] = dict(provenance or {})
+    return draft.finish(config, names, files)
+
+
+def peak_memory() -> int:
+    """The most bytes that this process has had resident."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def _identity(source: Shards) -> list[list[Any]]:
+    """Name, size and time of change of the source's files."""
+    files = sorted({entry.file for entry in source.values()})
+    return [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in files]

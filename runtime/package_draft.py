@@ -1,0 +1,128 @@
+"""A package written file by file, so that it need not fit memory and can be gone on with.
+
+The draft is a directory beside the target; each of its safetensors files is whole or not there.
+What it is a draft of stands in draft.json, and a draft of something else is not gone on with.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from runtime.errors import PackageError
+from runtime.package import INDEX_FILE, check_target, publish
+from runtime.package_files import has_file, read_json
+from runtime.tensor_file import map_tensors, write_tensors
+
+IDENTITY_FILE = "draft.json"
+_IDENTITY_BYTES = 4 << 20
+
+
+class PackageDraft:
+    """The draft of a package at `target`.
+
+    identity: JSON of what is made from what; a draft that is there is gone on with if `resume` and
+    its identity is the same, else PackageError.  The draft stays if the process ends.
+    """
+
+    def __init__(
+        self,
+        target: str | os.PathLike[str],
+        identity: Mapping[str, Any],
+        resume: bool = False,
+        force: bool = False,
+    ) -> None:
+        self.target = Path(os.path.abspath(target))
+        self.force = force
+        check_target(self.target, force)
+        self.folder = self.target.with_name(f".{self.target.name}.partial")
+        stated = json.loads(json.dumps(dict(identity)))
+        identity_file = self.folder / IDENTITY_FILE
+        if identity_file.is_file():
+            self._check_same(stated, resume)
+        else:  # nothing was written before the identity was
+            self.folder.mkdir(parents=True, exist_ok=True)
+            partial = identity_file.with_suffix(".partial")
+            partial.write_text(json.dumps(stated), "utf-8")
+            os.rename(partial, identity_file)
+
+    def has(self, file: str) -> bool:
+        """Whether this file was written, whole."""
+        return has_file(self.folder, file)
+
+    def read(self, file: str) -> dict[str, NDArray[Any]]:
+        """The tensors of a file that was written, as mapped views."""
+        return map_tensors(self.folder, file)
+
+    def write(self, file: str, tensors: Mapping[str, NDArray[Any]]) -> None:
+        """Write one safetensors file, whole or not at all."""
+        partial = self.folder / f"{file}.partial"
+        partial.unlink(missing_ok=True)
+        write_tensors(partial, tensors)
+        os.rename(partial, self.folder / file)
+
+    def finish(
+        self,
+        config: Mapping[str, Any],
+        names: list[str],
+        files: Mapping[str, bytes | str | os.PathLike[str]] | None = None,
+    ) -> str:
+        """Check all files in `names`, put the package in place and return its fingerprint.
+
+        One file is mapped at a time.
+        """
+        tensors = _OneFileAtATime(self.folder, names)
+        index = {"metadata": {}, "weight_map": tensors.places}
+        for leftover in self.folder.iterdir():
+            if leftover.name not in names and leftover.name != IDENTITY_FILE:
+                leftover.unlink()  # of an attempt to finish
+        (self.folder / INDEX_FILE).write_text(json.dumps(index), "utf-8")
+        fingerprint = publish(self.folder, self.target, config, tensors, files, self.force)
+        (self.target / IDENTITY_FILE).unlink(missing_ok=True)
+        return fingerprint
+
+    def _check_same(self, stated: dict[str, Any], resume: bool) -> None:
+        if not resume:
+            raise PackageError(
+                f"{self.folder}: must not exist: an attempt was cut off, --resume goes on with it "
+                "(or remove the directory)"
+            )
+        found = read_json(self.folder.resolve(), IDENTITY_FILE, _IDENTITY_BYTES)
+        for key in sorted(found.keys() | stated.keys()):
+            if found.get(key) != stated.get(key):
+                raise PackageError(
+                    f"{self.folder}: {key} must be as in the attempt to go on with, "
+                    f"{found.get(key)!r:.200}, got {stated.get(key)!r:.200}"
+                )
+
+
+class _OneFileAtATime(Mapping[str, "NDArray[Any]"]):
+    """All tensors of several files; those of the file asked last are mapped."""
+
+    def __init__(self, folder: Path, names: list[str]) -> None:
+        self._folder = folder.resolve()
+        self._mapped = ("", dict[str, "NDArray[Any]"]())
+        self.places: dict[str, str] = {}
+        for file in names:
+            for name in map_tensors(self._folder, file):
+                if name in self.places:
+                    raise PackageError(f"{folder / file}: tensor {name!r} is in another file too")
+                self.places[name] = file
+
+    def __getitem__(self, name: str) -> NDArray[Any]:
+        file = self.places[name]
+        if file != self._mapped[0]:
+            self._mapped = ("", {})
+            self._mapped = (file, map_tensors(self._folder, file))
+        return self._mapped[1][name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.places)
+
+    def __len__(self) -> int:
+        return len(self.places)

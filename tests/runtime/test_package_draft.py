@@ -1,0 +1,90 @@
+"""Packages written file by file, cut off and gone on with."""
+
+import json
+
+import numpy as np
+import pytest
+from tiny_spikegpt import tiny_spikegpt_package
+
+from runtime.errors import PackageError
+from runtime.package import read_package
+from runtime.package_draft import IDENTITY_FILE, PackageDraft
+
+IDENTITY = {"source": "a", "weights": "int8"}
+
+
+@pytest.fixture
+def whole(tmp_path):
+    return read_package(tiny_spikegpt_package(tmp_path / "whole"))
+
+
+def parts(package, count=3):
+    """Tensors of a package in several files."""
+    names = sorted(package.tensors)
+    return {
+        f"model-{i}.safetensors": {name: package.tensors[name] for name in names[i::count]}
+        for i in range(count)
+    }
+
+
+def config(package):
+    found = json.loads(json.dumps(package.config))
+    del found["spiketrain"]["fingerprint"]
+    return found
+
+
+def test_a_package_of_several_files_is_the_one_of_one_file(whole, tmp_path):
+    draft = PackageDraft(tmp_path / "target", IDENTITY)
+    for file, tensors in parts(whole).items():
+        draft.write(file, tensors)
+    fingerprint = draft.finish(config(whole), list(parts(whole)), {"note.txt": b"x"})
+    assert fingerprint == whole.fingerprint
+    again = read_package(tmp_path / "target")
+    assert again.fingerprint == whole.fingerprint
+    assert all(np.array_equal(again.tensors[n], x) for n, x in whole.tensors.items())
+    assert sorted(p.name for p in (tmp_path / "target").iterdir()) == sorted(
+        [*parts(whole), "config.json", "model.safetensors.index.json", "note.txt"]
+    )
+    assert not draft.folder.exists()
+
+
+def test_an_attempt_that_was_cut_off_goes_on_with_what_is_whole(whole, tmp_path):
+    first = PackageDraft(tmp_path / "target", IDENTITY)
+    files = parts(whole)
+    names = list(files)
+    first.write(names[0], files[names[0]])
+    (first.folder / f"{names[1]}.partial").write_bytes(b"cut off")
+    with pytest.raises(PackageError, match="--resume goes on with it"):
+        PackageDraft(tmp_path / "target", IDENTITY)
+    with pytest.raises(PackageError, match=r"weights must be as in the attempt .* 'int8', got 'x'"):
+        PackageDraft(tmp_path / "target", IDENTITY | {"weights": "x"}, resume=True)
+    second = PackageDraft(tmp_path / "target", IDENTITY, resume=True)
+    assert [second.has(name) for name in names] == [True, False, False]
+    assert set(second.read(names[0])) == set(files[names[0]])
+    for name in names[1:]:
+        second.write(name, files[name])
+    (second.folder / "config.json").write_text("left over of an attempt to finish")
+    assert second.finish(config(whole), names) == whole.fingerprint
+
+
+def test_a_lacking_tensor_is_named_and_the_draft_stays(whole, tmp_path):
+    draft = PackageDraft(tmp_path / "target", IDENTITY)
+    files = parts(whole)
+    names = list(files)
+    for name in names[:2]:
+        draft.write(name, files[name])
+    lacking = sorted(files[names[2]])[0]
+    with pytest.raises(PackageError, match=f"tensor '{lacking}' is missing"):
+        draft.finish(config(whole), names[:2])
+    assert (draft.folder / IDENTITY_FILE).is_file()
+    assert not (tmp_path / "target").exists()
+
+
+def test_an_existing_target_is_refused_before_any_work(whole, tmp_path):
+    with pytest.raises(PackageError, match="must not exist yet"):
+        PackageDraft(whole.path, IDENTITY)
+    draft = PackageDraft(whole.path, IDENTITY, force=True)
+    for file, tensors in parts(whole).items():
+        draft.write(file, tensors)
+    assert draft.finish(config(whole), list(parts(whole))) == whole.fingerprint
+    assert (whole.path / "model-0.safetensors").is_file()
