@@ -33,6 +33,7 @@
 #include "mixing.h"
 
 #include "sparse_int4.h"
+#include "sparse_shared.h"
 
 const st_kernels ST_JOIN(st_kernels_, ST_BUILD) = {
     .name = ST_TEXT(ST_BUILD),
@@ -57,6 +58,7 @@ const st_kernels ST_JOIN(st_kernels_, ST_BUILD) = {
     .sparse_int4 = sparse_int4,
     .counts_int8 = counts_int8,
     .counts_int4 = counts_int4,
+    .sparse_shared = multiply_all_shared,
     .egru_float32 = egru_float32,
     .egru_int16 = egru_int16,
     .layer_norm = layer_norm,

@@ -18,8 +18,12 @@ static inline int32_t group_excess(const st_dense *m, const int32_t *sum, ptrdif
 
 #if defined(__AVX512VNNI__) && defined(__AVX512BW__)
 
-/* Tokens whose float sums stay in the first-level cache while a group is unpacked for them. */
-#define ST_TOKENS 48
+/* Inputs that are unpacked at a time, for all tokens: 16 KB of the first-level cache. */
+#define ST_UNPACKED 256
+/* Tokens whose float sums wait meanwhile. */
+#define ST_TOKENS 128
+/* Rows whose integer and float sums both stay in registers: 24 of them. */
+#define ST_INT4_ROWS 3
 
 static inline __m512 widen_scale(const uint16_t *scale)
 {
@@ -85,73 +89,118 @@ static void unpack_group(const uint8_t *packed, ptrdiff_t eights, uint8_t *quads
     }
 }
 
-/* out[.] += sums * scale */
-static inline void add_row(st_sums sums, const __m512 *scale, float *out)
+/* Float sums of one row. */
+typedef struct {
+    __m512 a, b, c, d;
+} st_float_sums;
+
+static inline st_float_sums load_float_sums(const float *at)
 {
-    _mm512_storeu_ps(out, add_scaled(_mm512_loadu_ps(out), sums.a, scale[0]));
-    _mm512_storeu_ps(out + 16, add_scaled(_mm512_loadu_ps(out + 16), sums.b, scale[1]));
-    _mm512_storeu_ps(out + 32, add_scaled(_mm512_loadu_ps(out + 32), sums.c, scale[2]));
-    _mm512_storeu_ps(out + 48, add_scaled(_mm512_loadu_ps(out + 48), sums.d, scale[3]));
+    return (st_float_sums){_mm512_loadu_ps(at), _mm512_loadu_ps(at + 16), _mm512_loadu_ps(at + 32),
+                       _mm512_loadu_ps(at + 48)};
 }
 
+static inline void store_float_sums(st_float_sums sums, float *at)
+{
+    _mm512_storeu_ps(at, sums.a);
+    _mm512_storeu_ps(at + 16, sums.b);
+    _mm512_storeu_ps(at + 32, sums.c);
+    _mm512_storeu_ps(at + 48, sums.d);
+}
+
+static inline st_float_sums add_group(st_float_sums acc, st_sums sums, const float *scale)
+{
+    st_float_sums s = load_float_sums(scale);
+    acc.a = add_scaled(acc.a, sums.a, s.a);
+    acc.b = add_scaled(acc.b, sums.b, s.b);
+    acc.c = add_scaled(acc.c, sums.c, s.c);
+    acc.d = add_scaled(acc.d, sums.d, s.d);
+    return acc;
+}
+
+/* Groups of inputs, unpacked, with their scales. */
+typedef struct {
+    ptrdiff_t groups;
+    int quads, sums; /* of a group: quads of inputs, and inputs' sums */
+    const uint8_t *codes;
+    const float *scale;
+} st_unpacked;
+
+static inline int32_t start_of(const st_unpacked *w, const int32_t *sum, ptrdiff_t g)
+{
+    return -8 * (w->sums == 1 ? sum[g] : sum[2 * g] + sum[2 * g + 1]);
+}
+
+/* out[r] += the products of `rows` rows with the groups. */
 static inline __attribute__((always_inline)) void
-add_group(const uint8_t *quads, const int count, const int8_t *x, ptrdiff_t x_stride,
-          const int32_t *excess_of, const __m512 *scale, const int rows, float (*out)[ST_PANEL])
+add_groups(const st_unpacked *w, const int8_t *x, ptrdiff_t x_stride, const int32_t *sum,
+           ptrdiff_t sum_stride, const int rows, float (*out)[ST_PANEL])
 {
-    st_row_sums sums = start_rows(excess_of, rows);
-    for (int q = 0; q < count; q++)
-        add_rows_quad(&sums, load_sums(quads + q * 4 * ST_PANEL), x + 4 * q, x_stride, rows);
-    add_row(sums.r0, scale, out[0]);
-    if (rows > 1) add_row(sums.r1, scale, out[1]);
-    if (rows > 2) add_row(sums.r2, scale, out[2]);
-    if (rows > 3) add_row(sums.r3, scale, out[3]);
-    if (rows > 4) add_row(sums.r4, scale, out[4]);
-    if (rows > 5) add_row(sums.r5, scale, out[5]);
+    st_float_sums f0 = load_float_sums(out[0]), f1 = f0, f2 = f0;
+    if (rows > 1) f1 = load_float_sums(out[1]);
+    if (rows > 2) f2 = load_float_sums(out[2]);
+    for (ptrdiff_t g = 0; g < w->groups; g++) {
+        const uint8_t *codes = w->codes + g * w->quads * 4 * ST_PANEL;
+        st_sums s0 = start_sums(start_of(w, sum, g)), s1 = s0, s2 = s0;
+        if (rows > 1) s1 = start_sums(start_of(w, sum + sum_stride, g));
+        if (rows > 2) s2 = start_sums(start_of(w, sum + 2 * sum_stride, g));
+        for (int q = 0; q < w->quads; q++, x += 4) {
+            st_sums quad = load_sums(codes + q * 4 * ST_PANEL);
+            s0 = add_quad(s0, quad, x);
+            if (rows > 1) s1 = add_quad(s1, quad, x + x_stride);
+            if (rows > 2) s2 = add_quad(s2, quad, x + 2 * x_stride);
+        }
+        f0 = add_group(f0, s0, w->scale + g * ST_PANEL);
+        if (rows > 1) f1 = add_group(f1, s1, w->scale + g * ST_PANEL);
+        if (rows > 2) f2 = add_group(f2, s2, w->scale + g * ST_PANEL);
+    }
+    store_float_sums(f0, out[0]);
+    if (rows > 1) store_float_sums(f1, out[1]);
+    if (rows > 2) store_float_sums(f2, out[2]);
 }
 
-static __attribute__((noinline)) void add_groups(const uint8_t *quads, int count, const int8_t *x,
-                                                 ptrdiff_t x_stride, const int32_t *excess_of,
-                                                 const __m512 *scale, ptrdiff_t rows,
-                                                 float (*out)[ST_PANEL])
+static __attribute__((noinline)) void add_rows_groups(const st_unpacked *w, const int8_t *x,
+                                                      ptrdiff_t x_stride, const int32_t *sum,
+                                                      ptrdiff_t sum_stride, ptrdiff_t rows,
+                                                      float (*out)[ST_PANEL])
 {
     switch (rows) {
-    case 1: add_group(quads, count, x, x_stride, excess_of, scale, 1, out); break;
-    case 2: add_group(quads, count, x, x_stride, excess_of, scale, 2, out); break;
-    case 3: add_group(quads, count, x, x_stride, excess_of, scale, 3, out); break;
-    case 4: add_group(quads, count, x, x_stride, excess_of, scale, 4, out); break;
-    case 5: add_group(quads, count, x, x_stride, excess_of, scale, 5, out); break;
-    default: add_group(quads, count, x, x_stride, excess_of, scale, 6, out); break;
+    case 1: add_groups(w, x, x_stride, sum, sum_stride, 1, out); break;
+    case 2: add_groups(w, x, x_stride, sum, sum_stride, 2, out); break;
+    default: add_groups(w, x, x_stride, sum, sum_stride, 3, out); break;
     }
 }
 
-/* Up to ST_TOKENS rows with one panel: each group is unpacked once for all of them. */
+/* Up to ST_TOKENS rows with one panel: groups are unpacked once for all of them. */
 static void multiply_tokens(const st_dense *m, const st_dense_input *input, const uint8_t *panel,
                             ptrdiff_t begin, ptrdiff_t tokens, float (*acc)[ST_PANEL])
 {
-    _Alignas(64) uint8_t quads[2 * ST_GROUP * ST_PANEL];
-    ptrdiff_t groups = (m->inputs + m->group - 1) / m->group, sums = input->stride / ST_GROUP;
+    _Alignas(64) uint8_t codes[ST_UNPACKED * ST_PANEL];
+    _Alignas(64) float scale[ST_UNPACKED / ST_GROUP * ST_PANEL];
+    const ptrdiff_t groups = (m->inputs + m->group - 1) / m->group;
+    const ptrdiff_t sums = m->group / ST_GROUP, sum_stride = input->stride / ST_GROUP;
+    st_unpacked w = {0, (int)m->group / 4, (int)sums, codes, scale};
     memset(acc, 0, (size_t)tokens * sizeof *acc);
-    for (ptrdiff_t g = 0; g < groups; g++) {
-        const uint8_t *packed = panel + g * group_bytes(m);
-        __m512 scale[4];
-        for (int v = 0; v < 4; v++) scale[v] = widen_scale((const uint16_t *)packed + 16 * v);
-        unpack_group(packed + 2 * ST_PANEL, m->group / 8, quads);
-        for (ptrdiff_t t = 0; t < tokens; t += ST_ROWS) {
-            ptrdiff_t rows = ST_MIN(ST_ROWS, tokens - t);
-            int32_t excess_of[ST_ROWS];
-            for (ptrdiff_t r = 0; r < rows; r++)
-                excess_of[r] = group_excess(m, input->sum + (begin + t + r) * sums, g);
-            add_groups(quads, (int)m->group / 4,
-                       input->codes + (begin + t) * input->stride + g * m->group, input->stride,
-                       excess_of, scale, rows, acc + t);
+    for (ptrdiff_t g = 0; g < groups; g += w.groups) {
+        w.groups = ST_MIN(ST_UNPACKED / m->group, groups - g);
+        for (ptrdiff_t i = 0; i < w.groups; i++) {
+            const uint8_t *packed = panel + (g + i) * group_bytes(m);
+            for (int v = 0; v < 4; v++)
+                _mm512_store_ps(scale + i * ST_PANEL + 16 * v,
+                                widen_scale((const uint16_t *)packed + 16 * v));
+            unpack_group(packed + 2 * ST_PANEL, m->group / 8, codes + i * m->group * ST_PANEL);
         }
+        for (ptrdiff_t t = 0; t < tokens; t += ST_INT4_ROWS)
+            add_rows_groups(&w, input->codes + (begin + t) * input->stride + g * m->group,
+                            input->stride, input->sum + (begin + t) * sum_stride + g * sums,
+                            sum_stride, tokens - t, acc + t);
     }
 }
 
 static void multiply_int4(const st_dense *m, const st_dense_input *input, ptrdiff_t first,
                           ptrdiff_t last, float *y, ptrdiff_t y_stride)
 {
-    float acc[ST_TOKENS][ST_PANEL];
+    _Alignas(64) float acc[ST_TOKENS][ST_PANEL];
     for (ptrdiff_t at = first; at < last; at += ST_PANEL) {
         const uint8_t *panel = m->panel + at / ST_PANEL * m->panel_stride;
         ptrdiff_t count = ST_MIN(ST_PANEL, last - at);

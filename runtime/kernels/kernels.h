@@ -75,6 +75,18 @@ typedef struct {
     const float *scale; /* int8, int4: one for each output */
 } st_sparse;
 
+/* Events of a block of tokens as bytes, for the rows that any of them reads: `planes` rows of bytes
+ * a token, low and high ones of squares, or one of counts. Five rows more may be read. */
+typedef struct {
+    int planes;
+    ptrdiff_t tokens, rows;
+    ptrdiff_t stride; /* bytes from one row of bytes to the next, a multiple of 4, zeros at the end */
+    const int32_t *row;
+    const uint8_t *bytes;
+    const int32_t *sum; /* of each token's counts */
+    const float *unit;
+} st_shared;
+
 typedef struct {
     const char *name;
     void (*exp)(const float *x, float *out, ptrdiff_t n);
@@ -111,6 +123,9 @@ typedef struct {
                         ptrdiff_t n, float unit, ptrdiff_t first, ptrdiff_t last, float *y);
     void (*counts_int4)(const st_sparse *m, const int32_t *index, const int16_t *value,
                         ptrdiff_t n, float unit, ptrdiff_t first, ptrdiff_t last, float *y);
+    /* NULL in builds where it would not pay. */
+    void (*sparse_shared)(const st_sparse *m, const st_shared *shared, ptrdiff_t first,
+                          ptrdiff_t last, float *y, ptrdiff_t y_stride);
     void (*egru_float32)(const float *x, const float *y, const float *threshold, float zoneout,
                          ptrdiff_t size, ptrdiff_t first, ptrdiff_t last, float *cell,
                          float *output);

@@ -74,7 +74,7 @@ cdef extern from "sparse.h" nogil:
         Py_ssize_t count_stride, const float *unit, Py_ssize_t first, Py_ssize_t last
     )
     void st_sparse_run(
-        const st_sparse *m, const st_sparse_input *input, const st_kernels *kernels, float *y,
+        const st_sparse *m, st_sparse_input *input, const st_kernels *kernels, float *y,
         Py_ssize_t y_stride, st_pool *pool
     )
 

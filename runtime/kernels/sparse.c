@@ -8,6 +8,8 @@
 #define ST_LEAST_STRIP 256
 /* Weight bytes below which a second thread costs more than it saves. */
 #define ST_SHARE_BYTES 100000
+/* Blocks of outputs that a thread takes of a product that shares rows. */
+#define ST_BLOCKS_A_THREAD 2
 
 #define ST_MIN(a, b) ((a) < (b) ? (a) : (b))
 #define ST_MAX(a, b) ((a) > (b) ? (a) : (b))
@@ -31,6 +33,10 @@ int st_sparse_input_init(st_sparse_input *input, int format, int kind, ptrdiff_t
     input->list = calloc((size_t)tokens + 1, sizeof *input->list);
     if (!input->list) return -1;
     input->capacity = tokens;
+    if (format != ST_FLOAT32 && st_sharing_init(&input->sharing, kind, size, tokens)) {
+        st_sparse_input_free(input);
+        return -1;
+    }
     for (ptrdiff_t t = 0; t < tokens; t++) {
         st_sparse_list *list = &input->list[t];
         /* Sixteen entries more: lists are filled vector by vector. */
@@ -50,6 +56,7 @@ void st_sparse_input_free(st_sparse_input *input)
         free(input->list[t].value);
     }
     free(input->list);
+    st_sharing_free(&input->sharing);
     memset(input, 0, sizeof *input);
 }
 
@@ -143,6 +150,7 @@ typedef struct {
     const st_sparse *matrix;
     const st_sparse_input *input;
     const st_kernels *kernels;
+    int shares;
     float *y;
     ptrdiff_t y_stride, width;
 } st_sparse_job;
@@ -151,20 +159,27 @@ static void sparse_block(void *argument, int block)
 {
     const st_sparse_job *job = argument;
     ptrdiff_t first = block * job->width, last = ST_MIN(first + job->width, job->matrix->cols);
-    if (first < last)
+    if (first >= last) return;
+    if (job->shares)
+        job->kernels->sparse_shared(job->matrix, &job->input->sharing.shared, first, last, job->y,
+                                    job->y_stride);
+    else
         st_sparse_multiply(job->matrix, job->input, job->kernels, first, last, job->y,
                            job->y_stride);
 }
 
-void st_sparse_run(const st_sparse *m, const st_sparse_input *input, const st_kernels *kernels,
+void st_sparse_run(const st_sparse *m, st_sparse_input *input, const st_kernels *kernels,
                    float *y, ptrdiff_t y_stride, st_pool *pool)
 {
     ptrdiff_t events = 0;
+    int shares = st_sharing_pays(m, input->kind, input->list, input->tokens, kernels) &&
+                 !st_sharing_set(&input->sharing, input->kind, input->list, input->tokens, m->rows,
+                                 pool);
     for (ptrdiff_t t = 0; t < input->tokens; t++) events += input->list[t].count;
-    int shared = half_bytes(m, m->cols) * events / 2 >= ST_SHARE_BYTES;
-    ptrdiff_t blocks = shared ? st_pool_threads(pool) : 1;
+    int alone = half_bytes(m, m->cols) * events / 2 < ST_SHARE_BYTES;
+    ptrdiff_t blocks = alone ? 1 : st_pool_threads(pool) * (shares ? ST_BLOCKS_A_THREAD : 1);
     ptrdiff_t width = ((m->cols + blocks - 1) / blocks + ST_SPAN - 1) / ST_SPAN * ST_SPAN;
-    st_sparse_job job = {m, input, kernels, y, y_stride, width};
+    st_sparse_job job = {m, input, kernels, shares, y, y_stride, width};
     if (blocks == 1)
         sparse_block(&job, 0);
     else

@@ -9,21 +9,13 @@
 
 #include "kernels.h"
 #include "pool.h"
-
-enum { ST_SQUARES, ST_COUNTS };
-
-/* The events of one token: values are float for float32 weights, else int16_t. */
-typedef struct {
-    int32_t *index;
-    void *value;
-    ptrdiff_t count;
-    float unit;
-} st_sparse_list;
+#include "sharing.h"
 
 typedef struct {
     int format, kind;
     ptrdiff_t tokens, capacity, size, room;
     st_sparse_list *list;
+    st_sharing sharing;
 } st_sparse_input;
 
 /* Largest value of a kernel's events: of squares, or of counts' absolute values. */
@@ -46,8 +38,8 @@ void st_sparse_counts(st_sparse_input *input, const st_kernels *kernels, const i
 void st_sparse_multiply(const st_sparse *m, const st_sparse_input *input,
                         const st_kernels *kernels, ptrdiff_t first, ptrdiff_t last, float *y,
                         ptrdiff_t y_stride);
-/* The whole product, its outputs shared out among the threads. */
-void st_sparse_run(const st_sparse *m, const st_sparse_input *input, const st_kernels *kernels,
+/* The whole product, its outputs shared out among the threads; tokens share rows where that pays. */
+void st_sparse_run(const st_sparse *m, st_sparse_input *input, const st_kernels *kernels,
                    float *y, ptrdiff_t y_stride, st_pool *pool);
 
 #endif

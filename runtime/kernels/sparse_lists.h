@@ -60,11 +60,23 @@ static ptrdiff_t list_squares(const float *restrict x, ptrdiff_t n, int32_t most
     return count;
 }
 
+/* The largest absolute value. */
+static int32_t largest_count(const int16_t *restrict y, ptrdiff_t n)
+{
+    int16_t most = 0, least = 0;
+    for (ptrdiff_t i = 0; i < n; i++) {
+        most = y[i] > most ? y[i] : most;
+        least = y[i] < least ? y[i] : least;
+    }
+    return most > -least ? most : -least;
+}
+
 /* Signed counts; one beyond `most` becomes several entries. */
 static ptrdiff_t list_counts(const int16_t *restrict y, ptrdiff_t n, int32_t most,
                              int32_t *restrict index, int16_t *restrict value)
 {
     ptrdiff_t count = 0;
+    if (largest_count(y, n) <= most) return list_int16(y, n, index, value);
     for (ptrdiff_t i = 0; i < n; i++) {
         int32_t rest = y[i];
         for (; rest > most; rest -= most) {

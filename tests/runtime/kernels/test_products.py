@@ -318,6 +318,64 @@ def test_neither_tokens_nor_threads_change_an_event_driven_bit(build, pools, wei
             assert same(y, alone)
 
 
+def block(rng, tokens, inputs, density, most=127):
+    """Squares' inputs and counts of which about `density` is active, none of every seventh input."""
+    x = np.abs(rng.normal(size=(tokens, inputs))).astype(np.float32)
+    count = rng.integers(1, most + 1, (tokens, inputs)) * rng.choice([-1, 1], (tokens, inputs))
+    silent = rng.random((tokens, inputs)) >= density
+    silent[:, ::7] = True
+    x[silent], count[silent] = -1.0, 0
+    return read_only(x), read_only(count.astype(np.int16))
+
+
+@pytest.mark.parametrize("weights", ["int8", "int4"])
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    tokens=st.integers(11, 14),
+    inputs=st.integers(1, 24),
+    outputs=st.integers(1, 70),
+    density=st.sampled_from([0.0, 0.3, 0.6, 1.0]),
+    most=st.sampled_from([1, 8, 127, 130]),
+)
+@settings(max_examples=5, deadline=None)
+def test_blocks_of_tokens_are_their_twins(
+    build, pools, weights, seed, tokens, inputs, outputs, density, most
+):
+    """Enough tokens to share rows: at several densities, with counts that fit a byte and not."""
+    rng = np.random.default_rng(seed)
+    arguments = sparse(rng, weights, inputs, outputs)
+    x, count = block(rng, tokens, inputs, density, most)
+    unit = read_only(rng.uniform(0, 1, tokens).astype(np.float32))
+    matrix = products.Sparse(weights, *arguments)
+    twin = reference_products.Sparse(weights, *arguments)
+    y, expected = nan(2, tokens, outputs), nan(2, tokens, outputs)
+    matrix.squares(x, y[0], pools[1])
+    matrix.counts(count, unit, y[1], pools[1])
+    twin.squares(x, expected[0], None)
+    twin.counts(count, unit, expected[1], None)
+    assert same(y, expected)
+
+
+@pytest.mark.parametrize("weights", ["int8", "int4"])
+@pytest.mark.parametrize("density", [0.05, 0.5, 1.0])
+@pytest.mark.parametrize("outputs", [64, 141])
+def test_tokens_that_share_rows_get_the_bits_of_one(build, pools, weights, density, outputs):
+    """More inputs than are packed at a time, more tokens than wait at a time."""
+    rng = np.random.default_rng(outputs)
+    matrix = products.Sparse(weights, *sparse(rng, weights, 2100, outputs))
+    x, count = block(rng, 131, 2100, density)
+    unit = read_only(rng.uniform(0, 1, 131).astype(np.float32))
+    alone = nan(2, 131, outputs)
+    for t in range(131):
+        matrix.squares(x[t : t + 1], alone[0, t : t + 1], pools[1])
+        matrix.counts(count[t : t + 1], unit[t : t + 1], alone[1, t : t + 1], pools[1])
+    for tokens, pool in ((12, pools[1]), (17, pools[3]), (131, pools[2])):
+        y = nan(2, tokens, outputs)
+        matrix.squares(x[:tokens], y[0], pool)
+        matrix.counts(count[:tokens], unit[:tokens], y[1], pool)
+        assert same(y, np.ascontiguousarray(alone[:, :tokens]))
+
+
 @pytest.mark.parametrize("weights", FORMATS)
 def test_builds_agree_on_event_driven_products(weights):
     rng = np.random.default_rng(11)
@@ -337,8 +395,9 @@ def test_builds_agree_on_event_driven_products(weights):
     assert all(same(y, found[0]) for y in found)
 
 
+@pytest.mark.parametrize("tokens", [1, 12])
 @pytest.mark.parametrize("weights", ["int8", "int4"])
-def test_event_sums_are_exact_where_int32_would_overflow(build, pools, weights):
+def test_event_sums_are_exact_where_int32_would_overflow(build, pools, weights, tokens):
     rows = 5000
     ones, multiplier = np.ones(70, np.float32), np.full((rows, 1), 15, np.uint8)
     if weights == "int8":
@@ -347,12 +406,27 @@ def test_event_sums_are_exact_where_int32_would_overflow(build, pools, weights):
     else:
         matrix = products.Sparse("int4", nibbles(np.full((rows, 70), -8)), 70, ones, multiplier)
         code, steps = -120, 4095
-    y = nan(1, 70)
-    matrix.squares(np.ones((1, rows), np.float32), y, pools[1])
+    y, ones = nan(tokens, 70), np.ones(tokens, np.float32)
+    matrix.squares(np.ones((tokens, rows), np.float32), y, pools[1])
     unit = np.float32(1) / np.float32(steps)
-    assert same(y, np.full((1, 70), np.float32(rows * steps * code) * unit))
-    matrix.counts(np.full((1, rows), -32768, np.int16), np.ones(1, np.float32), y, pools[1])
-    assert same(y, np.full((1, 70), np.float32(-32768 * rows * code)))
+    assert same(y, np.full((tokens, 70), np.float32(rows * steps * code) * unit))
+    for count in (-127, 127, *([-32768] if tokens == 1 else [])):
+        matrix.counts(np.full((tokens, rows), count, np.int16), ones, y, pools[1])
+        assert same(y, np.full((tokens, 70), np.float32(count * rows * code)))
+
+
+@pytest.mark.parametrize("tokens", [1, 12])
+@pytest.mark.parametrize("rows", [65792, 65793, 131072])
+def test_event_sums_are_exact_at_the_most_rows(build, pools, rows, tokens):
+    """On both sides of the most rows whose low bytes add up to less than 2**31."""
+    weight = np.full((rows, 2), -128, np.int8)
+    matrix = products.Sparse("int8", weight, 2, np.ones(2, np.float32))
+    y, ones = nan(tokens, 2), np.ones(tokens, np.float32)
+    matrix.squares(np.ones((tokens, rows), np.float32), y, pools[1])
+    unit = np.float32(1) / np.float32(32767)
+    assert same(y, np.full((tokens, 2), np.float32(-128 * 32767 * rows) * unit))
+    matrix.counts(np.full((tokens, rows), 127, np.int16), ones, y, pools[1])
+    assert same(y, np.full((tokens, 2), np.float32(-128 * 127 * rows)))
 
 
 # --- refusals ----------------------------------------------------------------------------------
