@@ -200,9 +200,11 @@ class Network:
                 self._count([product for product in products if product is not None])
             self._head([output[-1][3] for output in outputs], logits[at:], activity[at:])
 
-    def forward(self, state, tokens, logits, activity):
-        """Consecutive tokens of one sequence."""
+    def forward(self, state, tokens, logits, activity, cancelled=None):
+        """Consecutive tokens of one sequence; how many were read."""
         for at in range(0, len(tokens), MAX_LANES):
+            if cancelled is not None and cancelled[0]:
+                return at
             block = tokens[at : at + MAX_LANES]
             outputs = [self._token(state, token, activity[0]) for token in block]
             for which, products in enumerate(zip(*outputs, strict=True)):
@@ -218,6 +220,7 @@ class Network:
                 self._head(last, logits[at:], same)
             elif len(logits) == 1 and at + len(block) == len(tokens):
                 self._head(last[-1:], logits, same)
+        return len(tokens)
 
     def _token(self, state, token, activity):
         """Advance one sequence and return its products, (layer, matrix, input, output).

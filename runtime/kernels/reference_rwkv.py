@@ -60,9 +60,11 @@ class Network:
             ]
             self._count(work)
 
-    def forward(self, state, tokens, logits, activity):
-        """Consecutive tokens of one sequence."""
+    def forward(self, state, tokens, logits, activity, cancelled=None):
+        """Consecutive tokens of one sequence; how many were read."""
         for at in range(0, len(tokens), MAX_TOKENS):
+            if cancelled is not None and cancelled[0]:
+                return at
             work = []
             for t in range(at, min(at + MAX_TOKENS, len(tokens))):
                 out = logits[t] if len(logits) == len(tokens) else None
@@ -70,6 +72,7 @@ class Network:
                     out = logits[0]
                 work.append(self._token(state, tokens[t], out, activity))
             self._count(work)
+        return len(tokens)
 
     def _token(self, state, token, logits, activity):
         """Advance a state by a token; returns its products as (row, matrix, values or None)."""

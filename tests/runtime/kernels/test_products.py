@@ -319,7 +319,7 @@ def test_neither_tokens_nor_threads_change_an_event_driven_bit(build, pools, wei
 
 
 def block(rng, tokens, inputs, density, most=127):
-    """Squares' inputs and counts of which about `density` is active, none of every seventh input."""
+    """Inputs of squares, and counts: `density` of them active, but none of every seventh input."""
     x = np.abs(rng.normal(size=(tokens, inputs))).astype(np.float32)
     count = rng.integers(1, most + 1, (tokens, inputs)) * rng.choice([-1, 1], (tokens, inputs))
     silent = rng.random((tokens, inputs)) >= density
