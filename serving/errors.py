@@ -61,6 +61,16 @@ class NoTokenizer(ServingError):  # noqa: N818
         )
 
 
+class NoChatTemplate(ServingError):  # noqa: N818
+    """Messages were sent to a model that has no chat template."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "chat: messages need a chat template and this model has none; send text, "
+            "or give one with --chat-template"
+        )
+
+
 class Unauthenticated(ServingError):  # noqa: N818
     """The call bears no token that is known here."""
 

@@ -15,13 +15,18 @@ from grpc_reflection.v1alpha import reflection
 
 import spiketrain.v1.generation_pb2_grpc as generation_grpc
 import spiketrain.v1.models_pb2_grpc as models_grpc
+import spiketrain.v1.tokenization_pb2_grpc as tokenization_grpc
+from serving.chat_template import ChatTemplate
 from serving.config import ServingConfig
 from serving.credentials import server_credentials
 from serving.engine import Engine
 from serving.errors import ListenError
 from serving.inflight import InFlight
 from serving.interceptors import Authorisation, Calls, StrictRequests, short_name
-from serving.servicer import GenerationServicer, ModelsServicer
+from serving.models_servicer import ModelsServicer
+from serving.servicer import GenerationServicer
+from serving.tokenization import Tokenization
+from serving.tokenization_servicer import TokenizationServicer
 from serving.tokens import read_tokens
 from serving.tracing import Tracing, to_endpoint
 
@@ -30,14 +35,20 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
-SERVICES = ("spiketrain.v1.Generation", "spiketrain.v1.Models")
+SERVICES = ("spiketrain.v1.Generation", "spiketrain.v1.Models", "spiketrain.v1.Tokenization")
 LAST_WORDS_S = 0.2  # for health watchers, and for what the last requests still have to hear
 
 
 class Server:
     """A gRPC server over one engine, which it starts and stops. Use: start, then stop."""
 
-    def __init__(self, engine: Engine, name: str, tracing: Tracing | None = None) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        name: str,
+        template: ChatTemplate | None = None,
+        tracing: Tracing | None = None,
+    ) -> None:
         self._engine = engine
         self._config = config = engine.config
         self.metrics = None if config.metrics_port is None else _metrics(engine)
@@ -56,10 +67,16 @@ class Server:
                 ("grpc.max_send_message_length", -1),
             ],
         )
+        tokenization = Tokenization(engine.tokenizer, engine.model.vocab_size, template)
         generation_grpc.add_GenerationServicer_to_server(
-            GenerationServicer(engine, self._inflight, self.metrics), self._server
+            GenerationServicer(engine, tokenization, self._inflight, self.metrics), self._server
         )
-        models_grpc.add_ModelsServicer_to_server(ModelsServicer(engine, name), self._server)
+        tokenization_grpc.add_TokenizationServicer_to_server(
+            TokenizationServicer(tokenization), self._server
+        )
+        models_grpc.add_ModelsServicer_to_server(
+            ModelsServicer(engine, name, tokenization.has_chat), self._server
+        )
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         names = (*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, self._server)
@@ -126,11 +143,14 @@ def to_address(host: str, port: int) -> str:
 
 
 async def serve(
-    engine: Engine, name: str, on_listening: Callable[[str], None] | None = None
+    engine: Engine,
+    name: str,
+    on_listening: Callable[[str], None] | None = None,
+    template: ChatTemplate | None = None,
 ) -> None:
     """Serve until SIGTERM or SIGINT, then drain; a second signal cuts the draining short."""
     config = engine.config
-    server = Server(engine, name)
+    server = Server(engine, name, template)
     port = await server.start()
     signals: asyncio.Queue[signal.Signals] = asyncio.Queue()
     loop = asyncio.get_running_loop()

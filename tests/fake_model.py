@@ -31,6 +31,9 @@ class ByteTokenizer:
     def piece_bytes(self, token: int) -> bytes:
         return bytes([token]) if token < END_OF_TEXT else b""
 
+    def decode(self, ids: Sequence[int], continues: bool = False) -> str:
+        return b"".join(map(self.piece_bytes, ids)).decode(errors="replace")
+
 
 @dataclass
 class FakeState:

@@ -11,6 +11,7 @@ from grpc_status import rpc_status
 import spiketrain.v1.generation_pb2 as pb
 import spiketrain.v1.generation_pb2_grpc as generation_grpc
 import spiketrain.v1.models_pb2_grpc as models_grpc
+import spiketrain.v1.tokenization_pb2_grpc as tokenization_grpc
 from serving.config import ServingConfig
 from serving.engine import Engine
 from serving.server import Server
@@ -24,14 +25,15 @@ class Served:
         self.port, self.channel = port, channel
         self.generation = generation_grpc.GenerationStub(channel)
         self.models = models_grpc.ModelsStub(channel)
+        self.tokenization = tokenization_grpc.TokenizationStub(channel)
         self.health = health_pb2_grpc.HealthStub(channel)
 
 
 @asynccontextmanager
-async def serving(model=None, **fields):
+async def serving(model=None, template=None, **fields):
     config = ServingConfig(**{"port": 0, "flush_interval_s": 0.0, "max_batch_size": 1, **fields})
     engine = Engine(model or FakeModel(), config)
-    server = Server(engine, "fake")
+    server = Server(engine, "fake", template)
     port = await server.start()
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
         try:

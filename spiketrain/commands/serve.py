@@ -66,6 +66,9 @@ def serve(
     tokenizer: Annotated[
         str | None, typer.Option(help="Tokenizer file or directory, in place of the package's.")
     ] = None,
+    chat_template: Annotated[
+        str | None, typer.Option(help="Jinja file, in place of the package's chat template.")
+    ] = None,
     tls_cert: Annotated[str | None, typer.Option(help="Certificate for TLS, PEM.")] = None,
     tls_key: Annotated[str | None, typer.Option(help="Its private key, PEM.")] = None,
     tls_client_ca: Annotated[
@@ -91,7 +94,9 @@ def serve(
     flags["log_level"] = log_level and log_level.value
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # what matters is reported by us
     import runtime
+    from runtime.chat_template_file import read_chat_template
     from runtime.tokenizer import load_tokenizer
+    from serving.chat_template import ChatTemplate
     from serving.engine import Engine
     from serving.logs import log_to_stderr
     from serving.server import serve as serve_engine
@@ -106,7 +111,9 @@ def serve(
         serving,
         tokenizer=load_tokenizer(loading.tokenizer) if loading.tokenizer is not None else None,
     )
-    asyncio.run(serve_engine(engine, Path(directory).resolve().name, _announce))
+    template = read_chat_template(directory, loading.chat_template)
+    chat = ChatTemplate(*template) if template is not None else None
+    asyncio.run(serve_engine(engine, Path(directory).resolve().name, _announce, chat))
 
 
 def _announce(address: str) -> None:

@@ -115,9 +115,8 @@ async def test_text_for_a_model_without_a_tokenizer_is_refused():
             await served.generation.Generate(request())
         assert caught.value.code() is grpc.StatusCode.FAILED_PRECONDITION
         assert "--tokenizer" in caught.value.details()
-        assert (await served.models.GetModel(models_pb.GetModelRequest())).capabilities == [
-            "token_ids"
-        ]
+        model = await served.models.GetModel(models_pb.GetModelRequest())
+        assert model.capabilities == ["logprobs", "token_ids"]
 
 
 async def test_a_full_queue_says_when_to_come_back():
@@ -175,7 +174,12 @@ async def test_the_model_is_described():
         assert (model.limits.max_batch_size, model.limits.max_queue) == (3, 5)
         assert model.defaults.temperature == 0.0
         assert model.defaults.top_p == 1.0
-        assert list(model.capabilities) == ["text", "token_ids"]
+        assert model.limits.max_message_bytes == 4 << 20
+        assert (model.limits.max_stop_sequences, model.limits.max_top_logprobs) == (16, 20)
+        assert model.limits.max_grammar_bytes == 64 << 10
+        assert model.capabilities == [
+            *("grammar", "json_schema", "logprobs", "regex", "text", "token_ids")
+        ]
 
 
 async def test_the_default_length_reported_is_the_one_in_use():

@@ -1,0 +1,65 @@
+"""The Models service: what is served and within which limits, as one message made at the start."""
+
+from typing import Any
+
+import grpc
+
+import spiketrain.v1.models_pb2 as models_pb
+import spiketrain.v1.models_pb2_grpc as models_grpc
+from runtime.penalties import MAX_WINDOW
+from serving.constraint import KINDS
+from serving.engine import Engine
+from serving.status import errors_as_status
+from serving.token_rules import MAX_BIASES, MAX_STOP_TOKENS, MAX_TOP_LOGPROBS
+from serving.wire import checked
+
+
+class ModelsServicer(models_grpc.ModelsServicer):
+    """Models: what is served and within which limits."""
+
+    def __init__(self, engine: Engine, name: str, has_chat: bool) -> None:
+        self._reply = _describe(engine, name, has_chat)
+
+    async def GetModel(self, request: Any, context: grpc.aio.ServicerContext) -> Any:
+        """Identity, sizes, limits and defaults."""
+        async with errors_as_status(context):
+            checked(request)
+        return self._reply
+
+
+def _describe(engine: Engine, name: str, has_chat: bool) -> Any:
+    model, limits, defaults = engine.model, engine.config, engine.defaults
+    needs_text = [*KINDS, "text"] if engine.tokenizer is not None else []
+    chat = ["chat"] if has_chat else []
+    return models_pb.Model(
+        name=name,
+        family=model.config["model_type"],
+        fingerprint=model.fingerprint,
+        vocab_size=model.vocab_size,
+        state_nbytes=model.state_nbytes,
+        eos_token_ids=model.eos_token_ids,
+        limits=models_pb.Limits(
+            max_prompt_tokens=limits.max_prompt_tokens,
+            max_new_tokens=limits.max_new_tokens,
+            max_batch_size=limits.max_batch_size,
+            max_queue=limits.max_queue,
+            max_stop_sequences=limits.max_stop_sequences,
+            max_stop_sequence_bytes=limits.max_stop_sequence_bytes,
+            max_message_bytes=limits.max_message_bytes,
+            max_grammar_bytes=limits.max_grammar_bytes,
+            max_top_logprobs=MAX_TOP_LOGPROBS,
+            max_stop_tokens=MAX_STOP_TOKENS,
+            max_logit_biases=MAX_BIASES,
+            max_penalty_window=MAX_WINDOW,
+        ),
+        defaults=models_pb.SamplingDefaults(
+            max_new_tokens=min(defaults.max_new_tokens, limits.max_new_tokens),
+            temperature=defaults.temperature,
+            top_k=defaults.top_k,
+            top_p=defaults.top_p,
+            min_p=defaults.min_p,
+            typical_p=defaults.typical_p,
+            repetition_penalty=defaults.repetition_penalty,
+        ),
+        capabilities=sorted([*needs_text, *chat, "logprobs", "token_ids"]),
+    )
