@@ -34,6 +34,13 @@ def open_checkpoint(path: Path) -> tuple[Any, Any]:
     return TorchModel(torch_model, _end_of_text(tokenizer_files(beside))), load_tokenizer(beside)
 
 
+def open_model(model: str, in_torch: bool, threads: int, table_bytes: int) -> tuple[Any, Any]:
+    """A checkpoint in torch or a package in the runtime, and its tokenizer or None."""
+    if in_torch:
+        return open_checkpoint(Path(model))
+    return open_package(model, threads, table_bytes)
+
+
 def read_tokenizer(path: Path) -> Any:
     """A tokenizer file or directory, or a .txt with one word a line for word-level text."""
     if path.suffix == ".txt":

@@ -80,6 +80,18 @@ def ppl(
     backend: Annotated[
         Backend, typer.Option(help="A package runs in the runtime, a checkpoint in torch.")
     ] = Backend.runtime,
+    baseline: Annotated[
+        str | None, typer.Option(help="A second model: differences with a paired interval.")
+    ] = None,
+    baseline_backend: Annotated[Backend, typer.Option(help="What runs the baseline.")] = (
+        Backend.runtime
+    ),
+    parity: Annotated[
+        bool, typer.Option("--parity", help="The same weights in both backends, token by token.")
+    ] = False,
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="With --parity: the checkpoint that a package came from.")
+    ] = None,
     threads: Annotated[int, typer.Option(min=1, help="Threads of the model.")] = 1,
     table_bytes: Annotated[int, typer.Option(help=TABLE_BYTES_HELP, min=0)] = DEFAULT_TABLE_BYTES,
     tokenizer: Annotated[
@@ -89,7 +101,8 @@ def ppl(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Perplexity per token, word and byte, and bits per byte, in a stated protocol."""
-    from spiketrain.commands.eval_models import choose_tokenizer, open_checkpoint, open_package
+    from spiketrain.commands.eval_compare import compare, open_parity, print_comparison
+    from spiketrain.commands.eval_models import choose_tokenizer, open_model
     from spiketrain.evaluation.measure import measure_perplexity
     from spiketrain.evaluation.sources import open_source
 
@@ -97,14 +110,37 @@ def ppl(
         raise typer.BadParameter(
             "needs --documents, which keeps the progress", param_hint="--resume"
         )
+    two = baseline is not None or parity
+    if two and (documents is not None or batch > 1 or (parity and baseline is not None)):
+        rule = "goes with neither --documents nor --batch, nor with one another"
+        raise typer.BadParameter(rule, param_hint="--baseline, --parity")
+    if checkpoint is not None and not parity:
+        raise typer.BadParameter("needs --parity", param_hint="--checkpoint")
     source = open_source(data, split.value, word_level)
-    if backend is Backend.torch:
-        loaded, own = open_checkpoint(Path(model))
+    in_torch = backend is Backend.torch
+    other: Any = None
+    if parity:
+        loaded, other, own = open_parity(model, checkpoint, in_torch, threads, table_bytes)
     else:
-        loaded, own = open_package(model, threads, table_bytes)
+        loaded, own = open_model(model, in_torch, threads, table_bytes)
     words = choose_tokenizer(own, tokenizer, data, loaded.vocab_size, model)
     prefix = prefix_id(prefix_token, protocol.value, loaded, words)
     settings = settings_from(protocol.value, ctx, stride, warmup, prefix)
+    given = {"model": model, "data": source.name, "backend": backend.value, "threads": threads,
+             "limit": limit, "batch": batch}  # fmt: skip
+    if two:
+        other_words = words
+        if baseline is not None:
+            second = baseline_backend is Backend.torch
+            other, its = open_model(baseline, second, threads, table_bytes)
+            other_words = choose_tokenizer(its, tokenizer, data, other.vocab_size, baseline)
+        with progress_bar(source.name) as source.on_progress:
+            found = compare(loaded, other, (words, other_words), source, settings, limit)
+        if as_json:
+            print(json.dumps({**found.to_dict(), **given, "baseline": baseline}, allow_nan=False))
+        else:
+            print_comparison(found, (model, baseline or "its twin in the other backend"))
+        return
     try:
         with progress_bar(source.name) as source.on_progress:
             result = measure_perplexity(
@@ -114,8 +150,6 @@ def ppl(
         if documents is not None:
             typer.echo(f"interrupted: go on with --documents {documents} --resume", err=True)
         raise typer.Exit(INTERRUPTED) from None
-    given = {"model": model, "data": source.name, "backend": backend.value, "threads": threads,
-             "limit": limit, "batch": batch}  # fmt: skip
     if as_json:
         print(json.dumps({**result.to_dict(), **given}, allow_nan=False))
     else:

@@ -35,7 +35,21 @@ def measure_perplexity(
     lines: Path | None = None,
     resume: bool = False,
 ) -> Perplexity:
-    """Score `source`, or its first `limit` tokens. DataError, TokenizerError on what cannot be.
+    """The figures of `measure`."""
+    return measure(model, tokenizer, source, settings, limit, batch, lines, resume)[0]
+
+
+def measure(
+    model: Any,
+    tokenizer: Any,
+    source: Source,
+    settings: Settings,
+    limit: int | None = None,
+    batch: int = 1,
+    lines: Path | None = None,
+    resume: bool = False,
+) -> tuple[Perplexity, list[dict[str, Any]]]:
+    """Score `source`, or its first `limit` tokens; figures, and a record a document. DataError.
 
     batch: windows or documents side by side, for protocols that start them from the zero state.
     lines: a file for one JSON object a document; with `resume` an interrupted one goes on.
@@ -65,7 +79,7 @@ def measure_perplexity(
             f"{text.accounts.place} tokens in all"
         )
     fired = run.fired()
-    return Perplexity(
+    found = Perplexity(
         **figures(run.records),
         protocol=settings.protocol,
         protocol_text=settings.describe(),
@@ -82,18 +96,27 @@ def measure_perplexity(
         tokenizer_hash=tokenizer.hash,
         data_hash=source.hash,
     )
+    return found, run.records
 
 
 class EncodedText:
-    """The documents of a source as token ids, noted in accounts as they are drawn."""
+    """The documents of a source as token ids, noted in accounts as they are drawn.
 
-    def __init__(self, model: Any, tokenizer: Any, source: Source, settings: Settings) -> None:
+    books: so many accounts of the same documents; `accounts` is the first.
+    """
+
+    def __init__(
+        self, model: Any, tokenizer: Any, source: Source, settings: Settings, books: int = 1
+    ) -> None:
         if tokenizer.vocab_size > model.vocab_size:
             raise DataError(
                 f"tokenizer must have at most the model's {model.vocab_size} tokens, "
                 f"has {tokenizer.vocab_size}"
             )
-        self.accounts = Accounts(tokenizer, settings.by_document, source.line_ends)
+        self.books = [
+            Accounts(tokenizer, settings.by_document, source.line_ends) for _ in range(books)
+        ]
+        self.accounts = self.books[0]
         self.lossless = 0
         self._tokenizer = tokenizer
         self._end = model.eos_token_ids[0] if model.eos_token_ids else None
@@ -112,7 +135,8 @@ class EncodedText:
                 if self._end is None:
                     raise DataError(f"package must name an eos_token_id to score {SEPARATOR} lines")
                 ids.append(self._end)
-            self.accounts.add(document, ids)
+            for accounts in self.books:
+                accounts.add(document, ids)
             self._compare(self.accounts.count)
             yield ids
         self._compare(None)
