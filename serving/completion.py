@@ -1,61 +1,82 @@
-"""Completion: one request under way, from the queue to its last token.
+"""Completion: a job that samples, from the queue to its last token.
 
 The engine thread alone calls `accept`; what the reader shares (`put`, `close`, `take`) is called
 under the engine's lock.
 """
 
 import asyncio
-import threading
+from collections import deque
 from math import inf
-from typing import Any
 
 from runtime.logprobs import TokenLogprob
 from serving.chooser import Choice, Chooser
 from serving.errors import ServingError
 from serving.events import Delta, Finish, FinishReason, Timings, Usage
+from serving.job import Job, Origin, Wake
 from serving.request import Prepared
+from serving.start import MAX_RECENT_IDS, latest
 from serving.text import CompletionText
 
 
-class Completion:
-    """A request's recurrent state, its text so far, and what its reader has not taken yet.
+class Completion(Job):
+    """A request's recurrent state, its text so far, and what its reader has not taken yet."""
 
-    `ready` is set when there is something to take: an asyncio.Event of `loop`, or for a reader
-    without a loop a threading.Event.
-    """
+    end: Finish | ServingError | None
 
     def __init__(
         self,
         request: Prepared,
         text: CompletionText,
+        origin: Origin,
         arrived_s: float,
         loop: asyncio.AbstractEventLoop | None,
     ) -> None:
+        super().__init__(request.prompt_ids, origin, arrived_s, loop, request.timeout_s)
         self.request = request
-        self.loop = loop
-        self.ready: Any = threading.Event() if loop is None else asyncio.Event()
-        self.state: Any = None
         self.prompt_weight_bytes = 0  # that the prompt touched
         self.token = -1  # sampled last, not yet read by the model
         self.new_tokens = 0
         self.reason: FinishReason | None = None
-        self.end: Finish | ServingError | None = None
-        self.paused = False  # as the scheduler has it
-        self.admitted_s = self.first_token_s = self.last_token_s = self.woken_s = arrived_s
-        self.arrived_s = arrived_s
+        self.first_token_s = self.last_token_s = arrived_s
         self.chooser = Chooser(
-            request.sampling, request.rules, request.constraint, request.prompt_ids
+            request.sampling, request.rules, request.constraint, super().recent_ids
         )
         self._text = text
+        self._new_ids: deque[int] = deque(maxlen=MAX_RECENT_IDS)  # of a turn
         self._unread_text: list[str] = []
         self._unread_tokens: list[int] = []
         self._unread_logprobs: list[TokenLogprob] = []
-        self._woken = False
 
     @property
     def position(self) -> int:
-        """Index, in prompt and completion, of the next token to sample."""
-        return len(self.request.prompt_ids) + self.new_tokens
+        """Index, in the whole sequence, of the next token to sample."""
+        return self.first_position + len(self.prompt_ids) + self.new_tokens
+
+    @property
+    def recent_ids(self) -> tuple[int, ...]:
+        """The latest tokens, those of prompt and completion included."""
+        return latest(super().recent_ids, tuple(self._new_ids))
+
+    @property
+    def urgent(self) -> bool:
+        """Whether the reader must hear at once: of the first token, of the end, or to go on."""
+        return self.new_tokens == 1 or self.paused or self.end is not None
+
+    @property
+    def leaving(self) -> bool:
+        """Whether the last token is there, and a turn still has to read it."""
+        over = self.reason is not None or self.giving_up is not None
+        return over and self.turn is not None
+
+    @property
+    def can_leave(self) -> bool:
+        """Whether a turn can be left where it is, once its last token is read."""
+        return self.turn is not None and self.new_tokens > 0
+
+    @property
+    def can_be_kept(self) -> bool:
+        """Whether a turn that is given up now leaves something."""
+        return self.can_leave and self.turn is not None and self.turn.keep_cancelled
 
     @property
     def num_unread(self) -> int:
@@ -69,6 +90,8 @@ class Completion:
         self.last_token_s = now_s
         self.token = token
         self.new_tokens += 1
+        if self.turn is not None:
+            self._new_ids.append(token)
         self.reason = self.request.end_token_ids.get(token)
         if self.reason is not None:
             shown = self._text.flush()
@@ -115,25 +138,9 @@ class Completion:
         if text:
             self._unread_text.append(text)
 
-    def close(self, end: Finish | ServingError) -> None:
-        """Say how it ended: the first word is the last."""
-        if self.end is None:
-            self.end = end
-
-    def due(self, now_s: float, flush_interval_s: float) -> bool:
-        """Whether to wake the reader now; True at most once until it takes."""
-        if self._woken:
-            return False
-        urgent = self.new_tokens == 1 or self.paused or self.end is not None
-        if urgent or now_s - self.woken_s >= flush_interval_s:
-            self._woken = True
-            self.woken_s = now_s
-            return True
-        return False
-
     def take(self) -> tuple[Delta | None, Finish | ServingError | None]:
         """Hand all unread text and tokens over, and the end once it is reached."""
-        self._woken = False
+        self._woken = Wake.NOT
         delta = None
         if self._unread_tokens or any(self._unread_text):
             text, tokens = "".join(self._unread_text), tuple(self._unread_tokens)
@@ -143,7 +150,7 @@ class Completion:
 
     def usage(self) -> Usage:
         """Tokens so far."""
-        return Usage(len(self.request.prompt_ids), self.new_tokens)
+        return Usage(len(self.prompt_ids), self.new_tokens)
 
     def timings(self) -> Timings:
         """Seconds spent in each phase so far."""

@@ -5,7 +5,6 @@ sequence in a single call, and wakes the readers that have waited long enough: o
 event loop a round at most. The lock is never held while the model runs.
 """
 
-import asyncio
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -15,21 +14,28 @@ from typing import Any
 
 import structlog
 
-from runtime.tokenizer import Detokenizer
 from serving.completion import Completion
 from serving.config import ServingConfig
-from serving.constraint import Grammars
-from serving.errors import Cancelled, DeadlineExceeded, Draining, EngineFailure, ServingError
-from serving.events import Delta, Event, Finish, PromptInfo
-from serving.request import Defaults, Prepared, Request, check_tokenizer, prepare
+from serving.errors import (
+    Cancelled,
+    ConfigError,
+    DeadlineExceeded,
+    Draining,
+    EngineFailure,
+    ServingError,
+)
+from serving.events import Delta, Event, Finish
+from serving.intake import Intake
+from serving.job import Job
+from serving.reader import log_end, read, read_in_thread
+from serving.request import Defaults, Request
 from serving.runner import Outcome, Runner
 from serving.scheduler import Batch, Scheduler
-from serving.text import CompletionText
 from serving.waking import wake
 
 log = structlog.get_logger()
 
-LONG_PROMPT = 4096  # characters or tokens; read outside the event loop
+IDLE_STALLS = 4  # a chunk while nobody decodes may take so many times longer
 
 
 class Engine:
@@ -49,21 +55,18 @@ class Engine:
         self.model = model
         self.config = config
         self.tokenizer = tokenizer or model.tokenizer
-        check_tokenizer(self.tokenizer, model.vocab_size)
-        self.defaults = Defaults.from_generation_config(model.generation_config)
+        self.intake = Intake(model, config, self.tokenizer)
+        self.max_sequences = _max_sequences(model, config)
         self._clock = clock
-        self._scheduler: Scheduler[Completion] = Scheduler(
-            config.max_batch_size,
+        self._scheduler: Scheduler[Job] = Scheduler(
+            self.max_sequences,
             config.max_queue,
             config.prefill_chunk,
             config.prefill_chunk_idle,
         )
-        self._grammars = None
-        if self.tokenizer is not None:
-            self._grammars = Grammars(self.tokenizer, model.vocab_size, model.eos_token_ids)
-        self._runner = Runner(model, clock)
-        self._deadlines: dict[Completion, float] = {}
-        self._changed = threading.Condition()  # its lock guards scheduler, deadlines, completions
+        self._runner = Runner(model, self.intake.prefixes, clock)
+        self._deadlines: dict[Job, float] = {}
+        self._changed = threading.Condition()  # its lock guards scheduler, deadlines, jobs
         self._refusing = self._stopping = False
         self._thread = threading.Thread(target=self._loop, name="engine", daemon=True)
 
@@ -105,6 +108,16 @@ class Engine:
         with self._changed:
             return self._scheduler.num_waiting
 
+    @property
+    def defaults(self) -> Defaults:
+        """Sampling where a request is silent."""
+        return self.intake.defaults
+
+    @property
+    def now_s(self) -> float:
+        """The engine's time."""
+        return self._clock()
+
     @asynccontextmanager
     async def stream(self, request: Request) -> AsyncIterator[AsyncIterator[Event]]:
         """Run a request for a reader on an event loop; leaving the context frees the slot.
@@ -112,81 +125,61 @@ class Engine:
         Raises RequestError, NoTokenizer, QueueFull or Draining on entry; the iterator raises
         DeadlineExceeded, Draining or EngineFailure.
         """
-        arrived_s = self._clock()
-        if request.constraint or len(request.prompt) > LONG_PROMPT:
-            prepared = await asyncio.to_thread(self._prepare, request)
-        else:
-            prepared = self._prepare(request)
-        completion = self._submit(prepared, arrived_s, asyncio.get_running_loop())
+        completion = await self.intake.completion(request, None, self._clock())
+        self.enter(completion)
         try:
-            yield self._read(completion)
+            yield read(self, completion)
         finally:
-            self._cancel(completion)
-            _log_end(completion)
+            self.cancel(completion)
+            log_end(completion)
 
     def run(self, request: Request) -> Iterator[Event]:
         """Run a request for a reader without an event loop; errors as in `stream`."""
-        completion = self._submit(self._prepare(request), self._clock(), None)
+        completion = self.intake.completion_now(request, None, self._clock(), None)
+        self.enter(completion)
         try:
-            yield _prompt_info(completion)
-            end = None
-            while end is None:
-                completion.ready.wait()
-                completion.ready.clear()
-                delta, end = self._take(completion)
-                if delta is not None:
-                    yield delta
-            yield _finish_or_raise(end)
+            yield from read_in_thread(self, completion, self.config.flush_interval_s)
         finally:
-            self._cancel(completion)
+            self.cancel(completion)
+            log_end(completion)
 
-    async def _read(self, completion: Completion) -> AsyncIterator[Event]:
-        yield _prompt_info(completion)
-        end = None
-        while end is None:
-            await completion.ready.wait()
-            completion.ready.clear()
-            delta, end = self._take(completion)
-            if delta is not None:
-                yield delta
-        yield _finish_or_raise(end)
+    async def finish(self, job: Job) -> None:
+        """Run a job that has no events to its end; errors as in `stream`."""
+        self.enter(job)
+        try:
+            while job.end is None:
+                await job.ready.wait()
+                job.ready.clear()
+            if isinstance(job.end, ServingError):
+                raise job.end
+        finally:
+            self.cancel(job)
 
     # Readers' side: any thread.
 
-    def _prepare(self, request: Request) -> Prepared:
-        return prepare(
-            request, self.defaults, self.config, self.model, self.tokenizer, self._grammars
-        )
-
-    def _submit(
-        self, request: Prepared, arrived_s: float, loop: asyncio.AbstractEventLoop | None
-    ) -> Completion:
-        detokenizer = None
-        if self.tokenizer is not None:
-            detokenizer = Detokenizer(self.tokenizer, continues=True)
-        text = CompletionText(detokenizer, request.stop_sequences)
-        completion = Completion(request, text, arrived_s, loop)
+    def enter(self, job: Job) -> None:
+        """Queue a job; `cancel` has to follow. Raises QueueFull or Draining."""
         with self._changed:
             if self._refusing:
                 raise Draining
-            self._scheduler.submit(completion, len(request.prompt_ids))
-            if completion.expires_s < inf:
-                self._deadlines[completion] = completion.expires_s
+            origin = job.origin
+            self._scheduler.submit(job, len(job.prompt_ids), origin.skipped, tuple(origin.marks))
+            if job.expires_s < inf:
+                self._deadlines[job] = job.expires_s
             self._changed.notify_all()
-        return completion
 
-    def _take(self, completion: Completion) -> tuple[Delta | None, Finish | ServingError | None]:
+    def take(self, completion: Completion) -> tuple[Delta | None, Finish | ServingError | None]:
+        """What is new for a reader, and the end once it is reached."""
         with self._changed:
             taken = completion.take()
-            if completion.paused:
-                completion.paused = False
-                self._scheduler.resume(completion)
-                self._changed.notify_all()
+            completion.taken_s = time.monotonic()
+            self._resume(completion)
         return taken
 
-    def _cancel(self, completion: Completion) -> None:
+    def cancel(self, job: Job) -> None:
+        """Free the slot of a job that nobody waits for; one that has ended is left as it is."""
         with self._changed:
-            self._end(completion, Cancelled())
+            self._give_up(job, Cancelled())
             self._changed.notify_all()  # its slot may be another's now
 
     # Engine thread.
@@ -201,58 +194,68 @@ class Engine:
             except Exception:
                 log.exception("a round failed; its requests are given up")
                 with self._changed:
-                    for completion in {*batch.decode, *(chunk.key for chunk in batch.chunks)}:
-                        self._end(completion, EngineFailure("internal error, see the server's log"))
+                    for job in {*batch.decode, *(chunk.key for chunk in batch.chunks)}:
+                        self._end(job, EngineFailure("internal error, see the server's log"))
 
-    def _next_batch(self) -> Batch[Completion] | None:
+    def _next_batch(self) -> Batch[Job] | None:
         """Wait for something to run; None when the engine stops."""
+        pace, config = self._runner.pace, self.config
         with self._changed:
             while not self._stopping:
                 now_s = self._clock()
                 self._expire(now_s)
-                batch = self._scheduler.next_batch()
-                for completion in batch.admitted:
-                    completion.admitted_s = now_s
+                batch = self._scheduler.next_batch(
+                    pace.tokens_in(config.max_stall_s, config.prefill_chunk),
+                    pace.tokens_in(IDLE_STALLS * config.max_stall_s, config.prefill_chunk_idle),
+                )
+                for job in batch.admitted:
+                    job.admitted_s = now_s
                 if batch:
                     return batch
                 earliest_s = min(self._deadlines.values(), default=None)
                 self._changed.wait(None if earliest_s is None else earliest_s - now_s)
         return None
 
-    def _commit(self, batch: Batch[Completion], outcomes: list[Outcome]) -> None:
+    def _commit(self, batch: Batch[Job], outcomes: list[Outcome]) -> None:
         """Leave the outcomes to their readers, end what is over, wake who is due."""
-        woken: list[Completion] = []
+        woken: list[Job] = []
         with self._changed:
             self._scheduler.commit(batch)
-            now_s = self._clock()
-            for completion, choice, text, error in outcomes:
-                if completion.end is not None:  # cancelled while the model ran
+            for job, choice, text, error in outcomes:
+                if job.end is not None:  # cancelled while the model ran
                     continue
-                if error is None:
-                    completion.put(choice, text)
-                    self._settle(completion)
-                else:
-                    self._end(completion, error, wake=False)
-                if completion.due(now_s, self.config.flush_interval_s):
-                    woken.append(completion)
+                if error is not None:
+                    self._end(job, error, wake=False)
+                elif job.done:
+                    self._end(job, job.giving_up or self._last_word(job), wake=False)
+                elif isinstance(job, Completion):
+                    job.put(choice, text)
+                    self._settle(job)
+                if job.due():
+                    woken.append(job)
         self._wake(woken)
 
     def _settle(self, completion: Completion) -> None:
         """After a token: finish the completion, or pause it while its reader lags."""
+        if completion.leaving:
+            return
         if completion.reason is not None:
-            self._end(completion, self._finish(completion), wake=False)
+            self._end(completion, self._last_word(completion), wake=False)
         elif completion.num_unread >= self.config.max_unread_tokens:
             completion.paused = True
             self._scheduler.pause(completion)
 
-    def _finish(self, completion: Completion) -> Finish:
-        assert completion.reason is not None
+    def _last_word(self, job: Job) -> object:
+        """What the reader of a job hears when all went well."""
+        if not isinstance(job, Completion):
+            return job
+        assert job.reason is not None
         return Finish(
-            completion.reason,
-            completion.stop_sequence,
-            completion.usage(),
-            completion.timings(),
-            self._runner.activity(completion),
+            job.reason,
+            job.stop_sequence,
+            job.usage(),
+            job.timings(),
+            self._runner.activity(job),
         )
 
     # Under the lock.
@@ -260,47 +263,52 @@ class Engine:
     def _expire(self, now_s: float) -> None:
         if not self._deadlines or now_s < min(self._deadlines.values()):
             return
-        for completion, deadline_s in list(self._deadlines.items()):
-            if deadline_s <= now_s:
-                if completion.out_of_time():
-                    self._end(completion, self._finish(completion))
-                else:
-                    self._end(completion, DeadlineExceeded(completion.request.timeout_s or 0.0))
+        for job, deadline_s in list(self._deadlines.items()):
+            if deadline_s > now_s:
+                continue
+            if not job.out_of_time():
+                self._give_up(job, DeadlineExceeded(job.timeout_s or 0.0))
+            elif job.can_leave:
+                self._let_leave(job)
+            else:
+                self._end(job, self._last_word(job))
 
-    def _end(self, completion: Completion, end: Finish | ServingError, wake: bool = True) -> None:
+    def _give_up(self, job: Job, error: ServingError) -> None:
+        """End a job early; a turn that keeps what it has reads its last token first."""
+        if job.end is None and job.can_be_kept:
+            job.giving_up = job.giving_up or error
+            self._let_leave(job)
+        else:
+            self._end(job, error)
+
+    def _let_leave(self, job: Job) -> None:
+        self._deadlines.pop(job, None)
+        self._resume(job)
+
+    def _resume(self, job: Job) -> None:
+        if job.paused:
+            job.paused = False
+            self._scheduler.resume(job)
+            self._changed.notify_all()
+
+    def _end(self, job: Job, end: object, wake: bool = True) -> None:
         """Free the slot and tell the reader; nothing happens to what has ended."""
-        if completion.end is not None:
+        if job.end is not None:
             return
-        self._deadlines.pop(completion, None)
-        self._scheduler.remove(completion)
-        completion.close(end)
-        if wake and completion.due(self._clock(), 0.0):
-            self._wake([completion])
+        self._deadlines.pop(job, None)
+        self._scheduler.remove(job)
+        job.close(end)
+        if wake and job.due():
+            self._wake([job])
 
-    def _wake(self, completions: list[Completion]) -> None:
-        for completion in wake(completions):  # nobody will ever read it
-            self._cancel(completion)
-
-
-def _prompt_info(completion: Completion) -> PromptInfo:
-    return PromptInfo(len(completion.request.prompt_ids), completion.request.sampling.seed)
+    def _wake(self, jobs: list[Job]) -> None:
+        for job in wake(jobs, self.config.flush_interval_s):  # nobody will ever read it
+            self.cancel(job)
 
 
-def _finish_or_raise(end: Finish | ServingError) -> Finish:
-    if isinstance(end, ServingError):
-        raise end
-    return end
-
-
-def _log_end(completion: Completion) -> None:
-    """One line for each request; never its text."""
-    usage, timings, end = completion.usage(), completion.timings(), completion.end
-    log.info(
-        "request ended",
-        end=end.reason.value if isinstance(end, Finish) else type(end).__name__,
-        prompt_tokens=usage.prompt_tokens,
-        new_tokens=usage.new_tokens,
-        queue_ms=round(1e3 * timings.queue_s, 1),
-        prefill_ms=round(1e3 * timings.prefill_s, 1),
-        decode_ms=round(1e3 * timings.decode_s, 1),
-    )
+def _max_sequences(model: Any, config: ServingConfig) -> int:
+    """How many sequences may run at once, each with its state and one row of logits."""
+    one = model.state_nbytes + 4 * model.vocab_size
+    if config.state_bytes < one:
+        raise ConfigError(f"state_bytes must hold one sequence, {one}, got {config.state_bytes}")
+    return int(min(config.max_batch_size, config.state_bytes // one))

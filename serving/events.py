@@ -19,10 +19,11 @@ class FinishReason(Enum):
 
 @dataclass(frozen=True, slots=True)
 class PromptInfo:
-    """What was made of the request: prompt length in tokens, seed in use."""
+    """What was made of the request: prompt length in tokens, seed in use, tokens not read again."""
 
     prompt_tokens: int
     seed: int
+    reused_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,13 +77,18 @@ class RequestActivity:
 
 @dataclass(frozen=True, slots=True)
 class Finish:
-    """How a completion ended; stop_sequence is empty unless one ended it."""
+    """How a completion ended; stop_sequence is empty unless one ended it.
+
+    session_etag, session_tokens: where the request's session is now, if it has one.
+    """
 
     reason: FinishReason
     stop_sequence: str
     usage: Usage
     timings: Timings
     activity: RequestActivity
+    session_etag: str = ""
+    session_tokens: int = 0
 
 
 Event = PromptInfo | Delta | Finish

@@ -7,12 +7,13 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
-from prometheus_client.core import CounterMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from serving.engine import Engine
 from serving.errors import ListenError
 from serving.events import Finish
+from serving.prefix_cache import PrefixCache
 
 # Seconds. From a tenth of a millisecond: a token of a small model takes less than one.
 FAST = (1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 5e-2, 0.1, 0.2, 0.5, 1.0, 5.0)
@@ -44,7 +45,9 @@ class Metrics:
         self.show(
             "state_bytes", "Bytes of one sequence's state.", lambda: engine.model.state_nbytes
         )
+        self.show("sequences", "Sequences that may run at once.", lambda: engine.max_sequences)
         self.registry.register(ModelActivity(engine.model))
+        self.registry.register(PrefixCounts(engine.intake.prefixes))
 
     def show(self, name: str, text: str, value: Callable[[], float]) -> None:
         """Add a gauge that is read when somebody looks."""
@@ -99,6 +102,25 @@ class ModelActivity(Collector):
         yield CounterMetricFamily(
             "spiketrain_synops", "Synaptic operations: accumulates done, with or without.", synops
         )
+
+
+class PrefixCounts(Collector):
+    """What kept states of prompts' beginnings have saved."""
+
+    def __init__(self, prefixes: PrefixCache) -> None:
+        self._prefixes = prefixes
+
+    def collect(self) -> Iterator[Metric]:
+        """Read the cache's counters."""
+        now = self._prefixes.statistics()
+        for name, text, value in (
+            ("hits", "Prompts whose beginning was kept.", now.hits),
+            ("misses", "Prompts of which nothing was kept.", now.misses),
+            ("reused_tokens", "Prompt tokens not read for it.", now.reused_tokens),
+            ("evictions", "States given up for others.", now.evictions),
+        ):
+            yield CounterMetricFamily(f"spiketrain_prefix_{name}", text, value)
+        yield GaugeMetricFamily("spiketrain_prefix_bytes", "Bytes of kept states.", now.nbytes)
 
 
 class MetricsServer:

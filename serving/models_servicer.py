@@ -41,7 +41,7 @@ def _describe(engine: Engine, name: str, has_chat: bool) -> Any:
         limits=models_pb.Limits(
             max_prompt_tokens=limits.max_prompt_tokens,
             max_new_tokens=limits.max_new_tokens,
-            max_batch_size=limits.max_batch_size,
+            max_batch_size=engine.max_sequences,
             max_queue=limits.max_queue,
             max_stop_sequences=limits.max_stop_sequences,
             max_stop_sequence_bytes=limits.max_stop_sequence_bytes,
@@ -51,6 +51,8 @@ def _describe(engine: Engine, name: str, has_chat: bool) -> Any:
             max_stop_tokens=MAX_STOP_TOKENS,
             max_logit_biases=MAX_BIASES,
             max_penalty_window=MAX_WINDOW,
+            session_bytes=limits.session_bytes,
+            session_ttl_s=limits.session_ttl_s,
         ),
         defaults=models_pb.SamplingDefaults(
             max_new_tokens=min(defaults.max_new_tokens, limits.max_new_tokens),
@@ -61,5 +63,7 @@ def _describe(engine: Engine, name: str, has_chat: bool) -> Any:
             typical_p=defaults.typical_p,
             repetition_penalty=defaults.repetition_penalty,
         ),
-        capabilities=sorted([*needs_text, *chat, "logprobs", "token_ids"]),
+        capabilities=sorted(
+            [*needs_text, *chat, "logprobs", "prefix_cache", "sessions", "token_ids"]
+        ),
     )

@@ -29,6 +29,7 @@ MAX_NEW_TOKENS = 256  # where neither the request nor the model says
 SEED_BITS = 32  # of a seed chosen here: short enough to type again
 MAX_SEED = 2**64 - 1
 MAX_TIMEOUT_S = 1e9
+MAX_SALT_BYTES = 64
 
 
 class Encoder(Protocol):
@@ -42,10 +43,22 @@ class Encoder(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
-    """A prompt (text or token ids) and what to do with it; None leaves a choice to the model."""
+class SessionTurn:
+    """Which session to continue, at which etag ('' for any), and whether to keep what is cut."""
 
-    prompt: str | Sequence[int]
+    id: str
+    etag: str = ""
+    keep_cancelled: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A prompt (text or token ids) and what to do with it; None leaves a choice to the model.
+
+    prompt: None on a session alone.
+    """
+
+    prompt: str | Sequence[int] | None
     max_new_tokens: int | None = None
     temperature: float | None = None
     top_k: int | None = None
@@ -70,6 +83,9 @@ class Request:
     json_schema: str | None = None
     regex: str | None = None
     grammar: str | None = None
+    session: SessionTurn | None = None
+    prefix_cache: bool | None = None
+    cache_salt: str = ""
 
     @property
     def constraint(self) -> tuple[str, str] | None:
@@ -102,7 +118,11 @@ class Defaults:
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A request ready to run: at least one prompt token, every value within its limits."""
+    """A request ready to run: every value within its limits.
+
+    prompt_ids: at least one, or none to go on where a session is. cache_salt: None where states of
+    prompts are not to be reused.
+    """
 
     prompt_ids: tuple[int, ...]
     max_new_tokens: int
@@ -113,6 +133,7 @@ class Prepared:
     end_token_ids: Mapping[int, FinishReason]  # tokens that end it, and as what
     time_limit_s: float | None
     timeout_s: float | None
+    cache_salt: str | None
 
 
 def prepare(
@@ -122,9 +143,11 @@ def prepare(
     model: Any,
     encoder: Encoder | None,
     grammars: Grammars | None,
+    continues: bool = False,
 ) -> Prepared:
     """Settle and check a request for a model, of which vocab_size and eos_token_ids are read.
 
+    continues: whether there are logits already, so that the prompt may be empty.
     Raises RequestError naming field, rule and value; NoTokenizer; TokenizerError.
     """
     most = limits.max_new_tokens
@@ -139,9 +162,13 @@ def prepare(
     ends = _end_token_ids(request, model)
     rules = _token_rules(request, defaults, model.vocab_size, tuple(ends), max_new_tokens)
     stops = _check_stops(request.stop_sequences, limits, encoder)
-    prompt_ids = _prompt_ids(request.prompt, limits.max_prompt_tokens, model.vocab_size, encoder)
+    ids: tuple[int, ...] = ()
+    if request.prompt is not None or not continues:
+        prompt = "" if request.prompt is None else request.prompt
+        most, least = limits.max_prompt_tokens, 0 if continues else 1
+        ids = prompt_ids("prompt", prompt, most, model.vocab_size, encoder, least)
     return Prepared(
-        prompt_ids,
+        ids,
         max_new_tokens,
         sampling,
         rules,
@@ -150,6 +177,7 @@ def prepare(
         ends,
         request.time_limit_s,
         request.timeout_s,
+        _cache_salt(request),
     )
 
 
@@ -233,24 +261,48 @@ def _or(value, default):  # type: ignore[no-untyped-def]
     return default if value is None else value
 
 
-def _prompt_ids(
-    prompt: str | Sequence[int], longest: int, vocab_size: int, encoder: Encoder | None
+def prompt_ids(
+    field: str,
+    content: str | Sequence[int],
+    longest: int,
+    vocab_size: int,
+    encoder: Encoder | None,
+    least: int = 1,
 ) -> tuple[int, ...]:
-    if isinstance(prompt, str):
+    """Token ids of a text or checked ones. Raises RequestError, NoTokenizer, TokenizerError."""
+    if isinstance(content, str):
         if encoder is None:
             raise NoTokenizer
-        check_utf8("prompt", prompt)
-        ids = tuple(encoder.encode(prompt))
+        check_utf8(field, content)
+        ids = tuple(encoder.encode(content))
     else:
-        ids = tuple(prompt)
-    if not ids:
-        raise RequestError("prompt", "hold at least one token", prompt)
+        ids = tuple(content)
+    if len(ids) < least:
+        raise RequestError(field, "hold at least one token", content)
     if len(ids) > longest:
-        raise RequestError("prompt", f"be at most {longest} tokens", len(ids))
-    if not 0 <= min(ids) <= max(ids) < vocab_size:
+        raise RequestError(field, f"be at most {longest} tokens", len(ids))
+    if ids and not 0 <= min(ids) <= max(ids) < vocab_size:
         bad = next(token for token in ids if not 0 <= token < vocab_size)
-        raise RequestError("prompt", f"hold token ids from 0 to {vocab_size - 1}", bad)
+        raise RequestError(field, f"hold token ids from 0 to {vocab_size - 1}", bad)
     return ids
+
+
+def _cache_salt(request: Request) -> str | None:
+    """The salt, or None where states of prompts are not to be reused."""
+    if request.session is not None:
+        for name in ("prefix_cache", "cache_salt"):
+            if getattr(request, name):
+                raise RequestError(name, "be left out on a session", getattr(request, name))
+        return None
+    check_utf8("cache_salt", request.cache_salt)
+    if len(request.cache_salt.encode()) > MAX_SALT_BYTES:
+        rule = f"be at most {MAX_SALT_BYTES} bytes"
+        raise RequestError("cache_salt", rule, len(request.cache_salt.encode()))
+    if request.prefix_cache is None or request.prefix_cache:
+        return request.cache_salt
+    if request.cache_salt:
+        raise RequestError("cache_salt", "be left out without prefix_cache", request.cache_salt)
+    return None
 
 
 def _check_stops(

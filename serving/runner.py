@@ -1,25 +1,29 @@
 """Runner: a batch through the model. An exception fails the requests it concerns, no others."""
 
 from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import structlog
 from numpy.typing import NDArray
 
+from runtime.errors import CallCancelled
 from serving.chooser import Choice
 from serving.completion import Completion
 from serving.errors import EngineFailure, ServingError
 from serving.events import RequestActivity
+from serving.job import Job
+from serving.pace import Pace
+from serving.prefix_cache import PrefixCache
 from serving.scheduler import Batch, Chunk
 
 log = structlog.get_logger()
 
 
 class Outcome(NamedTuple):
-    """What a batch did for one completion: a token and the text to show, or an error."""
+    """What a batch did for one job: a token and the text to show, an error, or its end."""
 
-    completion: Completion
+    job: Job
     choice: Choice = Choice(-1)
     text: str = ""
     error: ServingError | None = None
@@ -28,18 +32,20 @@ class Outcome(NamedTuple):
 class Runner:
     """Calls a model from one thread and samples from its logits."""
 
-    def __init__(self, model: Any, clock: Callable[[], float]) -> None:
+    def __init__(self, model: Any, prefixes: PrefixCache, clock: Callable[[], float]) -> None:
+        self.pace = Pace()
         self._model = model
+        self._prefixes = prefixes
         self._clock = clock
         self._dense_bytes = 0.0  # weights of a dense pass for one token, known after a step
 
-    def run(self, batch: Batch[Completion]) -> list[Outcome]:
+    def run(self, batch: Batch[Job]) -> list[Outcome]:
         """Read the batch's prompt chunks, then decode one token for each running sequence."""
         outcomes: list[Outcome] = []
         for chunk in batch.chunks:
             outcomes += self._prefill(chunk)
         if batch.decode:
-            outcomes += self._decode(batch.decode)
+            outcomes += self._decode(cast(tuple[Completion, ...], batch.decode))
         return outcomes
 
     def activity(self, completion: Completion) -> RequestActivity:
@@ -47,31 +53,45 @@ class Runner:
         state = completion.state
         if state is None:
             return RequestActivity(0, 0, 0, 0.0, 0.0)
-        decoded = max(completion.new_tokens - 1, 0)  # the last one is never read
+        end_of_prompt = completion.first_position + len(completion.prompt_ids)
+        decoded = max(state.position - end_of_prompt, 0)
         touched = state.weight_bytes - completion.prompt_weight_bytes
         return RequestActivity(
-            tokens=state.position,
+            tokens=state.position - completion.read_before,
             neurons=state.neurons,
             events=state.events,
             weight_bytes_touched_per_token=touched / decoded if decoded else 0.0,
             weight_bytes_dense_per_token=self._dense_bytes if decoded else 0.0,
         )
 
-    def _prefill(self, chunk: Chunk[Completion]) -> list[Outcome]:
-        completion = chunk.key
-        if completion.end is not None:  # cancelled since the batch was chosen
+    def _prefill(self, chunk: Chunk[Job]) -> list[Outcome]:
+        job = chunk.key
+        if job.end is not None:  # cancelled since the batch was chosen
             return []
-        tokens = completion.request.prompt_ids[chunk.start : chunk.stop]
         try:
-            if completion.state is None:
-                completion.state = self._model.new_state()
-            logits = self._model.forward(completion.state, tokens, last_only=True)
+            if job.state is None:
+                job.state = self._model.new_state()
+            if chunk.stop > chunk.start:
+                self._read(job, chunk)
+        except CallCancelled:
+            return []
         except Exception as error:
-            return _failures([completion], error)
+            return _failures([job], error)
+        if chunk.stop in job.origin.marks:
+            self._prefixes.keep(job.origin.marks[chunk.stop], job.state)
         if not chunk.last:
             return []
-        completion.prompt_weight_bytes = completion.state.weight_bytes
-        return [self._sample(completion, logits)]
+        if not isinstance(job, Completion):
+            job.leave()
+            return [Outcome(job)]
+        job.prompt_weight_bytes = job.state.weight_bytes
+        assert job.logits is not None
+        return [self._sample(job, job.logits)]
+
+    def _read(self, job: Job, chunk: Chunk[Job]) -> None:
+        started_s = self._clock()
+        job.read(self._model, chunk)
+        self.pace.measure(chunk.stop - chunk.start, self._clock() - started_s)
 
     def _decode(self, completions: tuple[Completion, ...]) -> list[Outcome]:
         states = [completion.state for completion in completions]
@@ -80,7 +100,14 @@ class Runner:
             logits = self._step(states, tokens)
         except Exception as error:
             return _failures(completions, error)
-        return list(map(self._sample, completions, logits))
+        return list(map(self._after_step, completions, logits))
+
+    def _after_step(self, completion: Completion, logits: NDArray[np.float32]) -> Outcome:
+        if not completion.leaving:
+            return self._sample(completion, logits)
+        completion.logits = logits.copy()
+        completion.leave()
+        return Outcome(completion)
 
     def _step(self, states: list[Any], tokens: list[int]) -> NDArray[np.float32]:
         if self._dense_bytes:
@@ -102,8 +129,8 @@ class Runner:
             return _failures([completion], error)[0]
 
 
-def _failures(completions: Iterable[Completion], error: Exception) -> list[Outcome]:
-    """Log an exception of the model and turn it into an outcome for each completion concerned."""
+def _failures(jobs: Iterable[Job], error: Exception) -> list[Outcome]:
+    """Log an exception of the model and turn it into an outcome for each job concerned."""
     log.error("the model failed", error=repr(error), exc_info=error)
     failure = EngineFailure("the model failed on this request, see the server's log")
-    return [Outcome(completion, error=failure) for completion in completions]
+    return [Outcome(job, error=failure) for job in jobs]

@@ -25,6 +25,7 @@ from serving.inflight import InFlight
 from serving.interceptors import Authorisation, Calls, StrictRequests, short_name
 from serving.models_servicer import ModelsServicer
 from serving.servicer import GenerationServicer
+from serving.session_service import SessionService
 from serving.tokenization import Tokenization
 from serving.tokenization_servicer import TokenizationServicer
 from serving.tokens import read_tokens
@@ -35,7 +36,12 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
-SERVICES = ("spiketrain.v1.Generation", "spiketrain.v1.Models", "spiketrain.v1.Tokenization")
+SERVICES = (
+    "spiketrain.v1.Generation",
+    "spiketrain.v1.Models",
+    "spiketrain.v1.Sessions",
+    "spiketrain.v1.Tokenization",
+)
 LAST_WORDS_S = 0.2  # for health watchers, and for what the last requests still have to hear
 
 
@@ -67,9 +73,19 @@ class Server:
                 ("grpc.max_send_message_length", -1),
             ],
         )
+        self._session_service = SessionService(engine)
+        self.sessions = self._session_service.sessions
+        self._session_service.add_to(self._server, self._inflight)
+        if self.metrics is not None:
+            sessions = self.sessions
+            self.metrics.show("sessions", "Sessions kept.", lambda: sessions.count()[0])
+            self.metrics.show("session_bytes", "Bytes they use.", lambda: sessions.count()[1])
         tokenization = Tokenization(engine.tokenizer, engine.model.vocab_size, template)
         generation_grpc.add_GenerationServicer_to_server(
-            GenerationServicer(engine, tokenization, self._inflight, self.metrics), self._server
+            GenerationServicer(
+                self._session_service.turns, tokenization, self._inflight, self.metrics
+            ),
+            self._server,
         )
         tokenization_grpc.add_TokenizationServicer_to_server(
             TokenizationServicer(tokenization), self._server
@@ -87,6 +103,7 @@ class Server:
         if self.metrics is not None:
             self._metrics_server = self.metrics.serve(config.metrics_host, config.metrics_port or 0)
         self._engine.start()
+        self._session_service.start()
         await self._server.start()
         for service in ("", *SERVICES):
             await self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
@@ -99,6 +116,7 @@ class Server:
         await self._inflight.wait_idle(grace_s)
         await asyncio.to_thread(self._engine.stop)
         await self._server.stop(LAST_WORDS_S)
+        await self._session_service.stop()
         if self._metrics_server is not None:
             await asyncio.to_thread(self._metrics_server.stop)
             self._metrics_server = None
@@ -164,6 +182,7 @@ async def serve(
             host=config.host,
             port=port,
             model=name,
+            sequences=engine.max_sequences,
             tls=config.tls_cert is not None,
             metrics_port=server.metrics_port,
         )

@@ -22,6 +22,15 @@ _HEADER = struct.Struct("<8sI71sQQQQ")
 _CHECKSUM_BYTES = 32
 
 
+_STATE_HEADER_BYTES = 4096  # more than the runtime puts around a state
+
+
+def max_blob_bytes(model: Any) -> int:
+    """What no blob of a model has more bytes than."""
+    content = model.state_nbytes + 4 * (model.vocab_size + MAX_RECENT_IDS)
+    return int(_HEADER.size + _STATE_HEADER_BYTES + content + _CHECKSUM_BYTES)
+
+
 def to_blob(start: Start, seed: int, fingerprint: str) -> bytes:
     """The stored form of where a sequence of a model was left."""
     state = start.state.to_bytes()

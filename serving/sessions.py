@@ -16,7 +16,7 @@ from typing import Any
 from runtime.errors import RequestError
 from serving.config import ServingConfig
 from serving.session import Session, Snapshot
-from serving.session_blob import from_blob, to_blob
+from serving.session_blob import from_blob, max_blob_bytes, to_blob
 from serving.session_errors import (
     CheckpointNotFound,
     SessionBusy,
@@ -51,6 +51,11 @@ class Sessions:
         self._clock = clock
         self._busy: set[str] = set()
         self._lock = threading.Lock()  # guards _busy
+
+    @property
+    def max_blob_bytes(self) -> int:
+        """What no session of the model has more bytes than."""
+        return max_blob_bytes(self._model)
 
     def create(self, ttl_s: float | None = None, seed: int | None = None) -> Session:
         """A session that has read nothing. Raises RequestError, SessionStoreFull."""
@@ -108,7 +113,7 @@ class Sessions:
         """Keep where a session is under a name."""
         if not _NAME.fullmatch(name):
             raise RequestError("name", "be 1 to 64 of A-Z, a-z, 0-9, '.', '_' and '-'", name)
-        with self._turn(session_id):
+        with self._occupied(session_id):
             session = self.get(session_id, etag)
             kept = {**session.checkpoints, name: session.head}
             if len(kept) > MAX_CHECKPOINTS:
@@ -118,7 +123,7 @@ class Sessions:
 
     def rollback(self, session_id: str, name: str, etag: str = "") -> Session:
         """Take a session back to a checkpoint."""
-        with self._turn(session_id):
+        with self._occupied(session_id):
             session = self.get(session_id, etag)
             return self._replace(session, {}, head=_checkpoint(session, name))
 
@@ -132,33 +137,37 @@ class Sessions:
         start, seed = from_blob(blob, self._model)
         return self._begin(start, lifetime_s, seed)
 
-    def begin_turn(self, session_id: str, etag: str = "") -> tuple[Session, Start]:
-        """A session and a copy of where it is; `end_turn` has to follow. Raises SessionBusy."""
-        self._occupy(session_id)
-        try:
-            session, blob = self._load(session_id, etag)
-            start, _ = from_blob(blob, self._model)
-        except BaseException:
-            self.end_turn(session_id)
-            raise
-        return session, start
+    def occupy(self, session_id: str) -> None:
+        """Keep other changes of a session out until `release`. Raises SessionBusy."""
+        with self._lock:
+            if session_id in self._busy:
+                raise SessionBusy
+            self._busy.add(session_id)
+
+    def release(self, session_id: str) -> None:
+        """Let the next change begin."""
+        with self._lock:
+            self._busy.discard(session_id)
+
+    def busy(self) -> frozenset[str]:
+        """Ids of sessions with a change under way."""
+        with self._lock:
+            return frozenset(self._busy)
+
+    def open(self, session_id: str, etag: str = "") -> tuple[Session, Start]:
+        """A session and a copy of where it is, which may go on from there."""
+        session, blob = self._load(session_id, etag)
+        return session, from_blob(blob, self._model)[0]
 
     def commit(self, session: Session, end: Start) -> Session:
-        """Put a turn's end in place of what `begin_turn` gave. Raises SessionChanged."""
+        """Put a turn's end in place of what `open` gave. Raises SessionChanged."""
         blob = to_blob(end, session.seed, self._model.fingerprint)
         head = Snapshot(secrets.token_hex(ID_BYTES), end.state.position, len(blob))
         return self._replace(session, {head.key: blob}, head=head)
 
-    def end_turn(self, session_id: str) -> None:
-        """Let the next turn begin."""
-        with self._lock:
-            self._busy.discard(session_id)
-
     def expire(self) -> int:
         """Forget sessions whose time has passed, but those with a turn under way."""
-        with self._lock:
-            busy = frozenset(self._busy)
-        return self._store.expire(self._clock(), busy)
+        return self._store.expire(self._clock(), self.busy())
 
     def count(self) -> tuple[int, int]:
         """Sessions, and bytes they use."""
@@ -169,18 +178,12 @@ class Sessions:
         self._store.close()
 
     @contextmanager
-    def _turn(self, session_id: str) -> Generator[None, None, None]:
-        self._occupy(session_id)
+    def _occupied(self, session_id: str) -> Generator[None, None, None]:
+        self.occupy(session_id)
         try:
             yield
         finally:
-            self.end_turn(session_id)
-
-    def _occupy(self, session_id: str) -> None:
-        with self._lock:
-            if session_id in self._busy:
-                raise SessionBusy
-            self._busy.add(session_id)
+            self.release(session_id)
 
     def _begin(self, start: Start, ttl_s: float, seed: int) -> Session:
         blob = to_blob(start, seed, self._model.fingerprint)

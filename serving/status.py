@@ -24,6 +24,15 @@ from serving.errors import (
     QueueFull,
     Unauthenticated,
 )
+from serving.session_errors import (
+    BlobDamaged,
+    BlobForeign,
+    CheckpointNotFound,
+    SessionBusy,
+    SessionChanged,
+    SessionNotFound,
+    SessionStoreFull,
+)
 
 DOMAIN = "spiketrain"
 
@@ -40,6 +49,13 @@ TABLE: dict[type[Exception], tuple[int, str]] = {
     QueueFull: (code_pb2.RESOURCE_EXHAUSTED, "QUEUE_FULL"),
     Draining: (code_pb2.UNAVAILABLE, "SHUTTING_DOWN"),
     DeadlineExceeded: (code_pb2.DEADLINE_EXCEEDED, "DEADLINE_EXCEEDED"),
+    SessionNotFound: (code_pb2.NOT_FOUND, "SESSION_NOT_FOUND"),
+    CheckpointNotFound: (code_pb2.NOT_FOUND, "CHECKPOINT_NOT_FOUND"),
+    SessionChanged: (code_pb2.ABORTED, "SESSION_CHANGED"),
+    SessionBusy: (code_pb2.ABORTED, "SESSION_BUSY"),
+    SessionStoreFull: (code_pb2.RESOURCE_EXHAUSTED, "SESSIONS_FULL"),
+    BlobDamaged: (code_pb2.DATA_LOSS, "SESSION_DAMAGED"),
+    BlobForeign: (code_pb2.FAILED_PRECONDITION, "SESSION_OF_ANOTHER_MODEL"),
     Cancelled: (code_pb2.CANCELLED, "CANCELLED"),
     EngineFailure: (code_pb2.INTERNAL, "MODEL_FAILED"),
 }
@@ -63,7 +79,10 @@ def to_status(error: Exception) -> status_pb2.Status:
             field=error.field, description=str(error)
         )
         details.append(error_details_pb2.BadRequest(field_violations=[violation]))
-    if isinstance(error, QueueFull | Draining):
+    if isinstance(error, SessionNotFound | CheckpointNotFound):
+        kind, name = error.resource
+        details.append(error_details_pb2.ResourceInfo(resource_type=kind, resource_name=name))
+    if isinstance(error, QueueFull | Draining | SessionBusy | SessionStoreFull):
         delay = duration_pb2.Duration()
         delay.FromNanoseconds(round(1e9 * error.retry_after_s))
         details.append(error_details_pb2.RetryInfo(retry_delay=delay))

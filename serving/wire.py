@@ -21,7 +21,7 @@ from serving.events import (
     Timings,
     Usage,
 )
-from serving.request import Request, check_utf8
+from serving.request import Request, SessionTurn, check_utf8
 
 # Fields that bear the same name on both sides. Of optional ones, absence is None.
 _OPTIONAL = (
@@ -38,9 +38,10 @@ _OPTIONAL = (
     "penalty_window",
     "time_limit_s",
     "top_logprobs",
+    "prefix_cache",
     *KINDS,
 )
-_PLAIN = ("min_new_tokens", "ignore_eos", "logprobs")
+_PLAIN = ("min_new_tokens", "ignore_eos", "logprobs", "cache_salt")
 _LISTS = ("allowed_token_ids", "stop_token_ids")
 _REASONS = {
     FinishReason.LENGTH: pb.FINISH_REASON_LENGTH,
@@ -87,20 +88,31 @@ def checked(message: Any) -> Any:
 
 
 def to_request(message: Any, timeout_s: float | None) -> Request:
-    """GenerateRequest -> Request. Raises RequestError without a prompt."""
+    """GenerateRequest -> Request. Raises RequestError without a prompt, but on a session."""
     kind = message.WhichOneof("prompt")
-    if kind is None:
+    turn = None
+    if message.HasField("session"):
+        turn = SessionTurn(message.session.id, message.session.etag, message.session.keep_cancelled)
+    elif kind is None:
         raise RequestError("prompt", "be given as text or as token_ids", None)
     given = {name: getattr(message, name) for name in _OPTIONAL if message.HasField(name)}
     given |= {name: getattr(message, name) for name in _PLAIN}
     given |= {name: tuple(getattr(message, name)) for name in _LISTS}
     return Request(
-        prompt=message.text if kind == "text" else tuple(message.token_ids.ids),
+        prompt=_prompt(message, kind),
+        session=turn,
         stop_sequences=tuple(message.stop_sequences),
         logit_bias=dict(message.logit_bias),
         timeout_s=timeout_s,
         **given,
     )
+
+
+def _prompt(message: Any, kind: str | None) -> str | tuple[int, ...] | None:
+    if kind is None:
+        return None
+    text: str = message.text
+    return text if kind == "text" else tuple(message.token_ids.ids)
 
 
 def from_request(request: Request) -> Any:
@@ -116,6 +128,14 @@ def from_request(request: Request) -> Any:
     for stop in request.stop_sequences:
         check_utf8("stop_sequences", stop)
     message.stop_sequences.extend(request.stop_sequences)
+    if request.session is not None:
+        turn = request.session
+        check_utf8("session.id", turn.id)
+        message.session.CopyFrom(
+            pb.SessionTurn(id=turn.id, etag=turn.etag, keep_cancelled=turn.keep_cancelled)
+        )
+    if request.prompt is None:
+        return message
     if isinstance(request.prompt, str):
         check_utf8("prompt", request.prompt)
         message.text = request.prompt
@@ -170,7 +190,9 @@ def to_delta(delta: Delta) -> Any:
 
 def to_prompt_info(info: PromptInfo) -> Any:
     """PromptInfo -> message."""
-    return pb.PromptInfo(prompt_tokens=info.prompt_tokens, seed=info.seed)
+    return pb.PromptInfo(
+        prompt_tokens=info.prompt_tokens, seed=info.seed, reused_tokens=info.reused_tokens
+    )
 
 
 def to_finish(finish: Finish) -> Any:
@@ -191,6 +213,8 @@ def to_finish(finish: Finish) -> Any:
             weight_bytes_touched_per_token=activity.weight_bytes_touched_per_token,
             weight_bytes_dense_per_token=activity.weight_bytes_dense_per_token,
         ),
+        session_etag=finish.session_etag,
+        session_tokens=finish.session_tokens,
     )
 
 
@@ -203,7 +227,8 @@ def from_reply(message: Any) -> Event | None:
     if kind == "delta":
         return from_delta(message.delta)
     if kind == "prompt":
-        return PromptInfo(message.prompt.prompt_tokens, message.prompt.seed)
+        info = message.prompt
+        return PromptInfo(info.prompt_tokens, info.seed, info.reused_tokens)
     if kind is None:
         return None
     finish = message.finish
@@ -225,6 +250,8 @@ def from_reply(message: Any) -> Event | None:
             activity.weight_bytes_touched_per_token,
             activity.weight_bytes_dense_per_token,
         ),
+        finish.session_etag,
+        finish.session_tokens,
     )
 
 

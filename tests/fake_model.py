@@ -6,9 +6,10 @@ can be held back one by one, watched, and made to fail.
 
 from __future__ import annotations
 
+import struct
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -45,6 +46,14 @@ class FakeState:
     events: int = 0
     weight_bytes: int = 0
 
+    nbytes = 8
+
+    def copy(self) -> FakeState:
+        return replace(self)
+
+    def to_bytes(self) -> bytes:
+        return struct.pack("<II", self.position, self.written)
+
     def read(self, tokens: int) -> None:
         self.position += tokens
         self.neurons += 10 * tokens
@@ -74,7 +83,12 @@ class FakeModel:
     def new_state(self) -> FakeState:
         return FakeState()
 
-    def forward(self, state: FakeState, tokens: Sequence[int], last_only: bool) -> np.ndarray:
+    def state_from_bytes(self, blob: bytes) -> FakeState:
+        return FakeState(*struct.unpack("<II", blob))
+
+    def forward(
+        self, state: FakeState, tokens: Sequence[int], last_only: bool, cancelled: np.ndarray
+    ) -> np.ndarray:
         assert last_only
         self._called("forward", len(tokens))
         state.read(len(tokens))

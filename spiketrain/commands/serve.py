@@ -59,6 +59,15 @@ def serve(
     max_new_tokens: Annotated[
         int | None, typer.Option(help="Largest max_new_tokens; 65536.", min=1)
     ] = None,
+    state_bytes: Annotated[
+        int | None, typer.Option(help="Bytes for states of running sequences; 1 GiB.", min=1)
+    ] = None,
+    session_bytes: Annotated[
+        int | None, typer.Option(help="Bytes for all sessions; 1 GiB.", min=0)
+    ] = None,
+    session_dir: Annotated[
+        str | None, typer.Option(help="Keep sessions here; needs the extra disk. Else in memory.")
+    ] = None,
     grace_s: Annotated[
         float | None,
         typer.Option(help="Seconds for running requests to end at shutdown; 10.", min=0.0),

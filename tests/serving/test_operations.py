@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import threading
 import urllib.request
 
 import grpc
@@ -246,7 +247,7 @@ async def test_metrics_count_what_happened():
 
 
 async def test_a_cancelled_call_is_counted_as_such():
-    async with serving(FakeModel(b"x" * 500), metrics_port=0) as served:
+    async with serving(FakeModel(gate=threading.Semaphore(0)), metrics_port=0) as served:
         call = served.generation.GenerateStream(request())
         assert (await call.read()).HasField("prompt")
         call.cancel()

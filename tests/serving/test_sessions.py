@@ -56,17 +56,12 @@ def read(model, start, tokens):
 
 
 def turn(sessions, model, session_id, tokens):
-    session, start = sessions.begin_turn(session_id)
-    try:
-        return sessions.commit(session, read(model, start, tokens))
-    finally:
-        sessions.end_turn(session_id)
+    session, start = sessions.open(session_id)
+    return sessions.commit(session, read(model, start, tokens))
 
 
 def where(sessions, session_id):
-    _, start = sessions.begin_turn(session_id)
-    sessions.end_turn(session_id)
-    return start
+    return sessions.open(session_id)[1]
 
 
 def assert_same(one, other):
@@ -91,38 +86,40 @@ def test_a_session_is_where_its_turns_have_left_it(sessions, model):
 def test_what_a_turn_does_to_its_state_is_seen_by_nobody_before_the_commit(sessions, model):
     session = turn(sessions, model, sessions.create().id, [1, 2])
     before = where(sessions, session.id)
-    _, start = sessions.begin_turn(session.id)
+    _, start = sessions.open(session.id)
     read(model, start, [9, 9, 9])
-    sessions.end_turn(session.id)
     assert sessions.get(session.id) == session
     assert_same(where(sessions, session.id), before)
 
 
-def test_one_turn_at_a_time(sessions):
+def test_one_change_at_a_time(sessions):
     session = sessions.create()
-    sessions.begin_turn(session.id)
+    sessions.occupy(session.id)
     for call in (
-        sessions.begin_turn,
+        sessions.occupy,
         lambda name: sessions.checkpoint(name, "c"),
         lambda name: sessions.rollback(name, "c"),
     ):
         with pytest.raises(SessionBusy):
             call(session.id)
-    sessions.end_turn(session.id)
-    sessions.begin_turn(session.id)
+    sessions.release(session.id)
+    with pytest.raises(CheckpointNotFound):
+        sessions.rollback(session.id, "c")
+    sessions.checkpoint(session.id, "c")
 
 
-def test_a_turn_that_cannot_begin_leaves_the_session_free(sessions):
-    session = sessions.create()
+def test_of_two_turns_from_one_point_only_one_is_committed(sessions, model):
+    created = sessions.create()
+    session, one = sessions.open(created.id)
+    _, other = sessions.open(created.id)
+    kept = sessions.commit(session, read(model, one, [1]))
     with pytest.raises(SessionChanged):
-        sessions.begin_turn(session.id, "other")
-    with pytest.raises(SessionNotFound):
-        sessions.begin_turn("nobody")
-    sessions.begin_turn(session.id, session.etag)
+        sessions.commit(session, read(model, other, [2]))
+    assert sessions.get(created.id) == kept
 
 
 def test_a_turn_cannot_be_committed_to_a_deleted_session(sessions, model):
-    session, start = sessions.begin_turn(sessions.create().id)
+    session, start = sessions.open(sessions.create().id)
     sessions.delete(session.id)
     with pytest.raises(SessionNotFound):
         sessions.commit(session, read(model, start, [1]))
@@ -135,6 +132,7 @@ def test_every_call_takes_an_etag(sessions, model):
     old = session.etag
     for call in (
         lambda: sessions.get(session.id, old),
+        lambda: sessions.open(session.id, old),
         lambda: sessions.fork(session.id, old),
         lambda: sessions.checkpoint(session.id, "d", old),
         lambda: sessions.rollback(session.id, "c", old),
@@ -214,11 +212,12 @@ def test_a_session_is_forgotten_when_its_time_has_passed(sessions, model, clock)
 
 
 def test_a_session_does_not_expire_in_a_turn(sessions, model, clock):
-    session, start = sessions.begin_turn(sessions.create(ttl_s=1.0).id)
+    session, start = sessions.open(sessions.create(ttl_s=1.0).id)
+    sessions.occupy(session.id)
     clock.now_s += 5.0
     assert sessions.expire() == 0
     sessions.commit(session, read(model, start, [1]))
-    sessions.end_turn(session.id)
+    sessions.release(session.id)
     assert sessions.get(session.id).head.num_tokens == 1
 
 
@@ -246,7 +245,7 @@ def test_when_the_bytes_are_used_up_no_session_is_lost(model, clock):
     session = sessions.create()
     with pytest.raises(SessionStoreFull):
         sessions.create()
-    _, start = sessions.begin_turn(session.id)
+    _, start = sessions.open(session.id)
     with pytest.raises(SessionStoreFull):
         sessions.commit(session, read(model, start, [1]))
     assert sessions.get(session.id) == session

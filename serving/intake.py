@@ -1,0 +1,88 @@
+"""Intake: requests to jobs. Checks, encodes, looks for a kept beginning of the prompt."""
+
+import asyncio
+from typing import Any
+
+from runtime.tokenizer import Detokenizer
+from serving.completion import Completion
+from serving.config import ServingConfig
+from serving.constraint import Grammars
+from serving.job import Job, Origin
+from serving.prefix_cache import PrefixCache, worth_keeping
+from serving.request import Defaults, Prepared, Request, check_tokenizer, prepare, prompt_ids
+from serving.start import Start, Turn
+from serving.text import CompletionText
+
+LONG_PROMPT = 4096  # characters or tokens; read outside the event loop
+
+
+class Intake:
+    """What requests are checked against: a model, its tokenizer, limits, kept states."""
+
+    def __init__(self, model: Any, config: ServingConfig, tokenizer: Any) -> None:
+        check_tokenizer(tokenizer, model.vocab_size)
+        self.defaults = Defaults.from_generation_config(model.generation_config)
+        self.prefixes = PrefixCache(config.prefix_cache_bytes, model.fingerprint)
+        self._model = model
+        self._config = config
+        self._tokenizer = tokenizer
+        self._grammars = None
+        if tokenizer is not None:
+            self._grammars = Grammars(tokenizer, model.vocab_size, model.eos_token_ids)
+
+    async def completion(self, request: Request, turn: Turn | None, arrived_s: float) -> Completion:
+        """A completion for a reader on this event loop. Raises RequestError, NoTokenizer."""
+        loop = asyncio.get_running_loop()
+        if request.constraint or len(request.prompt or ()) > LONG_PROMPT:
+            return await asyncio.to_thread(self.completion_now, request, turn, arrived_s, loop)
+        return self.completion_now(request, turn, arrived_s, loop)
+
+    def completion_now(
+        self,
+        request: Request,
+        turn: Turn | None,
+        arrived_s: float,
+        loop: asyncio.AbstractEventLoop | None,
+    ) -> Completion:
+        """The same, whatever takes its time; without a loop for a reader that has none."""
+        prepared = prepare(
+            request,
+            self.defaults,
+            self._config,
+            self._model,
+            self._tokenizer,
+            self._grammars,
+            continues=turn is not None and turn.start.logits is not None,
+        )
+        detokenizer = None
+        if self._tokenizer is not None:
+            detokenizer = Detokenizer(self._tokenizer, continues=True)
+        text = CompletionText(detokenizer, prepared.stop_sequences)
+        origin = self._origin(prepared) if turn is None else Origin(turn.start, turn=turn)
+        return Completion(prepared, text, origin, arrived_s, loop)
+
+    async def reading(
+        self, content: Any, turn: Turn, timeout_s: float | None, arrived_s: float
+    ) -> Job:
+        """A job that has a turn read a text or tokens. Raises RequestError, NoTokenizer."""
+        ids = await asyncio.to_thread(
+            prompt_ids,
+            "content",
+            content,
+            self._config.max_prompt_tokens,
+            self._model.vocab_size,
+            self._tokenizer,
+        )
+        origin = Origin(turn.start, turn=turn)
+        return Job(ids, origin, arrived_s, asyncio.get_running_loop(), timeout_s)
+
+    def _origin(self, request: Prepared) -> Origin:
+        """Where a prompt begins whose first tokens may have been read before."""
+        if request.cache_salt is None:
+            return Origin()
+        keys = self.prefixes.keys(request.prompt_ids, request.cache_salt)
+        skipped, state = self.prefixes.find(keys)
+        if skipped:
+            state.events = state.neurons = state.weight_bytes = 0  # another request's
+        new = {length: key for length, key in worth_keeping(keys).items() if length > skipped}
+        return Origin(Start(state) if skipped else None, skipped, new)

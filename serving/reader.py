@@ -1,0 +1,75 @@
+"""What a completion's reader sees: events as they come, on an event loop or without one."""
+
+import time
+from collections.abc import AsyncIterator, Iterator
+from typing import Protocol
+
+import structlog
+
+from serving.completion import Completion
+from serving.errors import ServingError
+from serving.events import Delta, Event, Finish, PromptInfo
+from serving.waking import left_to_gather_s
+
+log = structlog.get_logger()
+
+
+class Source(Protocol):
+    """The part of an engine that readers use."""
+
+    def take(self, completion: Completion) -> tuple[Delta | None, Finish | ServingError | None]:
+        """What is new, and the end once it is reached."""
+
+
+async def read(source: Source, completion: Completion) -> AsyncIterator[Event]:
+    """The events of a completion, for its event loop; raises the error it ends with."""
+    yield _prompt_info(completion)
+    end = None
+    while end is None:
+        await completion.ready.wait()
+        completion.ready.clear()
+        delta, end = source.take(completion)
+        if delta is not None:
+            yield delta
+    yield _finish_or_raise(end)
+
+
+def read_in_thread(source: Source, completion: Completion, gather_s: float) -> Iterator[Event]:
+    """The same without an event loop."""
+    yield _prompt_info(completion)
+    end = None
+    while end is None:
+        completion.ready.wait()
+        completion.ready.clear()
+        time.sleep(left_to_gather_s(completion, time.monotonic(), gather_s))
+        delta, end = source.take(completion)
+        if delta is not None:
+            yield delta
+    yield _finish_or_raise(end)
+
+
+def log_end(completion: Completion) -> None:
+    """One line for each request; never its text."""
+    usage, timings, end = completion.usage(), completion.timings(), completion.end
+    log.info(
+        "request ended",
+        end=end.reason.value if isinstance(end, Finish) else type(end).__name__,
+        prompt_tokens=usage.prompt_tokens,
+        reused_tokens=completion.read_before,
+        new_tokens=usage.new_tokens,
+        queue_ms=round(1e3 * timings.queue_s, 1),
+        prefill_ms=round(1e3 * timings.prefill_s, 1),
+        decode_ms=round(1e3 * timings.decode_s, 1),
+    )
+
+
+def _prompt_info(completion: Completion) -> PromptInfo:
+    return PromptInfo(
+        len(completion.prompt_ids), completion.request.sampling.seed, completion.read_before
+    )
+
+
+def _finish_or_raise(end: Finish | ServingError) -> Finish:
+    if isinstance(end, ServingError):
+        raise end
+    return end

@@ -1,0 +1,157 @@
+"""The Sessions service: messages to calls of Sessions and Turns, and back."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc
+
+import spiketrain.v1.sessions_pb2 as pb
+import spiketrain.v1.sessions_pb2_grpc as sessions_grpc
+from runtime.errors import RequestError
+from serving.inflight import InFlight
+from serving.request import SessionTurn
+from serving.session import Session
+from serving.sessions import DEFAULT_PAGE, Sessions
+from serving.status import errors_as_status
+from serving.timeout import timeout_s
+from serving.turns import Turns
+from serving.wire import checked
+
+PIECE_BYTES = 1 << 20  # of an exported session
+
+
+class SessionsServicer(sessions_grpc.SessionsServicer):
+    """Sessions: sequences that outlive a call."""
+
+    def __init__(self, sessions: Sessions, turns: Turns, inflight: InFlight) -> None:
+        self._sessions = sessions
+        self._turns = turns
+        self._inflight = inflight
+
+    async def CreateSession(self, request: Any, context: grpc.aio.ServicerContext) -> Any:
+        """A new session."""
+        async with errors_as_status(context):
+            with self._inflight:
+                ttl_s, seed = _given(checked(request), "ttl_s"), _given(request, "seed")
+                return to_session(await asyncio.to_thread(self._sessions.create, ttl_s, seed))
+
+    async def GetSession(self, request: Any, context: grpc.aio.ServicerContext) -> Any:
+        """What is known of it."""
+        async with errors_as_status(context):
+            with self._inflight:
+                session_id = checked(request).id
+                return to_session(await asyncio.to_thread(self._sessions.get, session_id))
+
+    async def ListSessions(self, request: Any, context: grpc.aio.ServicerContext) -> Any:
+        """A page of them; the token of the next one is the last id."""
+        async with errors_as_status(context):
+            with self._inflight:
+                count = _given(checked(request), "page_size")
+                after = request.page_token
+                page = await asyncio.to_thread(self._sessions.page, after, count)
+                full = len(page) == (DEFAULT_PAGE if count is None else count)
+                return pb.ListSessionsResponse(
+                    sessions=map(to_session, page), next_page_token=page[-1].id if full else ""
+                )
+
+    async def DeleteSession(self, request: Any, context: grpc.aio.ServicerContext) -> Any:
+        """Nothing, once it is forgotten."""
+        async with errors_as_status(context):
+            with self._inflight:
+                checked(request)
+                await asyncio.to_thread(self._sessions.delete, request.id, request.etag)
+                return pb.DeleteSessionResponse()
+
+    async def Append(self, request: Any, context: grpc.aio.ServicerContext) -> Any:
+        """The session once it has read the content."""
+        async with errors_as_status(context):
+            with self._inflight:
+                kind = checked(request).WhichOneof("content")
+                if kind is None:
+                    raise RequestError("content", "be given as text or as token_ids", None)
+                content = request.text if kind == "text" else tuple(request.token_ids.ids)
+                wanted = SessionTurn(request.id, request.etag)
+                session, tokens = await self._turns.append(wanted, content, timeout_s(context))
+                return pb.AppendResponse(session=to_session(session), tokens=tokens)
+
+    async def Fork(self, request: Any, context: grpc.aio.ServicerContext) -> Any:
+        """The new session."""
+        async with errors_as_status(context):
+            with self._inflight:
+                session = await asyncio.to_thread(
+                    self._sessions.fork,
+                    checked(request).id,
+                    request.etag,
+                    request.checkpoint,
+                    _given(request, "ttl_s"),
+                    _given(request, "seed"),
+                )
+                return to_session(session)
+
+    async def Checkpoint(self, request: Any, context: grpc.aio.ServicerContext) -> Any:
+        """The session with the checkpoint."""
+        async with errors_as_status(context):
+            with self._inflight:
+                args = (checked(request).id, request.name, request.etag)
+                return to_session(await asyncio.to_thread(self._sessions.checkpoint, *args))
+
+    async def Rollback(self, request: Any, context: grpc.aio.ServicerContext) -> Any:
+        """The session where the checkpoint is."""
+        async with errors_as_status(context):
+            with self._inflight:
+                args = (checked(request).id, request.name, request.etag)
+                return to_session(await asyncio.to_thread(self._sessions.rollback, *args))
+
+    async def Export(self, request: Any, context: grpc.aio.ServicerContext) -> AsyncIterator[Any]:
+        """The session's bytes, piece by piece."""
+        async with errors_as_status(context):
+            with self._inflight:
+                args = (checked(request).id, request.etag)
+                blob = await asyncio.to_thread(self._sessions.export, *args)
+                for start in range(0, len(blob), PIECE_BYTES):
+                    yield pb.ExportResponse(data=blob[start : start + PIECE_BYTES])
+
+    async def Import(
+        self, request_iterator: AsyncIterator[Any], context: grpc.aio.ServicerContext
+    ) -> Any:
+        """A new session from exported bytes; more than any session has are not gathered."""
+        async with errors_as_status(context):
+            with self._inflight:
+                ttl_s, blob = None, bytearray()
+                first = True
+                async for request in request_iterator:
+                    if first:
+                        ttl_s = _given(checked(request), "ttl_s")
+                    elif _given(checked(request), "ttl_s") is not None:
+                        raise RequestError("ttl_s", "be in the first message alone", request.ttl_s)
+                    first = False
+                    blob += request.data
+                    most = self._sessions.max_blob_bytes
+                    if len(blob) > most:
+                        raise RequestError("data", f"be at most {most} bytes in all", len(blob))
+                session = await asyncio.to_thread(self._sessions.import_, bytes(blob), ttl_s)
+                return to_session(session)
+
+
+def to_session(session: Session) -> Any:
+    """Session -> message."""
+    return pb.Session(
+        id=session.id,
+        etag=session.etag,
+        num_tokens=session.head.num_tokens,
+        seed=session.seed,
+        nbytes=session.nbytes,
+        created_s=session.created_s,
+        changed_s=session.changed_s,
+        expires_s=session.expires_s,
+        checkpoints=[
+            pb.SessionCheckpoint(name=name, num_tokens=snapshot.num_tokens)
+            for name, snapshot in session.checkpoints.items()
+        ],
+    )
+
+
+def _given(message: Any, name: str) -> Any:
+    """A field that has presence, or None."""
+    return getattr(message, name) if message.HasField(name) else None

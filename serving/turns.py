@@ -1,0 +1,129 @@
+"""Turns: what the engine does to sessions. A turn is committed before its reader hears of its end.
+
+A turn that fails, is cancelled or passes its deadline leaves its session as it was, unless it is to
+keep what it has: then it is committed where it was cut, whether or not anybody still reads.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
+
+import structlog
+
+from serving.completion import Completion
+from serving.engine import Engine
+from serving.errors import ServingError
+from serving.events import Event, Finish
+from serving.reader import log_end, read
+from serving.request import Request, SessionTurn
+from serving.session import Session
+from serving.sessions import Sessions
+from serving.start import Turn
+
+log = structlog.get_logger()
+
+
+class Turns:
+    """An engine that knows sessions; used on one event loop."""
+
+    def __init__(self, engine: Engine, sessions: Sessions) -> None:
+        self._engine = engine
+        self._sessions = sessions
+        self._closing: set[asyncio.Task[None]] = set()
+
+    @asynccontextmanager
+    async def stream(self, request: Request) -> AsyncIterator[AsyncIterator[Event]]:
+        """`Engine.stream`, on a session where the request names one; raises its errors as well."""
+        wanted = request.session
+        if wanted is None:
+            async with self._engine.stream(request) as events:
+                yield events
+            return
+        arrived_s = self._engine.now_s
+        session, turn = await self._open(wanted)
+        try:
+            if request.seed is None:
+                request = replace(request, seed=session.seed)
+            completion = await self._engine.intake.completion(request, turn, arrived_s)
+            self._engine.enter(completion)
+        except BaseException:
+            self._sessions.release(session.id)
+            raise
+        try:
+            yield self._committed(session, turn, completion)
+        finally:
+            self._engine.cancel(completion)
+            await asyncio.shield(self._close(session, turn, completion))
+            log_end(completion)
+
+    async def append(
+        self, wanted: SessionTurn, content: str | Sequence[int], timeout_s: float | None
+    ) -> tuple[Session, int]:
+        """Have a session read a text or tokens; the session then, and how many tokens it was."""
+        arrived_s = self._engine.now_s
+        session, turn = await self._open(wanted)
+        try:
+            job = await self._engine.intake.reading(content, turn, timeout_s, arrived_s)
+            await self._engine.finish(job)
+            return await self._commit(session, turn), len(job.prompt_ids)
+        finally:
+            self._sessions.release(session.id)
+
+    async def settle(self) -> None:
+        """Wait for turns that are kept though nobody reads them any more."""
+        while self._closing:
+            await asyncio.wait(self._closing)
+
+    async def _open(self, wanted: SessionTurn) -> tuple[Session, Turn]:
+        self._sessions.occupy(wanted.id)
+        try:
+            session, start = await asyncio.to_thread(self._sessions.open, wanted.id, wanted.etag)
+        except BaseException:
+            self._sessions.release(wanted.id)
+            raise
+        return session, Turn(start, wanted.keep_cancelled)
+
+    async def _committed(
+        self, session: Session, turn: Turn, completion: Completion
+    ) -> AsyncIterator[Event]:
+        try:
+            async for event in read(self._engine, completion):
+                if isinstance(event, Finish):
+                    now = await self._commit(session, turn)
+                    self._release(session, turn)  # who hears of the end may go on
+                    yield replace(event, session_etag=now.etag, session_tokens=now.head.num_tokens)
+                else:
+                    yield event
+        except ServingError:
+            await self._commit(session, turn)  # what it keeps, if anything
+            raise
+
+    async def _commit(self, session: Session, turn: Turn) -> Session:
+        """The session after its turn, once; as it was if the turn left nothing."""
+        end, turn.end = turn.end, None
+        if end is None:
+            return session
+        return await asyncio.to_thread(self._sessions.commit, session, end)
+
+    def _close(self, session: Session, turn: Turn, completion: Completion) -> "asyncio.Task[None]":
+        task = asyncio.ensure_future(self._wait_and_release(session, turn, completion))
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
+        return task
+
+    async def _wait_and_release(self, session: Session, turn: Turn, completion: Completion) -> None:
+        try:
+            while self._engine.take(completion)[1] is None:
+                await completion.ready.wait()
+                completion.ready.clear()
+            await self._commit(session, turn)
+        except ServingError as error:
+            log.warning("a turn could not be kept", error=str(error))
+        finally:
+            self._release(session, turn)
+
+    def _release(self, session: Session, turn: Turn) -> None:
+        if not turn.over:
+            turn.over = True
+            self._sessions.release(session.id)
