@@ -64,6 +64,6 @@ def _describe(engine: Engine, name: str, has_chat: bool) -> Any:
             repetition_penalty=defaults.repetition_penalty,
         ),
         capabilities=sorted(
-            [*needs_text, *chat, "logprobs", "prefix_cache", "sessions", "token_ids"]
+            [*needs_text, *chat, "logprobs", "prefix_cache", "scoring", "sessions", "token_ids"]
         ),
     )

@@ -15,6 +15,7 @@ from grpc_reflection.v1alpha import reflection
 
 import spiketrain.v1.generation_pb2_grpc as generation_grpc
 import spiketrain.v1.models_pb2_grpc as models_grpc
+import spiketrain.v1.scoring_pb2_grpc as scoring_grpc
 import spiketrain.v1.tokenization_pb2_grpc as tokenization_grpc
 from serving.chat_template import ChatTemplate
 from serving.config import ServingConfig
@@ -24,6 +25,8 @@ from serving.errors import ListenError
 from serving.inflight import InFlight
 from serving.interceptors import Authorisation, Calls, StrictRequests, short_name
 from serving.models_servicer import ModelsServicer
+from serving.scoring import Scoring
+from serving.scoring_servicer import ScoringServicer
 from serving.servicer import GenerationServicer
 from serving.session_service import SessionService
 from serving.tokenization import Tokenization
@@ -39,6 +42,7 @@ log = structlog.get_logger()
 SERVICES = (
     "spiketrain.v1.Generation",
     "spiketrain.v1.Models",
+    "spiketrain.v1.Scoring",
     "spiketrain.v1.Sessions",
     "spiketrain.v1.Tokenization",
 )
@@ -86,6 +90,9 @@ class Server:
                 self._session_service.turns, tokenization, self._inflight, self.metrics
             ),
             self._server,
+        )
+        scoring_grpc.add_ScoringServicer_to_server(
+            ScoringServicer(Scoring(engine), self._inflight), self._server
         )
         tokenization_grpc.add_TokenizationServicer_to_server(
             TokenizationServicer(tokenization), self._server

@@ -11,6 +11,7 @@ from grpc_status import rpc_status
 import spiketrain.v1.generation_pb2 as pb
 import spiketrain.v1.generation_pb2_grpc as generation_grpc
 import spiketrain.v1.models_pb2_grpc as models_grpc
+import spiketrain.v1.scoring_pb2_grpc as scoring_grpc
 import spiketrain.v1.sessions_pb2_grpc as sessions_grpc
 import spiketrain.v1.tokenization_pb2_grpc as tokenization_grpc
 from serving.config import ServingConfig
@@ -25,6 +26,7 @@ class Served:
         self.server, self.engine, self.model = server, engine, engine.model
         self.port, self.channel = port, channel
         self.generation = generation_grpc.GenerationStub(channel)
+        self.scoring = scoring_grpc.ScoringStub(channel)
         self.sessions = sessions_grpc.SessionsStub(channel)
         self.models = models_grpc.ModelsStub(channel)
         self.tokenization = tokenization_grpc.TokenizationStub(channel)

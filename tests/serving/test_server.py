@@ -116,7 +116,13 @@ async def test_text_for_a_model_without_a_tokenizer_is_refused():
         assert caught.value.code() is grpc.StatusCode.FAILED_PRECONDITION
         assert "--tokenizer" in caught.value.details()
         model = await served.models.GetModel(models_pb.GetModelRequest())
-        assert model.capabilities == ["logprobs", "prefix_cache", "sessions", "token_ids"]
+        assert model.capabilities == [
+            "logprobs",
+            "prefix_cache",
+            "scoring",
+            "sessions",
+            "token_ids",
+        ]
 
 
 async def test_a_full_queue_says_when_to_come_back():
@@ -178,8 +184,8 @@ async def test_the_model_is_described():
         assert (model.limits.max_stop_sequences, model.limits.max_top_logprobs) == (16, 20)
         assert model.limits.max_grammar_bytes == 64 << 10
         assert model.capabilities == [
-            *("grammar", "json_schema", "logprobs", "prefix_cache", "regex", "sessions"),
-            *("text", "token_ids"),
+            *("grammar", "json_schema", "logprobs", "prefix_cache", "regex", "scoring"),
+            *("sessions", "text", "token_ids"),
         ]
 
 
