@@ -52,6 +52,7 @@ class Model:
         self.fingerprint: str = package.fingerprint
         self.vocab_size: int = spec.vocab_size
         self.state_nbytes: int = spec.state_nbytes
+        self.event_rows: tuple[int, ...] = getattr(spec, "event_rows", ())  # () where unknown
         self.threads = threads
         self.tokenizer = _load_tokenizer(package)
         self._spec = spec

@@ -116,6 +116,18 @@ class Spec:
         return ("projection", "head") if self.projection else ("head",)
 
     @property
+    def event_rows(self) -> tuple[int, ...]:
+        """Weight rows that events may read in a token, for each layer and readout matrix."""
+        layers = [
+            size + (inputs if layer else 0)
+            for layer, (inputs, size) in enumerate(
+                zip(self.input_sizes, self.hidden_sizes, strict=True)
+            )
+        ]
+        last = self.hidden_sizes[-1]
+        return (*layers, last, 0) if self.projection else (*layers, last)
+
+    @property
     def output_dtype(self) -> str:
         """How units' outputs are held: float32, or int16 in steps of 1/32767."""
         return "float32" if self.weights == "float32" else "int16"

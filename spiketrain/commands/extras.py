@@ -12,3 +12,9 @@ def need_train_extra() -> None:
         raise SpiketrainError(
             f"{' and '.join(lacking)} not installed: pip install 'spiketrain[train]'"
         )
+
+
+def need_plot_extra() -> None:
+    """Raise SpiketrainError naming the extra unless matplotlib is installed."""
+    if importlib.util.find_spec("matplotlib") is None:
+        raise SpiketrainError("matplotlib not installed: pip install 'spiketrain[plot]'")

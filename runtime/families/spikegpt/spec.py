@@ -163,6 +163,16 @@ class Spec:
         return ("head",)
 
     @property
+    def event_rows(self) -> tuple[int, ...]:
+        """Weight rows that events may read in a token, for each layer and readout matrix."""
+        found = []
+        for name, kind, _ in self.halves:
+            rows = [m.inputs if m.by_rows else 0 for m in self.matrices(name, kind)]
+            found += [sum(rows)] if kind == "time" else [sum(rows[:-1]), rows[-1]]
+        head = self.head_matrix
+        return (*found, head.inputs if head.by_rows else 0)
+
+    @property
     def num_parameters(self) -> int:
         """Numbers that the model was fitted with; a matrix counts by its shape, however stored."""
         return sum(self._table().sizes)

@@ -1,0 +1,32 @@
+"""Perplexity by position in context: what the model gains from more tokens before."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spiketrain.evaluation.protocols import Span
+from spiketrain.evaluation.reading import nats_of
+
+
+def perplexity_by_position(
+    model: Any, tokens: NDArray[np.int64], length: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Upper ends of bins 8, 16, 32, ... up to `length`, and exp of the mean nats of tokens in them.
+
+    The text, tokens (T,), is cut into pieces of `length` + 1, each read from the zero state; what
+    is left at the end is not read. ValueError if there is no whole piece.
+    """
+    pieces = (tokens.size - 1) // length
+    if pieces < 1:
+        raise ValueError(f"tokens must be more than {length}, got {tokens.size}")
+    nats = np.empty((pieces, length))
+    for piece in range(pieces):
+        ids = tokens[piece * length : (piece + 1) * length + 1].tolist()
+        nats[piece] = nats_of(model, model.new_state(), Span("zero", ids[:1], ids[1:], 0))
+    ends = np.unique(np.minimum(8 * 2 ** np.arange(length.bit_length()), length))
+    begins = np.concatenate([[0], ends[:-1]])
+    means = [nats[:, a:b].mean() for a, b in zip(begins, ends, strict=True)]
+    return ends.astype(np.float64), np.exp(means)

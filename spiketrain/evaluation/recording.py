@@ -1,0 +1,78 @@
+"""What every unit did at every token: spikes as whole numbers, read from states or from torch.
+
+EGRU: a unit's output is in its state; its value is a count of steps of 1/32767 with int8 weights.
+SpikeGPT's LIF units reset to exactly zero when they fire, so a membrane at zero after a token is a
+spike. Where the runtime's state shows no spikes (spike counts before projections), the torch model
+gives them, in multiples of each token's smallest one.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from runtime.errors import DataError
+
+EVENT_STEPS = 32767  # of an EGRU output of 1
+
+Recording = dict[str, NDArray[np.int32]]
+
+
+def record(model: Any, token_ids: NDArray[np.int64]) -> Recording:
+    """Counts (T, H) of each place of spikes over T tokens from the zero state; DataError."""
+    if hasattr(model, "events"):
+        return _from_torch(model, token_ids)
+    state = model.new_state()
+    views = {name: array for name, array in state.arrays().items() if _shows_spikes(name)}
+    if not views:
+        raise DataError(
+            f"runtime must show spikes in its state to record them, a {model.config['model_type']} "
+            "of this kind does not: use --backend torch with the checkpoint, or --record 0"
+        )
+    found = {
+        _label(name): np.empty((token_ids.size, array.size), np.int32)
+        for name, array in views.items()
+    }
+    for at, token in enumerate(token_ids.tolist()):
+        model.step([state], [token])
+        for name, array in views.items():
+            found[_label(name)][at] = _counts(name, array)
+    return found
+
+
+def _shows_spikes(name: str) -> bool:
+    return name.startswith(("output.", "membrane1.", "membrane2."))
+
+
+def _label(name: str) -> str:
+    """How reports name the units of a state's array, as the activity counters do."""
+    kind, _, layer = name.partition(".")
+    if kind == "output":
+        return f"layers.{layer}"
+    return f"blocks.{layer}.lif{kind[-1]}"
+
+
+def _counts(name: str, array: NDArray[Any]) -> NDArray[np.int32]:
+    if name.startswith("membrane"):
+        return (array == 0).astype(np.int32)
+    if array.dtype.kind == "f":
+        return np.rint(array * EVENT_STEPS).astype(np.int32) + ((array > 0) & (array < 1e-5))
+    return array.astype(np.int32)
+
+
+def _from_torch(model: Any, token_ids: NDArray[np.int64]) -> Recording:
+    found: Recording = {}
+    graded = model.config["model_type"] == "egru"
+    for place, events in enumerate(model.events(model.new_state(), token_ids)):
+        size = np.abs(events)
+        if graded:
+            unit = np.full((len(events), 1), 1 / EVENT_STEPS)
+        else:
+            unit = np.where(size > 0, size, np.inf).min(axis=1, keepdims=True)
+        counts = np.zeros(events.shape, np.int32)
+        np.copyto(counts, np.rint(events / unit), where=size > 0, casting="unsafe")
+        counts[(size > 0) & (counts == 0)] = 1
+        found[f"layers.{place}" if graded else f"events.{place}"] = counts
+    return found

@@ -1,0 +1,220 @@
+import json
+
+import numpy as np
+import pytest
+import tiny
+import tiny_spikegpt
+from hypothesis import given
+from hypothesis import strategies as st
+
+import runtime
+from runtime.errors import DataError
+from runtime.package import read_package
+from spiketrain.evaluation import rapl
+from spiketrain.evaluation.activity import measure_activity, tokens_of
+from spiketrain.evaluation.energy import energy, operation
+from spiketrain.evaluation.expansions import expand
+from spiketrain.evaluation.recording import record
+from spiketrain.evaluation.sources import open_source
+from spiketrain.evaluation.synops import synops_by_neurobench
+
+MAKERS = {
+    "egru": tiny.tiny_egru_package,
+    "egru-float32": lambda path: tiny.tiny_egru_package(path, weights="float32", projection=True),
+    "spikegpt": tiny_spikegpt.tiny_spikegpt_package,
+    "spikegpt-counts": lambda path: tiny_spikegpt.tiny_spikegpt_package(
+        path, neuron_position="projections", binary_embedding=False
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models")
+    return {name: runtime.load_model(make(folder / name)) for name, make in MAKERS.items()}
+
+
+def tokens(count=60, seed=5):
+    return np.random.default_rng(seed).integers(0, 256, count)
+
+
+@pytest.mark.parametrize("name", ["egru", "egru-float32", "spikegpt"])
+def test_a_recording_agrees_with_the_counters(models, name):
+    model = models[name]
+    report, recording = measure_activity(model, tokens(), 60)
+    layers = [row for row in report["layers"] if row["firing_rate"] is not None]
+    by_name = {row["name"]: row for row in layers}
+    for place, counts in recording.items():
+        layer = place.replace(".lif1", ".att").replace(".lif2", ".ffn")
+        assert by_name[layer]["firing_rate"] == pytest.approx(float((counts != 0).mean()), abs=0)
+        assert by_name[layer]["activation_sparsity"] == 1 - by_name[layer]["firing_rate"]
+    assert set(report["units"]) == set(recording)
+
+
+def test_silent_rows_are_those_whose_unit_did_not_fire(models):
+    report, recording = measure_activity(models["egru"], tokens(), 60)
+    fired = {place: (counts != 0).sum(axis=1) for place, counts in recording.items()}
+    sizes = {place: counts.shape[1] for place, counts in recording.items()}
+    own = [np.concatenate([[0], fired[f"layers.{i}"][:-1]]) for i in range(3)]
+    read = [own[0].sum(), (own[1] + fired["layers.0"]).sum(), (own[2] + fired["layers.1"]).sum()]
+    rows = [sizes["layers.0"], sizes["layers.0"] + sizes["layers.1"]]
+    rows.append(sizes["layers.1"] + sizes["layers.2"])
+    for layer in range(3):
+        expected = 1 - read[layer] / (60 * rows[layer])
+        assert report["layers"][layer]["silent_row_fraction"] == pytest.approx(expected)
+    head = report["layers"][-1]["silent_row_fraction"]
+    assert head == pytest.approx(1 - fired["layers.2"].mean() / sizes["layers.2"])
+
+
+def test_rows_of_events_are_those_that_are_skipped_or_read(models):
+    for name in ("spikegpt", "spikegpt-counts"):
+        model = models[name]
+        report, _ = measure_activity(model, tokens(), 0)
+        for row, rows in zip(report["layers"], model.event_rows, strict=True):
+            if rows:
+                assert 0 < row["silent_row_fraction"] < 1
+            else:
+                assert row["silent_row_fraction"] is None
+
+
+def test_neurobench_operations_are_pairs_of_non_zeros(models):
+    model = models["egru"]
+    recording = record(model, tokens(20))
+    tensors = read_package(model.path).tensors
+    dense = effective = 0
+    for at in range(20):
+        for layer in range(3):
+            products = []
+            if layer:
+                products.append(("input", recording[f"layers.{layer - 1}"][at]))
+            if at:
+                products.append(("recurrent", recording[f"layers.{layer}"][at - 1]))
+            for kind, events in products:
+                weight = tensors[f"layers.{layer}.{kind}.weight"]
+                effective += int(((events != 0)[:, None] & (weight != 0)).sum())
+                dense += weight.size
+        head = tensors["head.weight"]
+        effective += int(((recording["layers.2"][at] != 0)[:, None] & (head != 0)).sum())
+        dense += head.size
+    found = synops_by_neurobench(model, recording)
+    assert found == {"dense": dense, "effective_macs": effective, "effective_acs": 0}
+
+
+def test_spikes_that_a_state_does_not_show_need_torch(models):
+    with pytest.raises(DataError, match="use --backend torch"):
+        record(models["spikegpt-counts"], tokens())
+
+
+@pytest.mark.parametrize("position", ["residual", "projections"])
+def test_torch_gives_the_spikes_of_every_place(position):
+    pytest.importorskip("torch")
+    from lm.families.spikegpt import Config, Model
+    from lm.scoring import TorchModel
+
+    config = Config(
+        vocab_size=257, hidden_size=16, num_hidden_layers=2, intermediate_size=32,
+        neuron_position=position, binary_embedding=position == "residual",
+    )  # fmt: skip
+    model = TorchModel(Model(config))
+    report, recording = measure_activity(model, tokens(30), 30)
+    assert len(recording) == len(model.torch.event_sizes)
+    for row, (place, counts) in zip(report["layers"], recording.items(), strict=True):
+        assert counts.shape[0] == 30
+        assert row["firing_rate"] == pytest.approx(float((counts != 0).mean()))
+        assert report["units"][place]["firing_rate"] == pytest.approx(row["firing_rate"])
+    assert "energy_per_token" not in report
+
+
+@given(st.lists(st.integers(-9, 9), min_size=1, max_size=30))
+def test_expansions_are_trains_that_add_up(values):
+    counts = np.array(values, np.int32)[None]
+    binary, ternary, bitwise = expand(counts)
+    assert binary.spikes_per_unit * len(values) == pytest.approx(sum(map(abs, values)))
+    assert ternary.steps == binary.steps == max(map(abs, values))
+    ones = sum(bin(abs(v)).count("1") for v in values)
+    assert bitwise.spikes_per_unit * len(values) == pytest.approx(ones)
+    assert bitwise.steps == len(f"{max(map(abs, values)):b}") * (max(map(abs, values)) > 0)
+    if bitwise.steps:
+        assert bitwise.firing_rate == pytest.approx(ones / len(values) / bitwise.steps)
+    assert bitwise.bit_budget == bitwise.steps + any(v < 0 for v in values)
+
+
+def test_energy_is_the_published_table_times_the_counts():
+    assert operation("float32").mac_pj == pytest.approx(4.6)
+    assert operation("float32").add_pj == 0.9
+    assert operation("int8", 16).mac_pj == pytest.approx(0.5)
+    assert operation("int4", 12).mac_pj == operation("int8", 16).mac_pj
+    found = energy(operation("float32"), macs=10, acs=100, weight_bytes=8, state_bytes=16)
+    assert found.compute_pj == pytest.approx(10 * 4.6 + 100 * 0.9)
+    assert found.with_memory_low_pj == pytest.approx(136 + 1300 + 200)
+    assert found.with_memory_high_pj == pytest.approx(136 + 2600 + 200)
+
+
+def test_joules_are_read_where_there_are_counters(tmp_path):
+    assert rapl.Rapl(tmp_path).stop() is None
+    assert "intel-rapl" in rapl.Rapl(tmp_path).reason
+    for name, value in (("intel-rapl:0", 10), ("intel-rapl:1", 900), ("intel-rapl:0:0", 5)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "energy_uj").write_text(f"{value}\n")
+        (tmp_path / name / "max_energy_range_uj").write_text("1000\n")
+    counters = rapl.Rapl(tmp_path)
+    counters.start()
+    (tmp_path / "intel-rapl:0" / "energy_uj").write_text("510\n")
+    (tmp_path / "intel-rapl:1" / "energy_uj").write_text("100\n")
+    assert counters.stop() == pytest.approx((500 + 200) / 1e6)
+
+
+def test_a_text_becomes_tokens_with_ends(models, tmp_path):
+    (tmp_path / "t").write_text("ab\n<|endoftext|>\nc")
+    model = models["egru"]
+    found = tokens_of(model, model.tokenizer, open_source(str(tmp_path / "t")), 100)
+    assert found.tolist() == [256, *b"ab", 256, *b"c"]
+    (tmp_path / "t").write_text("\n<|endoftext|>\n")
+    bare = type("Bare", (), {"eos_token_ids": ()})
+    with pytest.raises(DataError, match="must have tokens to read"):
+        tokens_of(bare, model.tokenizer, open_source(str(tmp_path / "t")), 100)
+
+
+def test_the_command_writes_pictures_and_a_page(models, tmp_path, monkeypatch, capsys):
+    pytest.importorskip("matplotlib")
+    from spiketrain.cli import main
+
+    (tmp_path / "t.txt").write_text("An owl flew over the wood, and a fox sat under it. " * 9)
+    for name in ("egru", "spikegpt"):
+        page, folder = tmp_path / f"{name}.html", tmp_path / name
+        arguments = [models[name].path, "--data", tmp_path / "t.txt", "--limit", 400, "--json"]
+        arguments += ["--record", 100, "--html", page, "--png", folder]
+        monkeypatch.setattr("sys.argv", ["spiketrain", "eval", "activity", *map(str, arguments)])
+        with pytest.raises(SystemExit) as caught:
+            main()
+        assert not caught.value.code
+        report = json.loads(capsys.readouterr().out)
+        assert report["tokens"] == 400
+        assert report["energy_per_token"]["event_driven"]["compute_pj"] > 0
+        text = page.read_text("utf-8")
+        assert text.count("data:image/png;base64,") == 4
+        assert "http" not in text.replace("http-equiv", "")
+        assert {path.name for path in folder.iterdir()} == {
+            "raster.png", "firing-rates.png", "counts.png", "positions.png",
+        }  # fmt: skip
+        assert all(path.read_bytes().startswith(b"\x89PNG") for path in folder.iterdir())
+
+
+def test_perplexity_by_position_is_that_of_pieces(models):
+    from spiketrain.evaluation.positions import perplexity_by_position
+
+    model = models["egru"]
+    ids = tokens(101)
+    ends, found = perplexity_by_position(model, ids, 20)
+    assert ends.tolist() == [8, 16, 20]
+    nats = np.empty((5, 20))
+    for piece in range(5):
+        state = model.new_state()
+        for at in range(20):
+            logits = model.step([state], [ids[20 * piece + at]])[0].astype(np.float64)
+            target = ids[20 * piece + at + 1]
+            nats[piece, at] = np.log(np.exp(logits - logits.max()).sum()) + logits.max()
+            nats[piece, at] -= logits[target]
+    assert found[1] == pytest.approx(np.exp(nats[:, 8:16].mean()))
+    with pytest.raises(ValueError, match="tokens must be more than 20"):
+        perplexity_by_position(model, ids[:20], 20)
