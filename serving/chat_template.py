@@ -1,32 +1,14 @@
 """ChatTemplate: messages of a conversation -> the prompt a chat model was trained on."""
 
 import threading
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 
 import jinja2
 
 from runtime.errors import RequestError
+from serving.chat import ROLES, Chat
 from serving.errors import ConfigError
 from serving.template_sandbox import MAX_TEXT, TemplateSandbox, TemplateTooLong
-
-ROLES = ("system", "user", "assistant", "tool")
-
-
-@dataclass(frozen=True, slots=True)
-class Message:
-    """One turn. role: one of ROLES. content: its text."""
-
-    role: str
-    content: str
-
-
-@dataclass(frozen=True, slots=True)
-class Chat:
-    """A conversation as a prompt. add_generation_prompt: whether the model's turn is opened."""
-
-    messages: Sequence[Message]
-    add_generation_prompt: bool = True
 
 
 class ChatTemplate:

@@ -3,7 +3,7 @@
 from typing import Any
 
 import spiketrain.v1.generation_pb2 as pb
-from serving.chat_template import Chat, Message
+from serving.chat import Chat, Message
 
 
 def to_chat(message: Any) -> Chat:

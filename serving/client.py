@@ -1,6 +1,8 @@
-"""A thin client: plain data in and out, errors of the server as ServerError."""
+"""A client: plain data in and out, errors of the server as ServerError, retries where safe."""
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
 from typing import Any
 
 import grpc
@@ -8,30 +10,39 @@ import grpc
 import spiketrain.v1.generation_pb2_grpc as generation_grpc
 import spiketrain.v1.models_pb2 as models_pb
 import spiketrain.v1.models_pb2_grpc as models_grpc
-from serving.errors import ConfigError, ServingError
-from serving.events import Event
+import spiketrain.v1.scoring_pb2 as scoring_pb
+import spiketrain.v1.scoring_pb2_grpc as scoring_grpc
+import spiketrain.v1.sessions_pb2 as sessions_pb
+import spiketrain.v1.sessions_pb2_grpc as sessions_grpc
+import spiketrain.v1.tokenization_pb2 as tokenization_pb
+import spiketrain.v1.tokenization_pb2_grpc as tokenization_grpc
+from serving.channel import Access, open_channel
+from serving.chat import Chat
+from serving.chat_wire import from_chat
+from serving.client_wire import to_append, to_score
+from serving.events import Completed, Event, join
+from serving.reply_wire import from_reply
 from serving.request import Request
-from serving.wire import from_reply, from_request
-
-
-class ServerError(ServingError):
-    """The server refused a request, failed on it, or is not there. `code`: canonical name."""
-
-    def __init__(self, error: Any) -> None:
-        self.code: str = error.code().name
-        super().__init__(f"server: {self.code}: {error.details()}")
+from serving.retry import Retry, ServerError
+from serving.wire import from_request
 
 
 class Client:
-    """A connection to one server, address "host:port"; a context that closes it."""
+    """A connection to one server, address "host:port"; a context that closes it. Any thread."""
 
-    def __init__(self, address: str) -> None:
-        _check_address(address)
-        self._channel = grpc.insecure_channel(
-            address, options=[("grpc.max_receive_message_length", -1)]
-        )
+    def __init__(
+        self, address: str, access: Access | None = None, retry: Retry | None = None
+    ) -> None:
+        """Connects when first used. Raises ConfigError for what is no address."""
+        access = access or Access()
+        self._channel = open_channel(grpc, address, access)
+        self._metadata = access.metadata
+        self._retry = retry or Retry()
         self._generation = generation_grpc.GenerationStub(self._channel)
         self._models = models_grpc.ModelsStub(self._channel)
+        self._scoring = scoring_grpc.ScoringStub(self._channel)
+        self._sessions = sessions_grpc.SessionsStub(self._channel)
+        self._tokenization = tokenization_grpc.TokenizationStub(self._channel)
 
     def __enter__(self) -> "Client":
         return self
@@ -43,12 +54,102 @@ class Client:
         """Close the connection; running calls are cancelled."""
         self._channel.close()
 
-    def generate_stream(self, request: Request) -> Iterator[Event]:
+    def generate(self, request: Request) -> Completed:
+        """A whole completion, the first of several."""
+        return self.generate_all(request)[0]
+
+    def generate_all(self, request: Request) -> list[Completed]:
+        """The request's n completions, by index."""
+        return join(self.generate_stream(request))
+
+    def generate_stream(self, request: Request) -> Generator[Event, None, None]:
         """The events of a completion as they come; closing the iterator cancels the request."""
-        call = self._generation.GenerateStream(from_request(request), timeout=request.timeout_s)
+        message, attempt = from_request(request), 0
+        while True:
+            attempt += 1
+            begun = False
+            try:
+                with closing(self._events(message, request.timeout_s)) as events:
+                    for event in events:
+                        begun = True
+                        yield event
+                return
+            except ServerError as error:
+                wait_s = self._retry.wait_s(error, attempt, request.session is not None)
+                if begun or wait_s is None:
+                    raise
+                time.sleep(wait_s)
+
+    def tokenize(self, text: str) -> list[int]:
+        """Token ids of a text."""
+        wanted = tokenization_pb.TokenizeRequest(text=text)
+        return list(self._call(self._tokenization.Tokenize, wanted).token_ids)
+
+    def detokenize(self, token_ids: Sequence[int], continues: bool = False) -> str:
+        """The text of tokens; `continues` as in tokenization.proto."""
+        wanted = tokenization_pb.DetokenizeRequest(token_ids=token_ids, continues=continues)
+        return str(self._call(self._tokenization.Detokenize, wanted).text)
+
+    def render_chat(self, chat: Chat) -> str:
+        """The prompt that the model's chat template makes of messages."""
+        wanted = tokenization_pb.RenderChatRequest(chat=from_chat(chat))
+        return str(self._call(self._tokenization.RenderChat, wanted).text)
+
+    def get_model(self) -> Any:
+        """The served model as a `spiketrain.v1.Model` message."""
+        return self._call(self._models.GetModel, models_pb.GetModelRequest())
+
+    def score(
+        self, context: str | Sequence[int], continuation: str | Sequence[int]
+    ) -> scoring_pb.ScoreResponse:
+        """How likely a continuation is after a context, both text or both token ids."""
+        return self._call(self._scoring.Score, to_score(context, continuation))
+
+    def create_session(
+        self, ttl_s: float | None = None, seed: int | None = None
+    ) -> sessions_pb.Session:
+        """An empty session; its id goes into SessionTurn."""
+        wanted = sessions_pb.CreateSessionRequest(ttl_s=ttl_s, seed=seed)
+        return self._call(self._sessions.CreateSession, wanted, changes=True)
+
+    def get_session(self, session_id: str) -> sessions_pb.Session:
+        """What is known of a session."""
+        wanted = sessions_pb.GetSessionRequest(id=session_id)
+        return self._call(self._sessions.GetSession, wanted)
+
+    def delete_session(self, session_id: str, etag: str = "") -> None:
+        """Forget a session."""
+        wanted = sessions_pb.DeleteSessionRequest(id=session_id, etag=etag)
+        self._call(self._sessions.DeleteSession, wanted, changes=not etag)
+
+    def append(
+        self, session_id: str, content: str | Sequence[int], etag: str = ""
+    ) -> sessions_pb.Session:
+        """The session once it has read text or token ids."""
+        wanted = to_append(session_id, content, etag)
+        reply = self._call(self._sessions.Append, wanted, changes=not etag)
+        return reply.session
+
+    def fork(self, session_id: str, checkpoint: str = "") -> sessions_pb.Session:
+        """A new session where another one, or a checkpoint of it, is."""
+        wanted = sessions_pb.ForkRequest(id=session_id, checkpoint=checkpoint)
+        return self._call(self._sessions.Fork, wanted, changes=True)
+
+    def checkpoint(self, session_id: str, name: str, etag: str = "") -> sessions_pb.Session:
+        """The session, with its place kept under a name."""
+        wanted = sessions_pb.CheckpointRequest(id=session_id, name=name, etag=etag)
+        return self._call(self._sessions.Checkpoint, wanted, changes=not etag)
+
+    def rollback(self, session_id: str, name: str, etag: str = "") -> sessions_pb.Session:
+        """The session, back at a checkpoint."""
+        wanted = sessions_pb.RollbackRequest(id=session_id, name=name, etag=etag)
+        return self._call(self._sessions.Rollback, wanted, changes=not etag)
+
+    def _events(self, message: Any, timeout_s: float | None) -> Generator[Event, None, None]:
+        call = self._generation.GenerateStream(message, timeout=timeout_s, metadata=self._metadata)
         try:
-            for message in call:
-                event = from_reply(message)
+            for reply in call:
+                event = from_reply(reply)
                 if event is not None:
                     yield event
         except grpc.RpcError as error:
@@ -56,16 +157,15 @@ class Client:
         finally:
             call.cancel()
 
-    def get_model(self) -> Any:
-        """The served model as a `spiketrain.v1.Model` message."""
-        try:
-            return self._models.GetModel(models_pb.GetModelRequest())
-        except grpc.RpcError as error:
-            raise ServerError(error) from None
-
-
-def _check_address(address: str) -> None:
-    """Refuse what gRPC would take for another port: 443 for none, 34463 for 99999."""
-    host, _, port = address.rpartition(":")
-    if not host or not (port.isascii() and port.isdecimal()) or not 1 <= int(port) <= 65535:
-        raise ConfigError(f"server must be HOST:PORT, port from 1 to 65535, got {address!r}")
+    def _call(self, method: Callable[..., Any], message: Any, changes: bool = False) -> Any:
+        attempt = 0
+        while True:
+            attempt += 1
+            try:
+                return method(message, metadata=self._metadata)
+            except grpc.RpcError as failed:
+                error = ServerError(failed)
+            wait_s = self._retry.wait_s(error, attempt, changes)
+            if wait_s is None:
+                raise error
+            time.sleep(wait_s)

@@ -7,15 +7,30 @@ under the engine's lock.
 import asyncio
 from collections import deque
 from math import inf
+from typing import Any, NamedTuple
 
-from runtime.logprobs import TokenLogprob
+import numpy as np
+from numpy.typing import NDArray
+
+from runtime.logprobs import TokenLogprob, token_logprob
 from serving.chooser import Choice, Chooser
+from serving.constraint import Constraint
 from serving.errors import ServingError
 from serving.events import Delta, Finish, FinishReason, Timings, Usage
 from serving.job import Job, Origin, Wake
-from serving.request import Prepared
-from serving.start import MAX_RECENT_IDS, latest
+from serving.preparation import Prepared
+from serving.scheduler import Chunk
+from serving.start import MAX_RECENT_IDS, Start, latest
 from serving.text import CompletionText
+
+LOGPROB_BLOCK = 64  # prompt tokens whose logits are held at once
+
+
+class Fork(NamedTuple):
+    """Where another completion of the same prompt begins."""
+
+    start: Start
+    constraint: Constraint | None
 
 
 class Completion(Job):
@@ -46,6 +61,9 @@ class Completion(Job):
         self._unread_text: list[str] = []
         self._unread_tokens: list[int] = []
         self._unread_logprobs: list[TokenLogprob] = []
+        self._prompt_logprobs: list[TokenLogprob] = []
+        self.num_forks = 0  # other completions that start where the prompt ends
+        self.forks: list[Fork] = []  # one for each, once it is read
 
     @property
     def position(self) -> int:
@@ -82,6 +100,34 @@ class Completion(Job):
     def num_unread(self) -> int:
         """Tokens that the reader has not taken."""
         return len(self._unread_tokens)
+
+    def read(self, model: Any, chunk: Chunk[Job]) -> None:
+        """As any job does; where the request asks, with the log-probability of each token."""
+        if self.request.prompt_top is None:
+            super().read(model, chunk)
+            return
+        for start in range(chunk.start, chunk.stop, LOGPROB_BLOCK):
+            tokens = self.prompt_ids[start : min(start + LOGPROB_BLOCK, chunk.stop)]
+            logits = model.forward(self.state, tokens, cancelled=self.cancelled)
+            self._note_prompt(tokens, logits, self.request.prompt_top)
+
+    def _note_prompt(self, tokens: tuple[int, ...], logits: NDArray[np.float32], top: int) -> None:
+        """Note how likely tokens (T,) were that the model has read; logits (T, V) come after."""
+        if self.logits is not None:  # nothing says how likely the first token of a text is
+            self._prompt_logprobs.append(token_logprob(self.logits, tokens[0], top))
+        for row, token in zip(logits, tokens[1:], strict=False):
+            self._prompt_logprobs.append(token_logprob(row, token, top))
+        self.logits = logits[-1].copy()
+
+    def prompt_is_read(self) -> None:
+        """Leave a fork to each of the completions that wait for it."""
+        assert self.logits is not None
+        constraint = self.request.constraint
+        for _ in range(self.num_forks):
+            state = self.state.copy()
+            state.events = state.neurons = state.weight_bytes = 0  # counted once, here
+            start = Start(state, self.logits.copy())
+            self.forks.append(Fork(start, None if constraint is None else constraint.copy()))
 
     def accept(self, token: int, now_s: float) -> str:
         """Take a sampled token, give back text to show; sets `reason` when it is the last."""
@@ -144,8 +190,10 @@ class Completion(Job):
         delta = None
         if self._unread_tokens or any(self._unread_text):
             text, tokens = "".join(self._unread_text), tuple(self._unread_tokens)
-            delta = Delta(text, tokens, tuple(self._unread_logprobs))
-            self._unread_text, self._unread_tokens, self._unread_logprobs = [], [], []
+            logprobs = tuple(self._unread_logprobs), tuple(self._prompt_logprobs)
+            delta = Delta(text, tokens, *logprobs, index=self.request.sampling.index)
+            self._unread_text, self._unread_tokens = [], []
+            self._unread_logprobs, self._prompt_logprobs = [], []
         return delta, self.end
 
     def usage(self) -> Usage:

@@ -14,6 +14,7 @@ from typing import Any
 
 import structlog
 
+from runtime.errors import RequestError
 from serving.completion import Completion
 from serving.config import ServingConfig
 from serving.errors import (
@@ -31,6 +32,7 @@ from serving.reader import log_end, read, read_in_thread
 from serving.request import Defaults, Request
 from serving.runner import Outcome, Runner
 from serving.scheduler import Batch, Scheduler
+from serving.several import several
 from serving.waking import wake
 
 log = structlog.get_logger()
@@ -125,6 +127,10 @@ class Engine:
         Raises RequestError, NoTokenizer, QueueFull or Draining on entry; the iterator raises
         DeadlineExceeded, Draining or EngineFailure.
         """
+        if request.n > 1:
+            async with several(self, request) as events:
+                yield events
+            return
         completion = await self.intake.completion(request, None, self._clock())
         self.enter(completion)
         try:
@@ -135,6 +141,8 @@ class Engine:
 
     def run(self, request: Request) -> Iterator[Event]:
         """Run a request for a reader without an event loop; errors as in `stream`."""
+        if request.n > 1:
+            raise RequestError("n", "be 1 without an event loop", request.n)
         completion = self.intake.completion_now(request, None, self._clock(), None)
         self.enter(completion)
         try:
@@ -256,6 +264,7 @@ class Engine:
             job.usage(),
             job.timings(),
             self._runner.activity(job),
+            index=job.request.sampling.index,
         )
 
     # Under the lock.

@@ -1,5 +1,6 @@
 """What a reader of a completion receives, as plain data: PromptInfo, then Deltas, then Finish."""
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
@@ -31,11 +32,15 @@ class Delta:
     """Text since the last delta, and the tokens sampled since then (see generation.proto).
 
     logprobs: one for each of token_ids where the request asked for them, else empty.
+    prompt_logprobs: likewise, of the prompt's tokens but the first of a text; with the first delta.
+    index: of the completion, from 0 to the request's n - 1.
     """
 
     text: str
     token_ids: tuple[int, ...]
     logprobs: tuple[TokenLogprob, ...] = ()
+    prompt_logprobs: tuple[TokenLogprob, ...] = ()
+    index: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +85,7 @@ class Finish:
     """How a completion ended; stop_sequence is empty unless one ended it.
 
     session_etag, session_tokens: where the request's session is now, if it has one.
+    index: of the completion, as in Delta.
     """
 
     reason: FinishReason
@@ -89,6 +95,46 @@ class Finish:
     activity: RequestActivity
     session_etag: str = ""
     session_tokens: int = 0
+    index: int = 0
 
 
 Event = PromptInfo | Delta | Finish
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """A whole completion: what its events say, joined."""
+
+    prompt: PromptInfo
+    text: str
+    token_ids: tuple[int, ...]
+    logprobs: tuple[TokenLogprob, ...]
+    prompt_logprobs: tuple[TokenLogprob, ...]
+    finish: Finish
+
+
+def join(events: Iterable[Event]) -> list[Completed]:
+    """The completions, by index, that the events of a whole stream make."""
+    deltas: dict[int, list[Delta]] = {}
+    finishes: dict[int, Finish] = {}
+    prompt = None
+    for event in events:
+        if isinstance(event, Delta):
+            deltas.setdefault(event.index, []).append(event)
+        elif isinstance(event, PromptInfo):
+            prompt = event
+        else:
+            finishes[event.index] = event
+    assert prompt is not None
+    return [_joined(prompt, deltas.get(index, []), finishes[index]) for index in sorted(finishes)]
+
+
+def _joined(prompt: PromptInfo, deltas: Sequence[Delta], finish: Finish) -> Completed:
+    return Completed(
+        prompt,
+        "".join(delta.text for delta in deltas),
+        tuple(token for delta in deltas for token in delta.token_ids),
+        tuple(logprob for delta in deltas for logprob in delta.logprobs),
+        tuple(logprob for delta in deltas for logprob in delta.prompt_logprobs),
+        finish,
+    )

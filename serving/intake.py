@@ -1,15 +1,18 @@
 """Intake: requests to jobs. Checks, encodes, looks for a kept beginning of the prompt."""
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 from runtime.tokenizer import Detokenizer
-from serving.completion import Completion
+from serving.chat import Chat
+from serving.completion import Completion, Fork
 from serving.config import ServingConfig
 from serving.constraint import Grammars
 from serving.job import Job, Origin
 from serving.prefix_cache import PrefixCache, worth_keeping
-from serving.request import Defaults, Prepared, Request, check_tokenizer, prepare, prompt_ids
+from serving.preparation import Prepared, check_tokenizer, prepare, prompt_ids
+from serving.request import Defaults, Request
 from serving.start import Start, Turn
 from serving.text import CompletionText
 
@@ -33,7 +36,8 @@ class Intake:
     async def completion(self, request: Request, turn: Turn | None, arrived_s: float) -> Completion:
         """A completion for a reader on this event loop. Raises RequestError, NoTokenizer."""
         loop = asyncio.get_running_loop()
-        if request.constraint or len(request.prompt or ()) > LONG_PROMPT:
+        prompt = request.prompt or ()
+        if request.constraint or (not isinstance(prompt, Chat) and len(prompt) > LONG_PROMPT):
             return await asyncio.to_thread(self.completion_now, request, turn, arrived_s, loop)
         return self.completion_now(request, turn, arrived_s, loop)
 
@@ -54,12 +58,23 @@ class Intake:
             self._grammars,
             continues=turn is not None and turn.start.logits is not None,
         )
+        text = self._text(prepared)
+        origin = self._origin(prepared) if turn is None else Origin(turn.start, turn=turn)
+        return Completion(prepared, text, origin, arrived_s, loop)
+
+    def sibling(self, first: Completion, index: int, fork: Fork) -> Completion:
+        """Another completion of the same prompt, from where `first` has read it."""
+        request = first.request
+        sampling = replace(request.sampling, index=index)
+        own = replace(request, sampling=sampling, constraint=fork.constraint, prompt_top=None)
+        origin = Origin(fork.start, skipped=len(request.prompt_ids))
+        return Completion(own, self._text(own), origin, first.arrived_s, first.loop)
+
+    def _text(self, request: Prepared) -> CompletionText:
         detokenizer = None
         if self._tokenizer is not None:
             detokenizer = Detokenizer(self._tokenizer, continues=True)
-        text = CompletionText(detokenizer, prepared.stop_sequences)
-        origin = self._origin(prepared) if turn is None else Origin(turn.start, turn=turn)
-        return Completion(prepared, text, origin, arrived_s, loop)
+        return CompletionText(detokenizer, request.stop_sequences)
 
     async def reading(
         self, content: Any, turn: Turn, timeout_s: float | None, arrived_s: float

@@ -85,6 +85,7 @@ class Runner:
             job.leave()
             return [Outcome(job)]
         job.prompt_weight_bytes = job.state.weight_bytes
+        job.prompt_is_read()
         assert job.logits is not None
         return [self._sample(job, job.logits)]
 

@@ -12,7 +12,7 @@ from runtime.errors import RequestError
 from runtime.scoring import MAX_BLOCK_LOGITS, MAX_BLOCK_TOKENS, token_nats
 from serving.engine import Engine
 from serving.job import Job, Origin
-from serving.request import prompt_ids
+from serving.preparation import prompt_ids
 from serving.scheduler import Chunk
 from serving.start import Start
 

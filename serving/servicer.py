@@ -6,17 +6,17 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 
-import spiketrain.v1.generation_pb2 as generation_pb
 import spiketrain.v1.generation_pb2_grpc as generation_grpc
 from serving.chat_wire import to_chat
-from serving.events import Delta, Event, Finish, PromptInfo
+from serving.events import Event, Finish, join
 from serving.inflight import InFlight
+from serving.reply_wire import to_reply, to_response
 from serving.request import Request
 from serving.status import errors_as_status
 from serving.timeout import timeout_s
 from serving.tokenization import Tokenization
 from serving.turns import Turns
-from serving.wire import checked, to_delta, to_finish, to_prompt_info, to_reply, to_request
+from serving.wire import checked, to_request
 
 if TYPE_CHECKING:
     from serving.metrics import Metrics
@@ -51,24 +51,14 @@ class GenerationServicer(generation_grpc.GenerationServicer):
 
     async def Generate(self, request: Any, context: grpc.aio.ServicerContext) -> Any:
         """The same events, joined."""
-        reply = generation_pb.GenerateResponse()
-        texts: list[str] = []
         async with errors_as_status(context):
             with self._inflight:
                 wanted = await self._wanted(checked(request), context)
                 async with self._turns.stream(wanted) as events:
-                    async for event in events:
-                        self._note(event)
-                        if isinstance(event, Delta):
-                            texts.append(event.text)
-                            reply.token_ids.extend(event.token_ids)
-                            reply.logprobs.extend(to_delta(event).logprobs)
-                        elif isinstance(event, PromptInfo):
-                            reply.prompt.CopyFrom(to_prompt_info(event))
-                        elif isinstance(event, Finish):
-                            reply.finish.CopyFrom(to_finish(event))
-        reply.text = "".join(texts)
-        return reply
+                    heard = [event async for event in events]
+        for event in heard:
+            self._note(event)
+        return to_response(join(heard))
 
     async def _wanted(self, message: Any, context: grpc.aio.ServicerContext) -> Request:
         """The request, with text in place of messages."""

@@ -75,17 +75,6 @@ def check_stop_tokens(ids: Sequence[int], vocab_size: int) -> frozenset[int]:
     return frozenset(ids)
 
 
-def check_top_logprobs(logprobs: bool, top_logprobs: int | None) -> int | None:
-    """How many of the likeliest tokens to report beside each; None for no log-probabilities."""
-    if top_logprobs is None:
-        return 0 if logprobs else None
-    if not logprobs:
-        raise RequestError("top_logprobs", "be left out without logprobs", top_logprobs)
-    if not 0 <= top_logprobs <= MAX_TOP_LOGPROBS:
-        raise RequestError("top_logprobs", f"be from 0 to {MAX_TOP_LOGPROBS}", top_logprobs)
-    return top_logprobs
-
-
 def check_ids(field: str, ids: Sequence[int], vocab_size: int) -> None:
     """Refuse what is no token id of the model."""
     for token in ids:

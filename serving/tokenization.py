@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from runtime.errors import RequestError
-from serving.chat_template import Chat, ChatTemplate
+from serving.chat import Chat
+from serving.chat_template import ChatTemplate
 from serving.errors import NoChatTemplate, NoTokenizer
 from serving.request import check_utf8
 from serving.token_rules import check_ids

@@ -16,6 +16,7 @@ from typer.core import TyperCommand, TyperGroup
 COMMANDS = {
     "serve": "Serve a model over gRPC.",
     "generate": "Continue a prompt, in process or over gRPC.",
+    "chat": "Talk to a model, in process or over gRPC.",
     "eval": "Measure a package on text.",
     "train": "Fit a model from a TOML configuration.",
     "convert": "Turn a checkpoint into a package.",

@@ -54,11 +54,34 @@ def generate(
     tokenizer: Annotated[
         str | None, typer.Option(help="Tokenizer file or directory, in place of the package's.")
     ] = None,
+    min_p: Annotated[
+        float | None, typer.Option(help="Least probability, relative to the likeliest token's.")
+    ] = None,
+    typical_p: Annotated[
+        float | None, typer.Option(help="Probability mass of the most typical tokens.")
+    ] = None,
+    repetition_penalty: Annotated[
+        float | None, typer.Option(help="Above 1, seen tokens become less likely.")
+    ] = None,
+    json_schema: Annotated[
+        str | None, typer.Option(help="The completion is JSON that obeys this schema.")
+    ] = None,
+    regex: Annotated[
+        str | None, typer.Option(help="The completion matches this regular expression.")
+    ] = None,
+    ca: Annotated[
+        str | None, typer.Option(help="With --server: TLS, who signed the server, PEM.")
+    ] = None,
+    token_file: Annotated[
+        str | None, typer.Option(help="With --server: file of a bearer token.")
+    ] = None,
 ) -> None:
     """Continue a prompt, in process or over gRPC."""
     if server is not None and (model, tokenizer, threads, table_bytes) != (None,) * 4:
         rule = "a server has its own --model, --tokenizer, --threads and --table-bytes"
         raise typer.BadParameter(rule, param_hint="--server")
+    if server is None and (ca, token_file) != (None, None):
+        raise typer.BadParameter("is for --server alone", param_hint="--ca, --token-file")
     if prompt in (None, "-") and sys.stdin is None:
         raise typer.BadParameter("give a text: standard input is closed", param_hint="PROMPT")
     if prompt is None and sys.stdin.isatty():
@@ -74,9 +97,14 @@ def generate(
             top_p=top_p,
             seed=seed,
             stop_sequences=tuple(stop_sequences or ()),
+            min_p=min_p,
+            typical_p=typical_p,
+            repetition_penalty=repetition_penalty,
+            json_schema=json_schema,
+            regex=regex,
         )
         if server is not None:
-            opened = _remote(server, request)
+            opened = _remote(server, ca, token_file, request)
         else:
             most = DEFAULT_TABLE_BYTES if table_bytes is None else table_bytes
             opened = _local(model or BUNDLED, tokenizer, threads or 1, most, request)
@@ -115,11 +143,15 @@ def _local(
 
 
 @contextmanager
-def _remote(address: str, request: "Request") -> Generator[Iterator["Event"], None, None]:
+def _remote(
+    address: str, ca: str | None, token_file: str | None, request: "Request"
+) -> Generator[Iterator["Event"], None, None]:
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # errors are reported by us
+    from serving.channel import Access, read_token
     from serving.client import Client
 
-    with Client(address) as client:
+    token = None if token_file is None else read_token(token_file)
+    with Client(address, Access(ca=ca, token=token)) as client:
         yield client.generate_stream(request)
 
 

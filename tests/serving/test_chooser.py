@@ -8,7 +8,8 @@ from serving.chooser import Chooser
 from serving.config import ServingConfig
 from serving.constraint import Grammars
 from serving.errors import NothingAllowed
-from serving.request import Defaults, Request, prepare
+from serving.preparation import prepare
+from serving.request import Defaults, Request
 
 LOGITS = np.linspace(3, -3, VOCAB_SIZE).astype(np.float32)  # token 0 is the likeliest
 

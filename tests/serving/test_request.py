@@ -5,7 +5,8 @@ from runtime.errors import RequestError
 from serving.config import ServingConfig
 from serving.constraint import Grammars
 from serving.errors import ConfigError, NoTokenizer
-from serving.request import Defaults, Request, prepare
+from serving.preparation import prepare
+from serving.request import Defaults, Request
 
 LIMITS = ServingConfig(max_prompt_tokens=8, max_new_tokens=100)
 

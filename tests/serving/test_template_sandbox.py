@@ -3,7 +3,8 @@
 import pytest
 
 from runtime.errors import RequestError
-from serving.chat_template import Chat, ChatTemplate, Message
+from serving.chat import Chat, Message
+from serving.chat_template import ChatTemplate
 from serving.errors import ConfigError
 from serving.template_sandbox import MAX_TEXT
 

@@ -2,7 +2,7 @@ import pytest
 
 import spiketrain.v1.generation_pb2 as pb
 from serving.errors import ServingError
-from serving.wire import from_reply
+from serving.reply_wire import from_reply
 
 
 def test_an_event_of_a_newer_server_is_passed_over():

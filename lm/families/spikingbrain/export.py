@@ -41,17 +41,14 @@ Arrays = dict[str, np.ndarray]
 
 
 def to_runtime(
-    model: Model,
-    weights: str,
-    head: str | None = None,
-    codes: Mapping[str, Stored] | None = None,
+    model: Model, weights: str, head: str | None = None
 ) -> tuple[dict[str, Any], Arrays]:
     """Config and tensors of the runtime package, all weights input-major.
 
     weights: of WEIGHT_FORMATS; head: the head's, the same unless told.  A model whose weights are
-    quantised already keeps its codes and scales with int8.  codes: see Exporter.
+    quantised already keeps its codes and scales with int8.
     """
-    exporter = Exporter(model.config, Held(model.state_dict()), weights, head, codes)
+    exporter = Exporter(model.config, Held(model.state_dict()), weights, head)
     tensors: Arrays = {}
     for part in exporter.parts:
         tensors |= exporter.tensors(part)
