@@ -22,19 +22,22 @@ def export_model(
     files: Mapping[str, bytes | str | os.PathLike[str]] | None = None,
     provenance: Mapping[str, Any] | None = None,
     force: bool = False,
+    codes: Mapping[str, Any] | None = None,
 ) -> str:
     """Write `model` as a package to `target` and return its fingerprint.
 
     weights: "float32" (fidelity exact), or a format of integers (fidelity integer) that the family
     has; head: that of the head alone.  files: tokenizer, generation config, report, as name ->
-    content or path.  Raises SpiketrainError, a ValueError, on a weight format that the family has
-    not, PackageError if the target exists and `force` is false.
+    content or path.  codes: stored tensors by matrix, for a family that takes them.
+    Raises SpiketrainError, a ValueError, on a weight format that the family has not, PackageError
+    if the target exists and `force` is false.
     """
     family = family_module(model.config.model_type)
     for name, value in (("weights", weights), ("head", weights if head is None else head)):
         if value not in family.WEIGHT_FORMATS:
             raise SpiketrainError(f"{name} must be one of {family.WEIGHT_FORMATS}, got {value!r}")
-    config, tensors = family.to_runtime(model, weights, head)
+    chosen = {"codes": codes} if codes else {}
+    config, tensors = family.to_runtime(model, weights, head, **chosen)
     config["spiketrain"]["provenance"] = dict(provenance or {})
     return write_package(target, config, tensors, files, force)
 

@@ -52,7 +52,7 @@ def quantize_int4_inputs(weight: Tensor, group: int = 32) -> tuple[Tensor, Tenso
         least = torch.where(better, error, least)
         scale = torch.where(better, tried, scale)
         best = torch.where(better, codes, best)
-    return _halves(best.view(-1, outputs)[:inputs]), scale.squeeze(1)
+    return halves(best.view(-1, outputs)[:inputs]), scale.squeeze(1)
 
 
 def quantize_int4_outputs(weight: Tensor, span: int = 128) -> tuple[Tensor, Tensor, Tensor]:
@@ -65,10 +65,16 @@ def quantize_int4_outputs(weight: Tensor, span: int = 128) -> tuple[Tensor, Tens
     zero.  Raises ValueError on a weight that is not finite.
     """
     weight = _finite(weight)
-    inputs, outputs = weight.shape
-    spans = -(-outputs // span)
     scale = weight.abs().amax(0) / (7 * 15)
     scale = torch.where(scale > 0, scale, torch.ones_like(scale))
+    codes, multiplier = choose_multipliers(weight, scale, span)
+    return halves(codes), multiplier.to(torch.uint8), scale
+
+
+def choose_multipliers(weight: Tensor, scale: Tensor, span: int = 128) -> tuple[Tensor, Tensor]:
+    """Codes (I, O) and multipliers (I, ceil(O / span)) of `quantize_int4_outputs`, scales given."""
+    inputs, outputs = weight.shape
+    spans = -(-outputs // span)
     steps = torch.nn.functional.pad(weight / scale, (0, spans * span - outputs))
     blocks = steps.view(inputs, spans, span)
     best = torch.zeros_like(blocks)
@@ -81,8 +87,7 @@ def quantize_int4_outputs(weight: Tensor, span: int = 128) -> tuple[Tensor, Tens
         least = torch.where(better, error, least)
         multiplier = torch.where(better, torch.full_like(multiplier, tried), multiplier)
         best = torch.where(better, codes, best)
-    best = best.view(inputs, -1)[:, :outputs]
-    return _halves(best), multiplier.squeeze(2).to(torch.uint8), scale
+    return best.view(inputs, -1)[:, :outputs], multiplier.squeeze(2)
 
 
 def _finite(weight: Tensor) -> Tensor:
@@ -91,7 +96,7 @@ def _finite(weight: Tensor) -> Tensor:
     return weight.detach().to(torch.float32)
 
 
-def _halves(codes: Tensor) -> Tensor:
+def halves(codes: Tensor) -> Tensor:
     """Codes (I, O) in [-8, 7] as halves (I, ceil(O / 2))."""
     shifted = torch.nn.functional.pad((codes + 8).to(torch.uint8), (0, codes.shape[1] % 2))
     return shifted[:, ::2] | shifted[:, 1::2] << 4

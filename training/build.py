@@ -5,7 +5,7 @@ import importlib
 import lm.families
 from training.config import ConfigError, TrainConfig
 
-DENSE = ("lstm", "gru")  # yardsticks and teachers, modules beside this one
+DENSE = ("lstm", "gru", "llama")  # yardsticks and teachers, modules beside this one
 
 
 def build_model(config: TrainConfig, vocab_size: int):

@@ -83,6 +83,10 @@ class DistilConfig(_Section):
     teacher: str  # the folder of a finished run with the same tokenizer
     weight: float = Field(default=0.5, ge=0, le=1)
     temperature: float = Field(default=1.0, gt=0)
+    # of the squared distance between the attention outputs of each layer, given the teacher's
+    # input, in units of the teacher's; counted in the first attention_until of the run
+    attention: float = Field(default=0.0, ge=0)
+    attention_until: float = Field(default=0.5, gt=0, le=1)
 
 
 class TrainConfig(_Section):

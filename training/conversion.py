@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import sentencepiece
 import torch
+from tokenizers import Tokenizer
 from torch import Tensor
 
 from lm.conversion import gru, rwkv
@@ -95,33 +96,33 @@ def convert_run(asked: Conversion, folder: Path, quiet: bool = False) -> tuple[A
         raise ConfigError(
             f"variant of {asked.recipe} must be one of {recipe.variants}, got {variant!r}"
         )
-    teacher = _teacher(asked.teacher, recipe.family)
+    teacher = read_teacher(asked.teacher, recipe.family)
     student = _copy(recipe, teacher, variant, asked.teacher)
-    text = _Text(asked)
+    text = Text(asked)
     stages = [text.measure("teacher", teacher)]
     stages.append(text.measure("copied", student))
     recipe.calibrate(student, text.calibration, asked.low, asked.high)
     stages.append(text.measure("calibrated", student))
     if asked.fine_tune is not None:
-        student, seconds = _fine_tune(asked, recipe, student, folder, quiet)
+        student, seconds = fine_tune(asked, recipe, student, folder, quiet)
         stages.append(text.measure("fine-tuned", student) | {"seconds": seconds})
     report = {
         "recipe": asked.recipe,
         "variant": variant,
         "firing_rate_range": [asked.low, asked.high],
         "measured_on": asked.measure.name,
-        "teacher_seconds": _result(asked.teacher).get("seconds"),
+        "teacher_seconds": result_of(asked.teacher).get("seconds"),
         "stages": stages,
     }
     return student, report
 
 
-class _Text:
-    """The texts of a conversion as tokens of the teacher's vocabulary."""
+class Text:
+    """The texts of a conversion as tokens of the teacher's vocabulary; steps: see `evaluate`."""
 
-    def __init__(self, asked: Conversion) -> None:
-        model = str(asked.teacher / "tokenizer.model")
-        self._tokenizer = sentencepiece.SentencePieceProcessor(model_file=model)
+    def __init__(self, asked: Conversion, steps: int = 128) -> None:
+        self._encoder, self._end = _tokenizer(asked.teacher)
+        self._steps = steps
         ids = self._encode(asked.calibration).astype(np.int64)
         if len(ids) < LANES * STEPS:
             raise ConfigError(
@@ -133,7 +134,7 @@ class _Text:
 
     def measure(self, name: str, model: Any) -> dict[str, Any]:
         """Bits per byte, perplexity and firing rates of `model` at the step `name`."""
-        found = evaluate(model, self._stream, self._bytes)
+        found = evaluate(model, self._stream, self._bytes, steps=self._steps)
         return {
             "stage": name,
             "parameters": sum(p.numel() for p in model.parameters()),
@@ -143,10 +144,26 @@ class _Text:
         }
 
     def _encode(self, path: Path) -> np.ndarray:
-        return encode_corpus(path, self._tokenizer.encode, self._tokenizer.eos_id(), None, "")
+        return encode_corpus(path, self._encoder, self._end, None, "")
 
 
-def _teacher(run: Path, family: str) -> Any:
+def _tokenizer(folder: Path) -> tuple[Callable[[str], list[int]], int]:
+    """What encodes a text, and the id that ends one: of tokenizer.model, or of tokenizer.json."""
+    if (folder / "tokenizer.model").is_file():
+        pieces = sentencepiece.SentencePieceProcessor(model_file=str(folder / "tokenizer.model"))
+        return pieces.encode, pieces.eos_id()
+    try:
+        own = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        stated = json.loads((folder / "config.json").read_text("utf-8")).get("eos_token_id")
+    except Exception as error:  # tokenizers has no kinds of its own
+        raise ConfigError(f"{folder}: needs a readable tokenizer, {error}") from error
+    end = stated[0] if isinstance(stated, list) else stated
+    if not isinstance(end, int):
+        raise ConfigError(f"{folder}/config.json: eos_token_id must be a token, got {end!r}")
+    return lambda text: own.encode(text, add_special_tokens=False).ids, end
+
+
+def read_teacher(run: Path, family: str) -> Any:
     """The model of the finished run, which must be of this family."""
     weights = teacher_weights(run)
     config = TrainConfig.model_validate_json((run / "config.json").read_text("utf-8"))
@@ -168,7 +185,7 @@ def _copy(recipe: Recipe, teacher: Any, variant: str, run: Path) -> Any:
         raise ConfigError(f"{run}: {error}") from error
 
 
-def _fine_tune(
+def fine_tune(
     asked: Conversion, recipe: Recipe, student: Any, folder: Path, quiet: bool
 ) -> tuple[Any, float]:
     """Train `student` on by the recipe asked.fine_tune; the trained model and its seconds."""
@@ -191,7 +208,8 @@ def _fine_tune(
     return trainer.model.eval(), result["seconds"]
 
 
-def _result(run: Path) -> dict[str, Any]:
+def result_of(run: Path) -> dict[str, Any]:
+    """What a finished run measured, {} if `run` is none."""
     path = run / "result.json"
     found: dict[str, Any] = json.loads(path.read_text("utf-8")) if path.is_file() else {}
     return found

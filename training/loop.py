@@ -168,7 +168,7 @@ class Trainer:
         """Eight lanes of the validation stream, or of its first `limit` tokens."""
         stream = self.valid_stream[: limit + 1] if limit else self.valid_stream
         num_bytes = round(self.valid_bytes * len(stream) / len(self.valid_stream))
-        found = evaluate(self.model, stream, num_bytes)
+        found = evaluate(self.model, stream, num_bytes, steps=self._context())
         return {f"valid_{key}": value for key, value in found.items()}
 
     def _test(self) -> dict:
@@ -179,8 +179,13 @@ class Trainer:
         stream = self._encode(name)
         num_bytes = len(read_text(find_data(name, self.beside)).encode())
         whole = np.concatenate([[self.tokenizer.eos_id()], stream])
-        found = evaluate(self.model, whole, num_bytes, lanes=1)
+        found = evaluate(self.model, whole, num_bytes, lanes=1, steps=self._context())
         return {f"test_{key}": value for key, value in found.items()}
+
+    def _context(self) -> int:
+        """Tokens evaluated at once: a model that carries nothing on sees a chunk of training."""
+        zero = getattr(self.model.config, "carry", "state") == "zero"
+        return max(128, self.config.run.steps) if zero else 128
 
     def save(self) -> None:
         """Write checkpoint.pt, whole or not at all."""
@@ -215,11 +220,15 @@ class Trainer:
     def _with_teacher(self, loss: Tensor, inputs: np.ndarray, features: Tensor) -> Tensor:
         """The loss on text and the divergence from the teacher, weighted as [distil] says."""
         assert self.teacher is not None
-        share = self.teacher.config.weight
+        distil, run = self.teacher.config, self.config.run
         ids = torch.from_numpy(inputs).to(self.device)
-        return (1 - share) * loss + share * self.teacher.divergence(
-            ids, self.model.logits(features)
-        )
+        divergence = self.teacher.divergence(ids, self.model.logits(features))
+        loss = (1 - distil.weight) * loss + distil.weight * divergence
+        if distil.attention and self.at.chunk * run.batch * run.steps < (
+            distil.attention_until * run.tokens
+        ):
+            loss = loss + distil.attention * self.teacher.attention_gap(self.model)
+        return loss
 
     def _check_tokenizer(self, run: Path, field: str) -> None:
         same = (run / "tokenizer.model").read_bytes()

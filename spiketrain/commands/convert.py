@@ -68,7 +68,10 @@ def convert(
     ] = False,
     recipe: Annotated[
         str | None,
-        typer.Option(help="gru-to-egru or rwkv-to-spikegpt: SOURCE is the run of a GRU or RWKV-4."),
+        typer.Option(
+            help="gru-to-egru, rwkv-to-spikegpt or transformer-to-spiking: SOURCE is the run of a"
+            " GRU, an RWKV-4 or a Llama, or the Hugging Face directory of a Llama, Qwen2 or Qwen3."
+        ),
     ] = None,
     calib: Annotated[
         Path | None, typer.Option(help="With --recipe: the text that thresholds are set on.")
@@ -79,13 +82,17 @@ def convert(
     ] = None,
     target_sparsity: Annotated[
         float | None,
-        typer.Option(help="With --recipe: share of zero outputs after calibration, else 0.85."),
+        typer.Option(
+            help="With --recipe: share of zero outputs after calibration, else 0.85;"
+            " transformer-to-spiking: of zero inputs, else what rounding leaves."
+        ),
     ] = None,
     variant: Annotated[
         str | None,
         typer.Option(
             help="With --recipe. gru-to-egru: paired (default; units for h and -h) or single;"
-            " rwkv-to-spikegpt: residual (default; as published) or projections (spike-driven)."
+            " rwkv-to-spikegpt: residual (default; as published) or projections (spike-driven);"
+            " transformer-to-spiking: hybrid (default) or linear, -published for its first decays."
         ),
     ] = None,
     fine_tune: Annotated[
@@ -132,6 +139,7 @@ def convert(
     from spiketrain.commands.tokenizer_files import tokenizer_beside, tokenizer_files
 
     made: dict[str, bytes | Path] = {}
+    codes: dict[str, Any] = {}
     published = recipe is None and is_sharded_spikingbrain(source)
     if published:
         _refuse(spikegpt | {"--fold-projection": fold_projection}, "is not for SpikingBrain")
@@ -145,11 +153,10 @@ def convert(
         from spiketrain.commands.convert_recipe import convert_by_recipe
 
         check_target(target, force)  # before the work, not after it
-        target_sparsity = 0.85 if target_sparsity is None else target_sparsity
         work = target.with_name(f"{target.name}.steps")
-        model, made = convert_by_recipe(
+        model, made, codes = convert_by_recipe(
             recipe, source, calib, measure, target_sparsity, variant, fine_tune, override or [],
-            work,
+            work, weights or "float32",
         )  # fmt: skip
     if fold_projection:
         model = _folded(model)
@@ -170,7 +177,8 @@ def convert(
         + (f" --window-keys {window_keys}" if window_keys else "")
         + (f" --down-proj {down_proj}" if down_proj else "")
         + (f" --window-cache {window_cache}" if window_cache else "")
-        + (f" --recipe {recipe} --target-sparsity {target_sparsity:g}" if recipe else "")
+        + (f" --recipe {recipe}" if recipe else "")
+        + (f" --target-sparsity {target_sparsity:g}" if target_sparsity else "")
         + (f" --variant {variant}" if variant else "")
         + (f" --fine-tune {fine_tune.name}" if fine_tune else ""),
         "licence": licence,
@@ -195,6 +203,7 @@ def convert(
         files=files,
         provenance=provenance,
         force=force,
+        codes=codes,
     )
     typer.echo(f"{target}: {fingerprint}")
 

@@ -12,32 +12,44 @@ def convert_by_recipe(
     teacher: Path,
     calibration: Path | None,
     measure: Path | None,
-    target_sparsity: float,
+    target_sparsity: float | None,
     variant: str | None,
     fine_tune: Path | None,
     overrides: list[str],
     folder: Path,
-) -> tuple[Any, dict[str, bytes | Path]]:
-    """The spiking model and its package's files (report.json); the steps are printed as a table.
+    weights: str,
+) -> tuple[Any, dict[str, bytes | Path], dict[str, Any]]:
+    """The spiking model, its package's files (report.json) and the codes of its matrices, if any.
 
-    Firing rates are calibrated into [0.8, 1] times what target_sparsity leaves.
+    The steps are printed as a table.  Firing rates are calibrated into [0.8, 1] times what
+    target_sparsity leaves; of a Transformer's copy, to it, and not at all without one.
     """
     if calibration is None:
         raise typer.BadParameter("a recipe needs a text to calibrate on", param_hint="--calib")
-    if not 0.0 < target_sparsity < 1.0:
+    of_transformer = recipe == "transformer-to-spiking"
+    if target_sparsity is None and not of_transformer:
+        target_sparsity = 0.85
+    if target_sparsity is not None and not 0.0 < target_sparsity < 1.0:
         raise typer.BadParameter(
             f"must be between 0 and 1, got {target_sparsity}", param_hint="--target-sparsity"
         )
     from training.conversion import Conversion, convert_run
 
-    high = 1.0 - target_sparsity
+    high = 1.0 - (target_sparsity or 0.0)
     asked = Conversion(
         recipe, teacher, calibration, measure or calibration, 0.8 * high, high, variant,
         fine_tune, tuple(overrides),
     )  # fmt: skip
-    model, report = convert_run(asked, folder)
+    codes: dict[str, Any] = {}
+    if of_transformer:
+        from training.transformer_conversion import convert_transformer
+
+        made = convert_transformer(asked, target_sparsity, weights, folder)
+        model, report, codes = made.model, made.report, made.codes
+    else:
+        model, report = convert_run(asked, folder)
     _print(report)
-    return model, {"report.json": (json.dumps(report, indent=1) + "\n").encode()}
+    return model, {"report.json": (json.dumps(report, indent=1) + "\n").encode()}, codes
 
 
 def _print(report: dict[str, Any]) -> None:

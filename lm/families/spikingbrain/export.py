@@ -41,14 +41,17 @@ Arrays = dict[str, np.ndarray]
 
 
 def to_runtime(
-    model: Model, weights: str, head: str | None = None
+    model: Model,
+    weights: str,
+    head: str | None = None,
+    codes: Mapping[str, Stored] | None = None,
 ) -> tuple[dict[str, Any], Arrays]:
     """Config and tensors of the runtime package, all weights input-major.
 
     weights: of WEIGHT_FORMATS; head: the head's, the same unless told.  A model whose weights are
-    quantised already keeps its codes and scales with int8.
+    quantised already keeps its codes and scales with int8.  codes: see Exporter.
     """
-    exporter = Exporter(model.config, Held(model.state_dict()), weights, head)
+    exporter = Exporter(model.config, Held(model.state_dict()), weights, head, codes)
     tensors: Arrays = {}
     for part in exporter.parts:
         tensors |= exporter.tensors(part)

@@ -1,0 +1,202 @@
+"""Llama and Qwen2 / Qwen3 checkpoints -> the same network here, from it a hybrid or linear one.
+
+A decoder of these families is a SpikingBrain without linear layers, whose windows see every token:
+every weight has its place, and an exact copy is both the teacher and the start.
+"""
+
+import copy
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lm.families.spikingbrain import Config, Model
+from lm.keys import check_keys
+from lm.shards import Held, Shards
+
+MODEL_TYPES = ("llama", "qwen2", "qwen3")
+VARIANTS = ("hybrid", "linear", "hybrid-published", "linear-published")
+KEPT = (  # fields of the teacher's config that its weights or its measure depend on
+    "hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "head_dim",
+    "intermediate_size", "norm_eps", "rope_theta", "max_position_embeddings", "qk_norm",
+    "tie_word_embeddings", "carry",
+)  # fmt: skip
+WINDOW_SHARE = 8  # of the context: a hybrid's window
+SHORTEST_MEMORY = 8.0  # tokens after which the quickest channel has forgotten half
+_NAMES = (
+    ("model.embed_tokens.", "model.embeddings."),
+    (".self_attn.", ".attn."),
+    (".input_layernorm.", ".attn_norm."),
+    (".post_attention_layernorm.", ".mlp_norm."),
+)
+_SIZES = (
+    "vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads",
+    "num_key_value_heads", "head_dim", "intermediate_size", "max_position_embeddings",
+)  # fmt: skip
+
+
+def transformer_config(settings: Mapping[str, Any], context: int | None = None) -> Config:
+    """The config of the same network here; settings: config.json of a Hugging Face directory.
+
+    context: tokens that attention sees, max_position_embeddings unless told.  Raises ValueError
+    naming the field that cannot be.
+    """
+    kind = settings.get("model_type")
+    if kind not in MODEL_TYPES:
+        raise ValueError(f"config.json: model_type must be one of {MODEL_TYPES}, got {kind!r}")
+    rope = settings.get("rope_parameters") or settings.get("rope_scaling") or {}
+    for name, value, rule in (
+        ("hidden_act", settings.get("hidden_act", "silu"), "silu"),
+        ("use_sliding_window", settings.get("use_sliding_window", False), False),
+        ("rope type", rope.get("rope_type", rope.get("type", "default")), "default"),
+    ):
+        if value != rule:
+            raise ValueError(f"config.json: {name} must be {rule!r}, got {value!r}")
+    fields = {name: settings[name] for name in _SIZES if settings.get(name) is not None}
+    try:
+        most = context or int(fields["max_position_embeddings"])
+        return Config(
+            **(fields | {"max_position_embeddings": most}),
+            norm_eps=settings.get("rms_norm_eps", 1e-6),
+            rope_theta=rope.get("rope_theta", settings.get("rope_theta", 10_000.0)),
+            tie_word_embeddings=settings.get("tie_word_embeddings", False),
+            qk_norm=kind == "qwen3",
+            attn_layers=range(fields["num_hidden_layers"]),
+            sliding_window=max(1, most - 1),
+            window_keys=most,
+            carry="zero",
+        )
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"config.json: {error!r}") from error
+
+
+def from_transformer(
+    tensors: Shards | Held, settings: Mapping[str, Any], context: int | None = None
+) -> Model:
+    """The network of a Hugging Face Llama, Qwen2 or Qwen3 in float32; see `transformer_config`.
+
+    Raises ValueError listing every missing, unknown or misshapen key.
+    """
+    model = Model(transformer_config(settings, context))
+    places = {our_name(name): name for name in tensors if not name.endswith(".inv_freq")}
+    own = model.state_dict()
+    wanted = {name: tuple(value.shape) for name, value in own.items()}
+    tied = model.config.tie_word_embeddings
+    for name in list(wanted):
+        bias = name.endswith("_proj.bias") and name not in places
+        if bias or (tied and name == "lm_head.weight" and name not in places):
+            del wanted[name]  # Llama and Qwen3 have no biases
+    check_keys(
+        {name: tensors[theirs] for name, theirs in places.items()}, wanted, settings["model_type"]
+    )
+    own |= {name: tensors.read(places[name]) for name in wanted}
+    if tied:
+        own["lm_head.weight"] = own["model.embeddings.weight"]
+    model.load_state_dict(own)
+    return model.eval()
+
+
+def our_name(name: str) -> str:
+    """A tensor's name here, given Hugging Face's."""
+    for theirs, ours in _NAMES:
+        name = name.replace(theirs, ours)
+    return name
+
+
+def their_name(name: str) -> str:
+    """Hugging Face's name of a tensor, given ours."""
+    for theirs, ours in _NAMES:
+        name = name.replace(ours, theirs)
+    return name
+
+
+@torch.no_grad()
+def spikingbrain_from_transformer(
+    teacher: Model, variant: str = "hybrid", attn_layers: list[int] | None = None
+) -> Model:
+    """The teacher's weights with linear attention in place of softmax; no spikes yet.
+
+    "hybrid": windows of an eighth of the context in attn_layers, odd ones unless told, linear
+    elsewhere; "linear": linear everywhere.  New are the decays.  They start from "-published":
+    upstream's code, where every channel forgets half in 16 tokens; or such that the channels of a
+    head forget half in SHORTEST_MEMORY tokens to the context, in equal ratios.  Raises ValueError
+    on another variant, or a teacher with linear layers.
+    """
+    if variant not in VARIANTS:
+        raise ValueError(f"variant must be one of {VARIANTS}, got {variant!r}")
+    given = teacher.config
+    if len(given.attn_layers) != given.num_hidden_layers:
+        raise ValueError(
+            f"teacher's attn_layers must be all {given.num_hidden_layers}, got {given.attn_layers}"
+        )
+    kept = {name: getattr(given, name) for name in ("vocab_size", *KEPT)}
+    linear = variant.startswith("linear")
+    window = max(1, given.max_position_embeddings // WINDOW_SHARE)
+    student = Model(
+        Config(
+            **kept,
+            attn_layers=[] if linear else attn_layers,
+            sliding_window=window,
+            window_keys=window,
+        )
+    )
+    own = student.state_dict()
+    theirs = teacher.state_dict()
+    student.load_state_dict({name: theirs.get(name, value) for name, value in own.items()})
+    if not variant.endswith("-published"):
+        for block in student.model.layers:
+            if block.attn.linear:
+                spread_decays(block.attn.gk_proj[1].bias, given)
+    return student.eval()
+
+
+def spread_decays(bias: Tensor, config: Config) -> None:
+    """Biases (K d,) of the gate such that half-lives go from SHORTEST_MEMORY to the context.
+
+    exp(logsigmoid(b) / normalizer)^h = 1/2 at h tokens.
+    """
+    longest = max(SHORTEST_MEMORY, float(config.max_position_embeddings))
+    place = torch.linspace(0.0, 1.0, config.head_dim, dtype=torch.float64)
+    halves = SHORTEST_MEMORY * (longest / SHORTEST_MEMORY) ** place
+    kept = -config.gate_logit_normalizer * math.log(2.0) / halves  # log sigmoid(b)
+    own = kept - torch.log(-torch.expm1(kept))
+    bias.copy_(own.repeat(config.num_key_value_heads))
+
+
+@torch.no_grad()
+def match_outputs(student: Model, teacher: Model, input_ids: Tensor) -> None:
+    """Set g_norm of linear layers so that each channel's strength is the teacher's on input_ids.
+
+    Normalised outputs have mean square 1, softmax's are means of values: an untrained copy would
+    drown the residual.  One pass of the teacher; heads share g_norm (d,).
+    """
+    found: dict[int, Tensor] = {}
+    hooks = [
+        block.attn.o_proj.register_forward_pre_hook(
+            lambda _, given, i=i: found.__setitem__(i, given[0])
+        )
+        for i, block in enumerate(teacher.model.layers)
+    ]
+    try:
+        teacher.features(input_ids)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    for i, block in enumerate(student.model.layers):
+        if block.attn.linear:
+            heads = found[i].unflatten(-1, (-1, student.config.head_dim))
+            block.attn.g_norm.weight.copy_(heads.square().mean((0, 1, 2)).sqrt())
+
+
+@torch.no_grad()
+def with_spikes(model: Model, **fields: Any) -> Model:
+    """The same weights, read by spike counts; fields of its config may be replaced."""
+    config = copy.deepcopy(model.config)
+    config.spikes = True
+    for name, value in fields.items():
+        setattr(config, name, value)
+    spiking = Model(config)
+    spiking.load_state_dict(model.state_dict(), strict=False)
+    return spiking.eval()

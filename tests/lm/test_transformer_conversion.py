@@ -1,0 +1,144 @@
+"""Llama and Qwen checkpoints: copied exactly, then hybrid or all-linear."""
+
+import json
+import math
+
+import pytest
+
+torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
+
+from lm.conversion.transformer import (  # noqa: E402
+    from_transformer,
+    match_outputs,
+    our_name,
+    spikingbrain_from_transformer,
+    their_name,
+    transformer_config,
+)
+from lm.shards import Shards  # noqa: E402
+
+IDS = torch.arange(48).reshape(2, 24) * 7 % 61
+SIZES = {
+    "vocab_size": 61,
+    "hidden_size": 32,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "intermediate_size": 48,
+    "max_position_embeddings": 64,
+    "initializer_range": 0.2,
+}
+KINDS = {
+    "llama": (transformers.LlamaConfig, transformers.LlamaForCausalLM, {}),
+    "tied llama": (
+        transformers.LlamaConfig,
+        transformers.LlamaForCausalLM,
+        {"tie_word_embeddings": True, "rope_theta": 5e5},
+    ),
+    "qwen2": (transformers.Qwen2Config, transformers.Qwen2ForCausalLM, {}),
+    "qwen3": (transformers.Qwen3Config, transformers.Qwen3ForCausalLM, {"head_dim": 12}),
+}
+
+
+def theirs(kind, **fields):
+    config, model, own = KINDS[kind]
+    torch.manual_seed(0)
+    return model(config(**(SIZES | own | fields))).eval()
+
+
+def copied(kind, folder, **fields):
+    model = theirs(kind, **fields)
+    with torch.no_grad():
+        for name, value in model.named_parameters():
+            if name.endswith("bias"):
+                value.normal_(std=0.2)
+    model.save_pretrained(folder, max_shard_size="20KB")
+    settings = json.loads((folder / "config.json").read_text())
+    return model, from_transformer(Shards(folder), settings)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_copy_gives_the_logits_of_transformers(kind, tmp_path):
+    model, copy = copied(kind, tmp_path)
+    assert len(list(tmp_path.glob("*.safetensors"))) > 1
+    with torch.no_grad():
+        torch.testing.assert_close(copy(IDS).logits, model(IDS).logits, atol=2e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("variant", ["hybrid", "linear-published"])
+def test_a_converted_model_keeps_every_weight_and_starts_with_the_decays_asked(variant, tmp_path):
+    _, teacher = copied("qwen3", tmp_path)
+    student = spikingbrain_from_transformer(teacher, variant)
+    own, given = student.state_dict(), teacher.state_dict()
+    assert given.keys() <= own.keys()
+    assert all(torch.equal(own[name], value) for name, value in given.items())
+    new = {name.split(".attn.")[1] for name in own.keys() - given.keys()}
+    assert new == {"gk_proj.0.weight", "gk_proj.1.weight", "gk_proj.1.bias", "g_norm.weight"}
+    config = student.config
+    assert config.attn_layers == ([1] if variant == "hybrid" else [])
+    assert config.window_keys == 64 // 8
+    decay = torch.sigmoid(student.model.layers[0].attn.gk_proj[1].bias) ** (1 / 16)
+    if variant == "hybrid":
+        halves = math.log(0.5) / decay.log()
+        ends = torch.tensor([8.0, 64.0])
+        torch.testing.assert_close(halves[[0, 11]], ends, atol=0.1, rtol=0)
+        assert (halves[:12].diff() > 0).all()
+    else:
+        assert decay.eq(decay[0]).all()
+        assert decay[0].item() == pytest.approx(0.5 ** (1 / 16))
+
+
+def test_matched_outputs_have_the_strength_of_the_teachers(tmp_path):
+    _, teacher = copied("llama", tmp_path)
+    student = spikingbrain_from_transformer(teacher, "linear")
+    match_outputs(student, teacher, IDS)
+    strengths = []
+    for model in (teacher, student):
+        found = []
+        hook = model.model.layers[0].attn.o_proj.register_forward_pre_hook(
+            lambda _, given, found=found: found.append(given[0])
+        )
+        with torch.no_grad():
+            model(IDS)
+        hook.remove()
+        strengths.append(found[0].square().mean().sqrt().item())
+    assert strengths[1] == pytest.approx(strengths[0], rel=0.2)
+
+
+def test_names_go_there_and_back(tmp_path):
+    for name in theirs("qwen3").state_dict():
+        assert their_name(our_name(name)) == name
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"model_type": "gpt2"}, "model_type must be one of"),
+        ({"hidden_act": "gelu"}, "hidden_act must be 'silu', got 'gelu'"),
+        ({"rope_scaling": {"rope_type": "llama3"}}, "rope type must be 'default', got 'llama3'"),
+        ({"use_sliding_window": True}, "use_sliding_window must be False"),
+        ({"num_hidden_layers": None}, "num_hidden_layers"),
+    ],
+)
+def test_a_checkpoint_that_would_compute_something_else_is_refused(fields, message):
+    settings = {"model_type": "qwen2", "rope_theta": 1e6} | SIZES | fields
+    with pytest.raises(ValueError, match=message):
+        transformer_config(settings)
+
+
+def test_unknown_keys_are_refused(tmp_path):
+    model = theirs("llama", attention_bias=True)  # a bias of o_proj has no place
+    model.save_pretrained(tmp_path)
+    settings = json.loads((tmp_path / "config.json").read_text())
+    with pytest.raises(ValueError, match=r"layers\.0\.attn\.o_proj\.bias is unknown"):
+        from_transformer(Shards(tmp_path), settings)
+
+
+def test_a_teacher_with_linear_layers_is_refused(tmp_path):
+    _, teacher = copied("llama", tmp_path)
+    student = spikingbrain_from_transformer(teacher)
+    with pytest.raises(ValueError, match=r"teacher's attn_layers must be all 3, got \[1\]"):
+        spikingbrain_from_transformer(student)
+    with pytest.raises(ValueError, match="variant must be one of"):
+        spikingbrain_from_transformer(teacher, "mixed")

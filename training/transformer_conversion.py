@@ -1,0 +1,124 @@
+"""A Llama or Qwen becomes a spiking model: map, distil, spike, silence, round; each is measured.
+
+The teacher is a finished run of family "llama" or a Hugging Face directory; distillation needs a
+run.  Everything is measured in chunks of the teacher's context, each from nothing.
+"""
+
+import copy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lm.checkpoint import read_settings
+from lm.conversion import transformer
+from lm.conversion.error_feedback import feedback_codes, round_with_feedback
+from lm.conversion.sparsity import calibrate_sparsity
+from lm.families.spikingbrain.formats import Formats, Stored
+from lm.families.spikingbrain.neurons import Linear
+from lm.shards import Shards
+from training.config import ConfigError
+from training.conversion import Conversion, Recipe, Text, fine_tune, read_teacher, result_of
+
+NAME = "transformer-to-spiking"
+CONTEXT = 4096  # tokens that the attention of a directory's model sees at most
+KEPT = (*transformer.KEPT, "attn_layers", "sliding_window", "window_keys")
+RECIPE = Recipe(
+    "llama",
+    transformer.VARIANTS,
+    transformer.spikingbrain_from_transformer,
+    lambda *_: [],
+    KEPT,
+)
+
+
+@dataclass(frozen=True)
+class Made:
+    """The model with rounded weights, its matrices' stored tensors, and the report."""
+
+    model: Any
+    codes: dict[str, Stored]
+    report: dict[str, Any]
+
+
+def convert_transformer(
+    asked: Conversion, sparsity: float | None, weights: str, folder: Path, quiet: bool = False
+) -> Made:
+    """The spiking model and how it was made; intermediate results go to `folder`.
+
+    sparsity: share of zero inputs that dead zones are set for, None for none.  weights: format of
+    the package; int8 and int4 are rounded with error feedback on asked.calibration.  Raises
+    ConfigError on an unknown variant, a teacher of another kind or texts that are too short.
+    """
+    variant = asked.variant or transformer.VARIANTS[0]
+    if variant not in transformer.VARIANTS:
+        raise ConfigError(
+            f"variant of {NAME} must be one of {transformer.VARIANTS}, got {variant!r}"
+        )
+    is_run = (asked.teacher / "checkpoint.pt").is_file()
+    if asked.fine_tune is not None and not is_run:
+        raise ConfigError(
+            f"fine_tune needs a run of family 'llama' as teacher, got {asked.teacher}"
+        )
+    teacher = read_teacher(asked.teacher, RECIPE.family) if is_run else _directory(asked.teacher)
+    teacher = teacher.eval()
+    text = Text(asked, teacher.config.max_position_embeddings)
+    stages = [text.measure("teacher", teacher)]
+    student = transformer.spikingbrain_from_transformer(teacher, variant)
+    transformer.match_outputs(student, teacher, text.calibration)
+    stages.append(text.measure("mapped", student))
+    if asked.fine_tune is not None:
+        student, seconds = fine_tune(asked, RECIPE, student, folder, quiet)
+        stages.append(text.measure("distilled", student) | {"seconds": seconds})
+    if not student.config.spikes:
+        student = transformer.with_spikes(student)
+        stages.append(text.measure("spiking", student))
+    silenced = None
+    if sparsity is not None:
+        silenced = calibrate_sparsity(student, text.calibration, sparsity)
+        stages.append(text.measure("sparse", student))
+    codes: dict[str, Stored] = {}
+    if weights in ("int8", "int4"):
+        nearest = copy.deepcopy(student)
+        _round_to_nearest(nearest, weights)
+        stages.append(text.measure(f"{weights}, rounded to nearest", nearest))
+        codes = feedback_codes(student, text.calibration, weights)
+        stages.append(text.measure(weights, student))
+    config = student.config
+    report = {
+        "recipe": NAME,
+        "variant": variant,
+        "measured_on": asked.measure.name,
+        "context": config.max_position_embeddings,
+        "window_keys": config.window_keys if config.attn_layers else None,
+        "attn_layers": config.attn_layers,
+        "teacher_seconds": result_of(asked.teacher).get("seconds"),
+        "teacher_tokens": result_of(asked.teacher).get("tokens"),
+        "calibration": silenced,
+        "stages": stages,
+    }
+    return Made(student, codes, report)
+
+
+def _directory(folder: Path) -> Any:
+    """The model of a Hugging Face directory, its attention cut to CONTEXT tokens."""
+    try:
+        settings = read_settings(folder)
+        most = settings.get("max_position_embeddings")
+        context = min(most, CONTEXT) if isinstance(most, int) else None
+        return transformer.from_transformer(Shards(folder), settings, context)
+    except ValueError as error:
+        raise ConfigError(f"{folder}: {error}") from error
+
+
+@torch.no_grad()
+def _round_to_nearest(model: Any, weights: str) -> None:
+    """Weights of the blocks' matrices as plain rounding stores them: no input tells of another."""
+    form = Formats.of(model.config, weights)
+    for name, module in model.model.layers.named_modules():
+        if isinstance(module, Linear) and name.endswith("_proj"):
+            own = form.down if name.endswith("down_proj") else form.body
+            inputs = module.weight.shape[1]
+            values, _ = round_with_feedback(module.weight.t(), torch.eye(inputs), own)
+            module.weight.copy_(values.t())
