@@ -6,11 +6,13 @@ import pytest
 import structlog
 from fake_model import PATIENCE_S, FakeModel
 
+from runtime.errors import CallCancelled
 from serving.config import ServingConfig
 from serving.engine import Engine
-from serving.errors import DeadlineExceeded, Draining, EngineFailure, QueueFull
+from serving.errors import ConfigError, DeadlineExceeded, Draining, EngineFailure, QueueFull
 from serving.events import Delta, Finish, FinishReason, PromptInfo
 from serving.logs import log_to_stderr
+from serving.pace import FIRST_TOKENS
 from serving.request import Request
 
 
@@ -380,3 +382,88 @@ async def test_a_stop_sequence_met_in_the_last_flush_is_the_reason():
     with Engine(model, config()) as engine:
         finish = (await collect(engine, Request("a", stop_sequences=["\ufffd"])))[-1]
     assert (finish.reason, finish.stop_sequence) == (FinishReason.STOP_SEQUENCE, "\ufffd")
+
+
+async def test_several_tokens_go_into_one_message():
+    model = FakeModel(b"x" * 100, gate=threading.Semaphore(0))
+    with Engine(model, config(flush_interval_s=1000.0)) as engine:
+        async with engine.stream(Request("a")) as events:
+            assert isinstance(await anext(events), PromptInfo)
+            model.gate.release(1)
+            assert (await anext(events)).token_ids == (ord("x"),), "the first goes out at once"
+            model.gate.release(1000)
+            rest = [event async for event in events]
+    assert [type(event) for event in rest] == [Delta, Finish], "the end does not wait"
+    assert rest[0].token_ids == (*b"x" * 99, 256)
+
+
+def test_bytes_for_states_limit_how_many_sequences_run():
+    one = 8 + 4 * 257  # state and logits of the fake model
+    assert Engine(FakeModel(), config(max_batch_size=9)).max_sequences == 9
+    assert Engine(FakeModel(), config(max_batch_size=9, state_bytes=3 * one)).max_sequences == 3
+    with pytest.raises(ConfigError, match=f"state_bytes must hold one sequence, {one}, got 99"):
+        Engine(FakeModel(), config(state_bytes=99))
+
+
+async def test_no_more_sequences_run_than_the_bytes_for_states_hold():
+    model = FakeModel(gate=threading.Semaphore(0))
+    one = 8 + 4 * 257
+    with Engine(model, config(max_batch_size=9, state_bytes=2 * one)) as engine:
+        tasks = [asyncio.create_task(collect(engine, Request("ab"))) for _ in range(5)]
+        await until(lambda: engine.num_running + engine.num_waiting == 5)
+        model.gate.release(1000)
+        results = await asyncio.gather(*tasks)
+    assert [text_of(events) for events in results] == ["hello world"] * 5
+    assert max(size for kind, size in model.calls if kind == "step") == 2
+
+
+async def test_a_prompt_is_read_in_pieces_that_keep_the_stall_short():
+    """A model that takes 1 s a prompt token: after the first look, least pieces beside a stream."""
+    now_s = [0.0]
+
+    class Slow(FakeModel):
+        def forward(self, state, tokens, last_only, cancelled):
+            now_s[0] += len(tokens)
+            return super().forward(state, tokens, last_only, cancelled)
+
+    model = Slow(b"x" * 200, gate=threading.Semaphore(1000))
+    settings = config(max_stall_s=6.0, prefill_chunk=64, prefill_chunk_idle=64)
+    with Engine(model, settings, clock=lambda: now_s[0]) as engine:
+        await collect(engine, Request("y" * 100, prefix_cache=False, max_new_tokens=1))
+        sizes = [size for kind, size in model.calls]
+        assert sizes[0] == FIRST_TOKENS
+        assert max(sizes) <= 4 * 6, "four times as long while nobody decodes"
+        model.gate = threading.Semaphore(0)
+        del model.calls[:]
+        stream = asyncio.create_task(collect(engine, Request("a", max_new_tokens=150)))
+        await asyncio.to_thread(model.wait_for, 1, "forward")
+        prompt = Request("y" * 60, prefix_cache=False, max_new_tokens=1)
+        other = asyncio.create_task(collect(engine, prompt))
+        await until(lambda: engine.num_running + engine.num_waiting == 2)
+        model.gate.release(1000)
+        await asyncio.gather(stream, other)
+    kinds = [kind for kind, _ in model.calls]
+    assert kinds[1:21:2] == ["forward"] * 10
+    assert kinds[2:22:2] == ["step"] * 10
+    assert [size for kind, size in model.calls if kind == "forward"] == [1, *[6] * 10]
+
+
+async def test_cancelling_stops_the_model_in_a_prompt():
+    seen = []
+
+    class Watching(FakeModel):
+        def forward(self, state, tokens, last_only, cancelled):
+            logits = super().forward(state, tokens, last_only, cancelled)
+            seen.append(bool(cancelled[0]))
+            if cancelled[0]:
+                raise CallCancelled(0, len(tokens))
+            return logits
+
+    model = Watching(gate=threading.Semaphore(0))
+    with Engine(model, config()) as engine:
+        async with engine.stream(Request("a" * 500)):
+            await asyncio.to_thread(model.wait_for, 1, "forward")
+        assert engine.num_running == 0
+        model.gate.release(1000)
+        assert text_of(await collect(engine, Request("b"))) == "hello world"
+    assert seen == [True, False]
