@@ -165,6 +165,13 @@ class Engine:
 
     # Readers' side: any thread.
 
+    def check_room(self) -> None:
+        """Refuse early what `enter` would refuse now: QueueFull, Draining."""
+        with self._changed:
+            if self._refusing:
+                raise Draining
+            self._scheduler.check_room()
+
     def enter(self, job: Job) -> None:
         """Queue a job; `cancel` has to follow. Raises QueueFull or Draining."""
         with self._changed:

@@ -9,6 +9,7 @@ import spiketrain.v1.models_pb2_grpc as models_grpc
 from runtime.penalties import MAX_WINDOW
 from serving.constraint import KINDS
 from serving.engine import Engine
+from serving.preparation import MAX_N, MAX_PROMPT_LOGPROBS
 from serving.status import errors_as_status
 from serving.token_rules import MAX_BIASES, MAX_STOP_TOKENS, MAX_TOP_LOGPROBS
 from serving.wire import checked
@@ -51,6 +52,8 @@ def _describe(engine: Engine, name: str, has_chat: bool) -> Any:
             max_stop_tokens=MAX_STOP_TOKENS,
             max_logit_biases=MAX_BIASES,
             max_penalty_window=MAX_WINDOW,
+            max_n=MAX_N,
+            max_prompt_logprobs=MAX_PROMPT_LOGPROBS,
             session_bytes=limits.session_bytes,
             session_ttl_s=limits.session_ttl_s,
         ),

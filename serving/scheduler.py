@@ -95,17 +95,21 @@ class Scheduler(Generic[Key]):
         """Every sequence, waiting or running, in order of arrival."""
         return tuple(self._sequences)
 
+    def check_room(self) -> None:
+        """Raise QueueFull when neither a slot nor a place is left."""
+        free_slots = self._max_batch_size - self.num_running
+        if len(self._waiting) >= self._max_queue + free_slots:
+            raise QueueFull(self._max_queue)
+
     def submit(
         self, key: Key, prompt_tokens: int, position: int = 0, marks: tuple[int, ...] = ()
     ) -> None:
-        """Queue a sequence. Raises QueueFull when neither a slot nor a place is left.
+        """Queue a sequence. Raises QueueFull as `check_room` does.
 
         position: prompt tokens that need not be read. marks: positions, ascending, at which a
         chunk ends.
         """
-        free_slots = self._max_batch_size - self.num_running
-        if len(self._waiting) >= self._max_queue + free_slots:
-            raise QueueFull(self._max_queue)
+        self.check_room()
         self._sequences[key] = Sequence(key, prompt_tokens, marks, position=position)
         self._waiting.append(key)
 

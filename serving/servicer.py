@@ -61,7 +61,8 @@ class GenerationServicer(generation_grpc.GenerationServicer):
         return to_response(join(heard))
 
     async def _wanted(self, message: Any, context: grpc.aio.ServicerContext) -> Request:
-        """The request, with text in place of messages."""
+        """The request, with text in place of messages; refused first where there is no room."""
+        self._turns.check_room()
         if message.HasField("chat"):
             chat = to_chat(message.chat)
             message.text = await asyncio.to_thread(self._tokenization.render, chat)

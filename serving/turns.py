@@ -57,6 +57,10 @@ class Turns:
             await asyncio.shield(self._close(session, turn, completion))
             log_end(completion)
 
+    def check_room(self) -> None:
+        """Raise QueueFull or Draining before anybody reads a prompt for nothing."""
+        self._engine.check_room()
+
     async def append(
         self, wanted: SessionTurn, content: str | Sequence[int], timeout_s: float | None
     ) -> tuple[Session, int]:

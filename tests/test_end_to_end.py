@@ -10,6 +10,7 @@ from contextlib import contextmanager
 
 import pytest
 import structlog
+import trustme
 from tiny import tiny_egru_package
 from tiny_spikegpt import tiny_spikegpt_package
 
@@ -396,3 +397,51 @@ def test_ctrl_c_ends_a_generation_without_a_traceback(package):
     _, err = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 130
     assert b"Traceback" not in err
+
+
+def test_settings_come_from_flags_environment_and_file(package, tmp_path, monkeypatch):
+    file = tmp_path / "serve.toml"
+    file.write_text("max_batch_size = 3\nmax_queue = 4\nmax_new_tokens = 5\nport = 1\n")
+    monkeypatch.setenv("SPIKETRAIN_MAX_QUEUE", "6")
+    monkeypatch.setenv("SPIKETRAIN_MAX_NEW_TOKENS", "7")
+    arguments = ("--config", str(file), "--max-new-tokens", "8")
+    with server(package, *arguments) as (_, address), Client(address) as client:
+        limits = client.get_model().limits
+    assert (limits.max_batch_size, limits.max_queue, limits.max_new_tokens) == (3, 6, 8)
+
+
+def test_a_setting_that_is_wrong_is_one_line(call, package, monkeypatch):
+    monkeypatch.setenv("SPIKETRAIN_MAX_QUEUE", "many")
+    status, out, err = call("serve", package)
+    assert (status, out) == (1, "")
+    assert err == "error: environment: SPIKETRAIN_MAX_QUEUE must be an integer, got 'many'\n"
+
+
+def test_a_guarded_server_serves_the_command_line(package, tmp_path):
+    authority = trustme.CA()
+    issued = authority.issue_cert("localhost")
+    names = {name: str(tmp_path / name) for name in ("ca", "cert", "key", "token", "tokens.toml")}
+    authority.cert_pem.write_to_path(names["ca"])
+    issued.cert_chain_pems[0].write_to_path(names["cert"])
+    issued.private_key_pem.write_to_path(names["key"])
+    (tmp_path / "token").write_text("alice-0123456789abcdef\n")
+    (tmp_path / "tokens.toml").write_text('[callers.alice]\ntoken = "alice-0123456789abcdef"\n')
+    guards = ("--tls-cert", names["cert"], "--tls-key", names["key"])
+    guards += ("--tokens-file", names["tokens.toml"], "--host", "localhost")
+    asked = ("generate", "The cat", "--seed", 7, "--max-new-tokens", 12)
+    with server(package, *guards) as (_, address):
+        remote = (*asked, "--server", address, "--ca", names["ca"])
+        opened = run(*remote, "--token-file", names["token"])
+        refused = run(*remote)
+    assert opened.returncode == 0, opened.stderr
+    assert opened.stdout == run(*asked, "--model", package).stdout
+    assert refused.returncode == 1
+    assert b"UNAUTHENTICATED" in refused.stderr
+
+
+def test_a_constraint_holds_on_the_command_line(call, package):
+    flags = ("--model", package, "--regex", "[0-9]{3}", "--seed", 1)
+    status, out, _ = call("generate", "The cat", *flags)
+    assert status == 0
+    assert len(out) == 3
+    assert out.isdecimal()

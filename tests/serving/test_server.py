@@ -137,6 +137,21 @@ async def test_a_full_queue_says_when_to_come_back():
         assert (await running).text == "hello world"
 
 
+async def test_a_full_server_does_not_read_the_prompts_it_refuses():
+    async with serving(gated(), max_queue=0) as served:
+        running = served.generation.Generate(request())
+        await asyncio.gather(until(lambda: served.engine.num_running == 1), asyncio.sleep(0))
+        encoded = []
+        served.model.tokenizer.encode = lambda text: encoded.append(text) or [1]
+        for refused in (request("x" * 9), request(regex="("), request(temperature=-1.0)):
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await served.generation.Generate(refused)
+            assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert encoded == []
+        served.model.gate.release(1000)
+        await running
+
+
 async def test_cancelling_a_call_frees_its_slot():
     async with serving(gated()) as served:
         call = served.generation.GenerateStream(request())
@@ -183,6 +198,7 @@ async def test_the_model_is_described():
         assert model.limits.max_message_bytes == 4 << 20
         assert (model.limits.max_stop_sequences, model.limits.max_top_logprobs) == (16, 20)
         assert model.limits.max_grammar_bytes == 64 << 10
+        assert (model.limits.max_n, model.limits.max_prompt_logprobs) == (16, 4096)
         assert model.capabilities == [
             *("grammar", "json_schema", "logprobs", "prefix_cache", "regex", "scoring"),
             *("sessions", "text", "token_ids"),
