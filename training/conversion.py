@@ -26,6 +26,7 @@ from training.evaluate import evaluate
 from training.loop import Trainer
 
 LANES, STEPS = 8, 256  # of the text that thresholds are calibrated on
+LEAST_STEPS = 16
 
 
 @dataclass(frozen=True)
@@ -121,7 +122,7 @@ class Text:
     """The texts of a conversion as tokens of the teacher's vocabulary; steps: see `evaluate`."""
 
     def __init__(self, asked: Conversion, steps: int = 128) -> None:
-        self._encoder, self._end = _tokenizer(asked.teacher)
+        self._encoder, self._end = _tokenizer(_find_tokenizer(asked.teacher))
         self._steps = steps
         ids = self._encode(asked.calibration).astype(np.int64)
         if len(ids) < LANES * STEPS:
@@ -147,19 +148,38 @@ class Text:
         return encode_corpus(path, self._encoder, self._end, None, "")
 
 
-def _tokenizer(folder: Path) -> tuple[Callable[[str], list[int]], int]:
-    """What encodes a text, and the id that ends one: of tokenizer.model, or of tokenizer.json."""
-    if (folder / "tokenizer.model").is_file():
-        pieces = sentencepiece.SentencePieceProcessor(model_file=str(folder / "tokenizer.model"))
+def calibration_ids(tokenizer: Path, text: Path) -> Tensor:
+    """The start of a text in LANES lanes of STEPS tokens, or of as many as there are (at least 16).
+
+    tokenizer: a file *.model or *.json.  Raises ConfigError on a text that is too short.
+    """
+    encode, end = _tokenizer(tokenizer)
+    ids = encode_corpus(text, encode, end, None, "").astype(np.int64)[: LANES * STEPS]
+    steps = len(ids) // LANES
+    if steps < LEAST_STEPS:
+        least = LANES * LEAST_STEPS
+        raise ConfigError(f"{text}: must have at least {least} tokens, got {len(ids)}")
+    return torch.from_numpy(ids[: LANES * steps]).view(LANES, steps)
+
+
+def _find_tokenizer(folder: Path) -> Path:
+    own = folder / "tokenizer.model"
+    return own if own.is_file() else folder / "tokenizer.json"
+
+
+def _tokenizer(file: Path) -> tuple[Callable[[str], list[int]], int]:
+    """What encodes a text, and the id that ends one; a *.json has that in config.json beside it."""
+    if file.suffix == ".model":
+        pieces = sentencepiece.SentencePieceProcessor(model_file=str(file))
         return pieces.encode, pieces.eos_id()
     try:
-        own = Tokenizer.from_file(str(folder / "tokenizer.json"))
-        stated = json.loads((folder / "config.json").read_text("utf-8")).get("eos_token_id")
+        own = Tokenizer.from_file(str(file))
+        stated = json.loads(file.with_name("config.json").read_text("utf-8")).get("eos_token_id")
     except Exception as error:  # tokenizers has no kinds of its own
-        raise ConfigError(f"{folder}: needs a readable tokenizer, {error}") from error
+        raise ConfigError(f"{file}: must be a readable tokenizer, {error}") from error
     end = stated[0] if isinstance(stated, list) else stated
     if not isinstance(end, int):
-        raise ConfigError(f"{folder}/config.json: eos_token_id must be a token, got {end!r}")
+        raise ConfigError(f"{file.parent}/config.json: eos_token_id must be a token, got {end!r}")
     return lambda text: own.encode(text, add_special_tokens=False).ids, end
 
 

@@ -118,14 +118,17 @@ def convert(
         if value is not None and value not in allowed:
             rule = f"must be one of {', '.join(allowed)}, got {value}"
             raise typer.BadParameter(rule, param_hint=flag)
-    ours = {"--calib": calib, "--measure": measure, "--target-sparsity": target_sparsity,
-            "--variant": variant, "--fine-tune": fine_tune, "--set": override}  # fmt: skip
+    sparse = {"--calib": calib, "--target-sparsity": target_sparsity}
+    ours = {"--measure": measure, "--variant": variant, "--fine-tune": fine_tune,
+            "--set": override}  # fmt: skip
     spikegpt = {"--semantics": semantics, "--choose": choose, "--rescaled": rescaled}
     spikingbrain = {"--window-keys": window_keys, "--down-proj": down_proj,
                     "--window-cache": window_cache, "--max-memory": max_memory,
                     "--resume": resume}  # fmt: skip
     if recipe is None:
         _refuse(ours, "needs --recipe")
+        if not all(sparse.values()):
+            _refuse(sparse, "needs --recipe, or both it and --target-sparsity of a SpikingBrain")
     else:
         _refuse(spikegpt | {"--dry-run": dry_run}, "excludes --recipe")
     if override and fine_tune is None:
@@ -148,6 +151,8 @@ def convert(
     model: Any = None  # of a published SpikingBrain: it may be larger than memory
     if recipe is None and not published:
         model = _read(source, semantics, choices, rescaled)
+        if model.config.model_type != "spikingbrain":
+            _refuse(sparse, f"needs --recipe with a {model.config.model_type}")
     elif recipe is not None:
         from runtime.package import check_target
         from spiketrain.commands.convert_recipe import convert_by_recipe
@@ -162,6 +167,10 @@ def convert(
         model = _folded(model)
     if tokenizer is None:
         tokenizer = tokenizer_beside(source)
+    if calib and target_sparsity and recipe is None and not published:
+        from spiketrain.commands.convert_spikingbrain import make_sparse
+
+        made = make_sparse(model, tokenizer, calib, target_sparsity)
     files = tokenizer_files(tokenizer) if tokenizer is not None else {}
     files |= made
     files |= {path.name: path for path in extra or []}
@@ -188,7 +197,7 @@ def convert(
 
         asked = Asked(
             source, target, weights, head_weights, window_keys, down_proj, window_cache,
-            memory(max_memory), resume, force, dry_run,
+            memory(max_memory), resume, force, dry_run, tokenizer, calib, target_sparsity,
         )  # fmt: skip
         convert_published(asked, files, provenance)
         return

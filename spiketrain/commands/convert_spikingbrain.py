@@ -1,5 +1,8 @@
 """`spiketrain convert` of a published SpikingBrain directory: part by part, or calibrated."""
 
+import hashlib
+import json
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -26,6 +29,9 @@ class Asked:
     resume: bool
     force: bool
     dry_run: bool
+    tokenizer: Path | None
+    calib: Path | None
+    target_sparsity: float | None
 
 
 def memory(text: str | None) -> int | None:
@@ -45,8 +51,8 @@ def convert_published(
 ) -> None:
     """Write the package; what was decided and how it goes on is told on stderr."""
     from lm.checkpoint import CheckpointError, read_settings
-    from lm.families.spikingbrain import Exporter, upstream_config
-    from lm.shards import Shards
+    from lm.families.spikingbrain import Exporter, load_published, upstream_config
+    from lm.shards import Held, Shards
     from lm.streaming import Work, convert_shards, plan
 
     try:
@@ -65,15 +71,23 @@ def convert_published(
         said += (f"spike counts at k {config.spike_k:g} before the blocks' {weights} matrices",)
     for line in said:
         typer.echo(f"{asked.source}: {line}", err=True)
-    exporter = Exporter(config, shards, weights, asked.head)
+    made: dict[str, bytes | Path] = {}
+    if "generation_config.json" not in files and config.eos_token_id is not None:
+        made["generation_config.json"] = json.dumps({"eos_token_id": config.eos_token_id}).encode()
+    tensors: Any = shards
+    if asked.target_sparsity is not None and asked.calib is not None and not asked.dry_run:
+        model = load_published(config, shards)  # in memory: text is read with it
+        made |= make_sparse(model, asked.tokenizer, asked.calib, asked.target_sparsity)
+        tensors = Held(model.state_dict())
+    exporter = Exporter(config, tensors, weights, asked.head)
     if asked.window_cache is not None:
         exporter.window_cache = asked.window_cache
     if asked.dry_run:
         sizes = plan(exporter, asked.max_memory)
         typer.echo(
             f"{asked.source}: spikingbrain, {len(shards)} tensors, about "
-            f"{sum(sizes.values()) / 1e9:.2f} GB in {len(sizes)} files, the largest "
-            f"{max(sizes.values()) / 1e9:.2f} GB"
+            f"{sum(sizes.values()) / 1e6:,.1f} MB in {len(sizes)} files, the largest "
+            f"{max(sizes.values()) / 1e6:,.1f} MB"
         )
         return
     options = {
@@ -81,13 +95,57 @@ def convert_published(
         "head": asked.head,
         "window_keys": config.window_keys,
         "down_proj": config.down_proj,
+        "target_sparsity": asked.target_sparsity,
+        "calib": hashlib.sha256(asked.calib.read_bytes()).hexdigest() if asked.calib else None,
     }
     work = Work(asked.max_memory, asked.resume, asked.force)
     fingerprint = convert_shards(
-        exporter, shards, asked.target, options, work, files, provenance,
+        exporter, shards, asked.target, options, work, {**files, **made}, provenance,
         lambda line: typer.echo(line, err=True),
     )  # fmt: skip
     if exporter.corrections:
         count = sum(exporter.corrections.values())
         typer.echo(f"{count} weight codes are outside int8 and kept exactly", err=True)
     typer.echo(f"{asked.target}: {fingerprint}")
+
+
+def make_sparse(
+    model: Any, tokenizer: Path | None, calib: Path, sparsity: float
+) -> dict[str, bytes | Path]:
+    """Set the model's dead zones on a text; what was found is printed and kept in report.json."""
+    from lm.conversion.sparsity import calibrate_sparsity
+    from training.conversion import calibration_ids
+
+    if tokenizer is None:
+        raise typer.BadParameter("needs a tokenizer to read it with", param_hint="--calib")
+    try:
+        found = calibrate_sparsity(model, calibration_ids(tokenizer, calib), sparsity)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--target-sparsity") from error
+    report = {
+        "target_sparsity": sparsity,
+        "calibrated_on": calib.name,
+        "token_perplexity_before": math.exp(found["nats_before"]),
+        "token_perplexity": math.exp(found["nats_after"]),
+        **found,
+    }
+    _print(report)
+    return {"report.json": (json.dumps(report, indent=1) + "\n").encode()}
+
+
+def _print(report: Mapping[str, Any]) -> None:
+    """Places with their zeros, on stderr."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(
+        title=f"{100 * report['sparsity']:.1f} % of inputs are 0; token perplexity on"
+        f" {report['calibrated_on']}: {report['token_perplexity_before']:.3f} before,"
+        f" {report['token_perplexity']:.3f} after"
+    )
+    for name in ("place", "zeros before", "zeros", "dead zone"):
+        table.add_column(name, justify="left" if name == "place" else "right")
+    for place in report["places"]:
+        shares = (f"{100 * place[name]:.1f} %" for name in ("zeros_before", "zeros"))
+        table.add_row(place["name"], *shares, f"{place['dead_zone']:.3f}")
+    Console(stderr=True).print(table)

@@ -11,7 +11,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from lm.families.spikingbrain.config import Config
 from lm.families.spikingbrain.export import WEIGHT_FORMATS, Exporter, to_runtime
 from lm.families.spikingbrain.model import Model
-from lm.families.spikingbrain.upstream import from_upstream, upstream_config
+from lm.families.spikingbrain.upstream import from_upstream, load_published, upstream_config
 
 __all__ = [
     "WEIGHT_FORMATS",
@@ -19,6 +19,7 @@ __all__ = [
     "Exporter",
     "Model",
     "from_upstream",
+    "load_published",
     "to_runtime",
     "upstream_config",
 ]

@@ -82,13 +82,19 @@ def from_upstream(
 ) -> Imported:
     """The whole model of a published directory in float32; see `upstream_config`."""
     config, said = upstream_config(settings, shards, window_keys, down_proj)
-    model = Model(config)
-    tensors: dict[str, Tensor] = {name: shards.read(name) for name in expected_shapes(config)}
-    model.load_state_dict(tensors, strict=False)  # keys are checked; k and dead zones are not there
+    model = load_published(config, shards)
     outside, total = codes_outside_int8(model)
     if total:
         said += (f"{outside} of {total} weight codes are outside int8 and kept as they are",)
-    return Imported(model.eval(), said)
+    return Imported(model, said)
+
+
+def load_published(config: Config, shards: Shards) -> Model:
+    """The model of checked shards in float32; k and dead zones, not there, are the config's."""
+    model = Model(config)
+    tensors: dict[str, Tensor] = {name: shards.read(name) for name in expected_shapes(config)}
+    model.load_state_dict(tensors, strict=False)
+    return model.eval()
 
 
 def codes_outside_int8(model: Model) -> tuple[int, int]:
