@@ -93,7 +93,7 @@ class Intake:
 
     def _origin(self, request: Prepared) -> Origin:
         """Where a prompt begins whose first tokens may have been read before."""
-        if request.cache_salt is None:
+        if request.cache_salt is None or request.prompt_top is not None:  # every token is read
             return Origin()
         keys = self.prefixes.keys(request.prompt_ids, request.cache_salt)
         skipped, state = self.prefixes.find(keys)

@@ -8,7 +8,7 @@ class SessionNotFound(ServingError):  # noqa: N818
 
     def __init__(self, session_id: str) -> None:
         super().__init__(f"session {session_id!r:.80} does not exist, or its time has passed")
-        self.resource = ("session", session_id)
+        self.resource = ("session", session_id[:80])
 
 
 class CheckpointNotFound(ServingError):  # noqa: N818
@@ -16,7 +16,7 @@ class CheckpointNotFound(ServingError):  # noqa: N818
 
     def __init__(self, name: str) -> None:
         super().__init__(f"the session has no checkpoint {name!r:.80}")
-        self.resource = ("checkpoint", name)
+        self.resource = ("checkpoint", name[:80])
 
 
 class SessionChanged(ServingError):  # noqa: N818

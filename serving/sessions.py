@@ -30,6 +30,7 @@ ID_BYTES = 16
 SEED_BITS = 32  # of a seed chosen here: short enough to type again
 MAX_SEED = 2**64 - 1
 MAX_PAGE = 1000
+MAX_ID = 80  # characters of an id that anything is looked up by
 DEFAULT_PAGE = 100
 MAX_CHECKPOINTS = 64
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
@@ -64,7 +65,7 @@ class Sessions:
 
     def get(self, session_id: str, etag: str = "") -> Session:
         """What is known of a session. Raises SessionNotFound, SessionChanged."""
-        session = self._store.get(session_id)
+        session = self._store.get(session_id) if len(session_id) <= MAX_ID else None
         if session is None or session.expires_s <= self._clock():
             raise SessionNotFound(session_id)
         if etag and etag != session.etag:
@@ -76,6 +77,8 @@ class Sessions:
         count = DEFAULT_PAGE if count is None else count
         if not 1 <= count <= MAX_PAGE:
             raise RequestError("page_size", f"be from 1 to {MAX_PAGE}", count)
+        if len(after) > MAX_ID:
+            raise RequestError("page_token", "be that of the page before", after[:MAX_ID])
         now_s = self._clock()
         found: list[Session] = []
         while len(found) < count:
@@ -112,7 +115,7 @@ class Sessions:
     def checkpoint(self, session_id: str, name: str, etag: str = "") -> Session:
         """Keep where a session is under a name."""
         if not _NAME.fullmatch(name):
-            raise RequestError("name", "be 1 to 64 of A-Z, a-z, 0-9, '.', '_' and '-'", name)
+            raise RequestError("name", "be 1 to 64 of A-Z, a-z, 0-9, '.', '_' and '-'", name[:80])
         with self._occupied(session_id):
             session = self.get(session_id, etag)
             kept = {**session.checkpoints, name: session.head}

@@ -35,6 +35,7 @@ from serving.session_errors import (
 )
 
 DOMAIN = "spiketrain"
+MAX_MESSAGE = 300  # characters
 
 # Error kind -> canonical code and reason (ErrorInfo.reason, stable).
 TABLE: dict[type[Exception], tuple[int, str]] = {
@@ -72,12 +73,11 @@ async def errors_as_status(context: Any) -> AsyncIterator[None]:
 
 def to_status(error: Exception) -> status_pb2.Status:
     """The google.rpc.Status of an error of the table."""
+    text = _short(str(error))
     code, reason = next(TABLE[kind] for kind in type(error).__mro__ if kind in TABLE)
     details: list[Message] = [error_details_pb2.ErrorInfo(reason=reason, domain=DOMAIN)]
     if isinstance(error, RequestError):
-        violation = error_details_pb2.BadRequest.FieldViolation(
-            field=error.field, description=str(error)
-        )
+        violation = error_details_pb2.BadRequest.FieldViolation(field=error.field, description=text)
         details.append(error_details_pb2.BadRequest(field_violations=[violation]))
     if isinstance(error, SessionNotFound | CheckpointNotFound):
         kind, name = error.resource
@@ -89,7 +89,12 @@ def to_status(error: Exception) -> status_pb2.Status:
     request_id = structlog.contextvars.get_contextvars().get("request_id")
     if request_id is not None:
         details.append(error_details_pb2.RequestInfo(request_id=request_id))
-    return status_pb2.Status(code=code, message=str(error), details=_pack(details))
+    return status_pb2.Status(code=code, message=text, details=_pack(details))
+
+
+def _short(text: str) -> str:
+    """A text that fits the trailers of a call, which gRPC limits, twice; a long value is cut."""
+    return text if len(text) <= MAX_MESSAGE else text[: MAX_MESSAGE - 1] + "\u2026"
 
 
 def _pack(details: Sequence[Message]) -> list[any_pb2.Any]:

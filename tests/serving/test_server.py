@@ -73,6 +73,8 @@ async def test_a_stop_sequence_is_reported():
         (request(top_p=0.0), "top_p"),
         (request(top_p=2.0), "top_p"),
         (request(stop_sequences=[""]), "stop_sequences"),
+        (request(stop_sequences=["x" * 1_000_000]), "stop_sequences"),
+        (request(stop_sequences=["\U0001f98a" * 500_000]), "stop_sequences"),
     ],
 )
 @pytest.mark.parametrize("method", ["Generate", "GenerateStream"])

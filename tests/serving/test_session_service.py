@@ -496,3 +496,40 @@ async def test_prompts_with_one_beginning_are_read_once_and_write_the_same(model
         await refused(served.generation.Generate(request), code, "INVALID_REQUEST")
         request = pb.GenerateRequest(text="a", cache_salt="x" * 65)
         await refused(served.generation.Generate(request), code, "INVALID_REQUEST")
+
+
+async def test_prompt_logprobs_are_whole_though_the_prompt_was_read_before(model):
+    prompt = [number % 250 for number in range(100)]
+    async with serving(model) as served:
+        request = plain(prompt, 4, seed=3)
+        await served.generation.Generate(request)
+        assert (await served.generation.Generate(request)).prompt.reused_tokens == 64
+        request.logprobs = request.prompt_logprobs = True
+        reply = await served.generation.Generate(request)
+        assert reply.prompt.reused_tokens == 0
+        assert [token.token_id for token in reply.prompt_logprobs] == prompt[1:]
+
+
+@pytest.mark.parametrize("store", ["memory", "disk"])
+async def test_names_of_any_length_are_answered(model, store, tmp_path):
+    where = {}
+    if store == "disk":
+        pytest.importorskip("lmdb")
+        where = {"session_dir": str(tmp_path / "sessions")}
+    async with serving(model, **where) as served:
+        session = await create(served)
+        stub = served.sessions
+        invalid = grpc.StatusCode.INVALID_ARGUMENT
+        for long in ("x" * 600, "x" * 1_000_000, "\0" * 600, "é" * 300):
+            nobody = sessions_pb.Session(id=long)
+            code = grpc.StatusCode.NOT_FOUND
+            await refused(get(served, nobody), code, "SESSION_NOT_FOUND")
+            await refused(served.generation.Generate(turn(nobody)), code, "SESSION_NOT_FOUND")
+            rollback = sessions_pb.RollbackRequest(id=session.id, name=long)
+            await refused(stub.Rollback(rollback), code, "CHECKPOINT_NOT_FOUND")
+            page = sessions_pb.ListSessionsRequest(page_token=long)
+            await refused(stub.ListSessions(page), invalid, "INVALID_REQUEST")
+            checkpoint = sessions_pb.CheckpointRequest(id=session.id, name=long)
+            await refused(stub.Checkpoint(checkpoint), invalid, "INVALID_REQUEST")
+            changed = sessions_pb.DeleteSessionRequest(id=session.id, etag=long)
+            await refused(stub.DeleteSession(changed), grpc.StatusCode.ABORTED, "SESSION_CHANGED")
