@@ -3,6 +3,7 @@
 import typer
 
 from spiketrain.commands.eval_activity import activity
+from spiketrain.commands.eval_harness import harness
 from spiketrain.commands.eval_ppl import ppl
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
@@ -15,3 +16,4 @@ def evaluate() -> None:
 
 app.command()(ppl)
 app.command()(activity)
+app.command()(harness)

@@ -18,3 +18,9 @@ def need_plot_extra() -> None:
     """Raise SpiketrainError naming the extra unless matplotlib is installed."""
     if importlib.util.find_spec("matplotlib") is None:
         raise SpiketrainError("matplotlib not installed: pip install 'spiketrain[plot]'")
+
+
+def need_eval_extra() -> None:
+    """Raise SpiketrainError naming the extra unless lm-evaluation-harness is installed."""
+    if importlib.util.find_spec("lm_eval") is None:
+        raise SpiketrainError("lm_eval not installed: pip install 'spiketrain[eval]'")

@@ -1,0 +1,129 @@
+"""How fast a package runs here: decoding, prefill, first token, memory, threads, batches.
+
+Tokens are random, so that a text's habits do not flatter a table of first products; times are
+medians over rounds. The bandwidth limit is what one thread reads sequentially from memory in the
+same run; a share above 1 means that weights stayed in a cache.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import runtime
+from spiketrain.evaluation.perplexity import peak_memory_bytes
+
+CONTEXTS = (0, 4096, 16384, 65536, 262144)
+PREFILLS = (128, 512, 2048, 8192)
+BATCHES = (1, 4, 16, 64)
+READ_BYTES = 256 << 20
+PIECE_BYTES = 4 << 20
+FEED = 1024  # tokens of context read in one call
+
+
+def read_bandwidth() -> float:
+    """Bytes per second of sequential reading, one thread: the median over pieces."""
+    memory = np.ones(READ_BYTES, np.uint8)
+    times = []
+    for start in range(0, memory.size, PIECE_BYTES):
+        piece = memory[start : start + PIECE_BYTES]
+        begin = time.perf_counter()
+        piece.max()
+        times.append(time.perf_counter() - begin)
+    return PIECE_BYTES / statistics.median(times)
+
+
+class Bench:
+    """One package; `tokens` are decoded a round, over `rounds` rounds."""
+
+    def __init__(self, path: str, tokens: int, rounds: int, table_bytes: int) -> None:
+        self._path, self._table_bytes = path, table_bytes
+        self._tokens, self._rounds = tokens, rounds
+        self._random = np.random.default_rng(0)
+        self.models: dict[int, Any] = {}
+
+    def model(self, threads: int) -> Any:
+        """The model with so many threads; loaded once."""
+        if threads not in self.models:
+            self.models = {threads: runtime.load_model(self._path, threads, self._table_bytes)}
+        return self.models[threads]
+
+    def by_context(self, threads: int, contexts: Sequence[int], bandwidth: float) -> list[dict]:
+        """Decoding after so many tokens: speed, bytes a token, share of the bandwidth limit."""
+        model = self.model(threads)
+        state, rows = model.new_state(), []
+        for context in sorted(contexts):
+            while state.position < context:
+                feed = min(FEED, context - state.position)
+                model.forward(state, self._ids(model, feed), last_only=True)
+            model.reset_activity()
+            seconds = self._median(partial(self._decode, model, [state.copy()]))
+            touched = model.activity().weight_bytes_touched_per_token
+            rows.append(
+                {
+                    "context": context,
+                    "tokens_per_s": self._tokens / seconds,
+                    "weight_bytes_per_token": touched,
+                    "share_of_read_bandwidth": touched * self._tokens / seconds / bandwidth,
+                    "state_bytes": state.nbytes,
+                    "peak_memory_bytes": peak_memory_bytes(),
+                }
+            )
+        return rows
+
+    def prefill(self, threads: int, lengths: Sequence[int]) -> list[dict]:
+        """Reading prompts of so many tokens; the first token comes when all is read."""
+        model, rows = self.model(threads), []
+        for length in lengths:
+            ids = self._ids(model, length)
+            seconds = self._median(partial(_first_logits, model, ids))
+            rows.append(
+                {"tokens": length, "tokens_per_s": length / seconds, "first_token_s": seconds}
+            )
+        return rows
+
+    def by_batch(self, threads: int, batches: Sequence[int]) -> list[dict]:
+        """Decoding so many sequences in one call, tokens of all of them a second."""
+        model, rows = self.model(threads), []
+        for batch in batches:
+            states = [model.new_state() for _ in range(batch)]
+            seconds = self._median(partial(self._decode, model, states))
+            total = batch * self._tokens / seconds
+            rows.append({"batch": batch, "tokens_per_s": total, "a_sequence": total / batch})
+        return rows
+
+    def by_threads(self, most: int) -> list[dict]:
+        """Decoding one sequence on 1 to `most` threads."""
+        rows = []
+        for threads in range(1, most + 1):
+            model = self.model(threads)
+            seconds = self._median(partial(self._decode, model, [model.new_state()]))
+            rows.append({"threads": threads, "tokens_per_s": self._tokens / seconds})
+        return rows
+
+    def _decode(self, model: Any, states: list[Any]) -> None:
+        for ids in self._random.integers(0, model.vocab_size, (self._tokens, len(states))):
+            model.step(states, ids)
+
+    def _ids(self, model: Any, count: int) -> NDArray[np.int64]:
+        return self._random.integers(0, model.vocab_size, count)
+
+    def _median(self, work: Callable[[], None]) -> float:
+        """Seconds of one call, after one that warms up."""
+        work()
+        times = []
+        for _ in range(self._rounds):
+            begin = time.perf_counter()
+            work()
+            times.append(time.perf_counter() - begin)
+        return statistics.median(times)
+
+
+def _first_logits(model: Any, ids: NDArray[np.int64]) -> None:
+    model.forward(model.new_state(), ids, last_only=True)
