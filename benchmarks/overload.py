@@ -20,6 +20,7 @@ import spiketrain.v1.generation_pb2 as pb
 import spiketrain.v1.generation_pb2_grpc as generation_grpc
 from serving.config import ServingConfig
 from serving.engine import Engine
+from serving.logs import log_to_stderr
 from serving.server import Server
 
 LONG = "Once upon a time there was a king. " * 5000  # 175 kB of text
@@ -72,6 +73,7 @@ def main():
     parser.add_argument("--model", default=spiketrain.bundled_model())
     parser.add_argument("--refusals", type=int, default=200)
     arguments = parser.parse_args()
+    log_to_stderr("error")
     asyncio.run(measure(runtime.load_model(arguments.model), arguments.refusals))
 
 

@@ -19,7 +19,7 @@ import spiketrain.v1.tokenization_pb2_grpc as tokenization_grpc
 from serving.channel import Access, open_channel
 from serving.chat import Chat
 from serving.chat_wire import from_chat
-from serving.client_wire import to_append, to_score
+from serving.client_wire import to_append, to_import, to_score
 from serving.events import Completed, Event, join
 from serving.reply_wire import from_reply
 from serving.request import Request
@@ -144,6 +144,25 @@ class AsyncClient:
         """The session, back at a checkpoint."""
         wanted = sessions_pb.RollbackRequest(id=session_id, name=name, etag=etag)
         return await self._call(self._sessions.Rollback, wanted, changes=not etag)
+
+    async def export_session(self, session_id: str) -> bytes:
+        """A session as bytes, for another server of the same model."""
+        call = self._sessions.Export(
+            sessions_pb.ExportRequest(id=session_id), metadata=self._metadata
+        )
+        try:
+            return b"".join([piece.data async for piece in call])
+        except grpc.aio.AioRpcError as error:
+            raise ServerError(error) from None
+
+    async def import_session(self, blob: bytes, ttl_s: float | None = None) -> sessions_pb.Session:
+        """A new session from exported bytes."""
+        try:
+            return await self._sessions.Import(
+                iter(to_import(blob, ttl_s)), metadata=self._metadata
+            )
+        except grpc.aio.AioRpcError as error:
+            raise ServerError(error) from None
 
     async def _events(self, message: Any, timeout_s: float | None) -> AsyncGenerator[Event, None]:
         call = self._generation.GenerateStream(message, timeout=timeout_s, metadata=self._metadata)

@@ -9,6 +9,8 @@ import spiketrain.v1.sessions_pb2 as sessions_pb
 from runtime.errors import RequestError
 from serving.request import check_utf8
 
+PIECE_BYTES = 1 << 20
+
 
 def to_score(context: str | Sequence[int], continuation: str | Sequence[int]) -> Any:
     """A ScoreRequest. Raises RequestError for ids that are none."""
@@ -23,6 +25,15 @@ def to_append(session_id: str, content: str | Sequence[int], etag: str) -> Any:
     message = sessions_pb.AppendRequest(id=session_id, etag=etag)
     _put(message, "content", "text", "token_ids", content)
     return message
+
+
+def to_import(blob: bytes, ttl_s: float | None) -> list[Any]:
+    """ImportRequests that hold a blob in pieces, at least one."""
+    pieces = [blob[at : at + PIECE_BYTES] for at in range(0, len(blob), PIECE_BYTES)] or [b""]
+    first, *rest = (sessions_pb.ImportRequest(data=piece) for piece in pieces)
+    if ttl_s is not None:
+        first.ttl_s = ttl_s
+    return [first, *rest]
 
 
 def _put(message: Any, field: str, text: str, token_ids: str, content: str | Sequence[int]) -> None:

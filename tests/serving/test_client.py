@@ -325,6 +325,32 @@ async def test_messages_are_a_prompt(client):
         assert (await connected.generate(spiketrain.Request(chat))).prompt.prompt_tokens == 3
 
 
+async def test_a_session_moves_from_one_server_to_another(client, tmp_path):
+    model = runtime.load_model(tiny_egru_package(tmp_path / "tiny"))
+    wanted = {"seed": 3, "max_new_tokens": 12}
+    async with (
+        serving(model) as served,
+        serving(model) as other,
+        client(served.port) as here,
+        client(other.port) as there,
+    ):
+        session = await here.create_session()
+        await here.append(session.id, "The old fox")
+        blob = await here.export_session(session.id)
+        moved = await there.import_session(blob, ttl_s=60.0)
+        texts = [
+            (await connected.generate(
+                spiketrain.Request(" said", session=spiketrain.SessionTurn(found.id), **wanted)
+            )).text
+            for connected, found in ((here, session), (there, moved))
+        ]  # fmt: skip
+        with pytest.raises(spiketrain.ServerError) as caught:
+            await there.import_session(blob[:-1] + bytes([blob[-1] ^ 1]))
+    assert texts[0] == texts[1]
+    assert len(texts[0]) > 0
+    assert caught.value.code == "DATA_LOSS"
+
+
 async def test_a_continuation_is_scored(client, tmp_path):
     model = runtime.load_model(tiny_egru_package(tmp_path / "tiny"))
     logits = model.forward(model.new_state(), list(b"abc"))
