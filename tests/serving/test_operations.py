@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import sys
 import threading
 import urllib.request
 
@@ -14,6 +15,8 @@ from google.rpc import error_details_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from local_server import details_of, request, serving
+from opentelemetry.proto.collector.trace.v1 import trace_service_pb2 as trace_service
+from opentelemetry.proto.collector.trace.v1 import trace_service_pb2_grpc as trace_service_grpc
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -265,6 +268,37 @@ async def test_a_metrics_port_in_use_is_an_error():
         taken = ServingConfig(port=0, metrics_port=served.server.metrics_port)
         with pytest.raises(ListenError, match="in use"):
             await Server(Engine(FakeModel(), taken), "fake").start()
+
+
+class Collector(trace_service_grpc.TraceServiceServicer):
+    """Takes spans as OpenTelemetry's own collector does."""
+
+    def __init__(self):
+        self.names = []
+
+    async def Export(self, request, context):  # noqa: N802
+        for resource in request.resource_spans:
+            for scope in resource.scope_spans:
+                self.names += [span.name for span in scope.spans]
+        return trace_service.ExportTraceServiceResponse()
+
+
+async def test_spans_arrive_at_the_collector():
+    collector, receiver = Collector(), grpc.aio.server()
+    trace_service_grpc.add_TraceServiceServicer_to_server(collector, receiver)
+    port = receiver.add_insecure_port("127.0.0.1:0")
+    await receiver.start()
+    async with serving(otlp_endpoint=f"http://127.0.0.1:{port}") as served:
+        await served.generation.Generate(request())
+    await receiver.stop(0.0)
+    assert collector.names == ["spiketrain.v1.Generation/Generate"]
+
+
+def test_without_the_extra_an_endpoint_is_refused(monkeypatch):
+    monkeypatch.setitem(sys.modules, "opentelemetry.exporter.otlp.proto.grpc.trace_exporter", None)
+    config = ServingConfig(otlp_endpoint="http://127.0.0.1:1")
+    with pytest.raises(ConfigError, match="otlp_endpoint needs the extra otel"):
+        Server(Engine(FakeModel(), config), "fake")
 
 
 async def test_a_call_is_a_span_of_its_callers_trace():

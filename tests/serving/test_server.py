@@ -21,7 +21,7 @@ from serving.engine import Engine
 from serving.errors import ListenError
 from serving.events import Delta, Finish, PromptInfo
 from serving.request import Request
-from serving.server import Server, to_address
+from serving.server import SERVICES, Server, to_address
 
 
 def gated():
@@ -219,7 +219,7 @@ def test_an_ipv6_address_is_written_in_brackets():
     assert to_address("localhost", 5) == "localhost:5"
 
 
-@pytest.mark.parametrize("service", ["", "spiketrain.v1.Generation", "spiketrain.v1.Models"])
+@pytest.mark.parametrize("service", ["", *SERVICES])
 async def test_each_service_reports_its_health(service):
     async with serving() as served:
         reply = await served.health.Check(health_pb2.HealthCheckRequest(service=service))
