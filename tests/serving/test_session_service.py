@@ -15,7 +15,9 @@ from tiny import tiny_egru_package
 import spiketrain.v1.generation_pb2 as pb
 import spiketrain.v1.sessions_pb2 as sessions_pb
 from runtime import load_model
+from serving import session_service
 from serving.session_servicer import PIECE_BYTES
+from serving.session_store import RECORD_BYTES
 
 PROMPT = [1, 2, 3, 4, 5]
 
@@ -533,3 +535,45 @@ async def test_names_of_any_length_are_answered(model, store, tmp_path):
             await refused(stub.Checkpoint(checkpoint), invalid, "INVALID_REQUEST")
             changed = sessions_pb.DeleteSessionRequest(id=session.id, etag=long)
             await refused(stub.DeleteSession(changed), grpc.StatusCode.ABORTED, "SESSION_CHANGED")
+
+
+async def test_what_has_expired_is_tidied_up(model, monkeypatch):
+    monkeypatch.setattr(session_service, "TIDY_S", 0.0)
+    async with serving(model) as served:
+        kept = await create(served)
+        gone = await create(served, ttl_s=1e-9)
+        await refused(get(served, gone), grpc.StatusCode.NOT_FOUND, "SESSION_NOT_FOUND")
+        await until(lambda: served.server.sessions.count()[0] == 1)
+        assert await get(served, kept) == kept
+
+
+async def test_sessions_and_kept_beginnings_are_metrics(model):
+    async with serving(model, metrics_port=0) as served:
+        session = await create(served)
+        request = plain(list(range(100)), 2, seed=3)
+        for _ in range(2):
+            await served.generation.Generate(request)
+        value = served.server.metrics.registry.get_sample_value
+        assert value("spiketrain_sessions") == 1
+        assert value("spiketrain_session_bytes") == session.nbytes + RECORD_BYTES
+        assert value("spiketrain_prefix_hits_total") == value("spiketrain_prefix_misses_total") == 1
+        assert value("spiketrain_prefix_reused_tokens_total") == 64
+        assert value("spiketrain_sequences") == served.engine.max_sequences
+
+
+async def test_a_shutdown_leaves_sessions_on_disk_as_they_were(tmp_path):
+    pytest.importorskip("lmdb")
+    where = {"session_dir": str(tmp_path / "sessions")}
+    async with serving(gated(), **where) as served:
+        session = await create(served)
+        call = await begin(served, turn(session, PROMPT, 50, keep_cancelled=True), 2)
+        stopping = asyncio.create_task(served.server.stop(0.0))
+        await until(lambda: served.engine.num_running == 0)
+        served.model.gate.release(1000)
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await call.read()
+        assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+        await asyncio.wait_for(stopping, PATIENCE_S)
+    async with serving(FakeModel(), **where) as served:
+        assert await get(served, session) == session
+        assert (await served.generation.Generate(turn(session, PROMPT, 11))).text == "hello world"

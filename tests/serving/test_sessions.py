@@ -332,3 +332,49 @@ def test_only_the_latest_tokens_are_kept():
     many = tuple(range(5000))
     assert latest((1, 2), many) == many[-MAX_RECENT_IDS:]
     assert latest(many, (1,)) == (*many[-MAX_RECENT_IDS + 1 :], 1)
+
+
+STEPS = st.lists(
+    st.tuples(
+        st.sampled_from(("read", "fork", "keep", "back", "move", "delete")),
+        st.integers(0, 4),
+        st.lists(st.integers(0, 256), min_size=1, max_size=6),
+    ),
+    max_size=25,
+)
+
+
+@given(STEPS)
+@settings(max_examples=40)
+def test_whatever_happens_a_session_is_its_tokens_read_in_one_go(model, steps):
+    """The plain reference: a session is a list of tokens, its checkpoint another one."""
+    sessions = Sessions(model, MemoryStore(1 << 24), ServingConfig())
+    known = {sessions.create(seed=1).id: ([], None)}
+    for what, which, tokens in steps:
+        name = sorted(known)[which % len(known)]
+        held, kept = known[name]
+        if what == "read":
+            turn(sessions, model, name, tokens)
+            known[name] = ([*held, *tokens], kept)
+        elif what == "fork":
+            known[sessions.fork(name).id] = (held, None)
+        elif what == "keep":
+            sessions.checkpoint(name, "k")
+            known[name] = (held, held)
+        elif what == "back" and kept is not None:
+            sessions.rollback(name, "k")
+            known[name] = (kept, kept)
+        elif what == "move":
+            known[sessions.import_(sessions.export(name)).id] = (held, None)
+        elif what == "delete" and len(known) > 1:
+            sessions.delete(name)
+            del known[name]
+    assert [session.id for session in sessions.page("", 1000)] == sorted(known)
+    for name, (held, _) in known.items():
+        start = Start(model.new_state())
+        expected = read(model, start, held) if held else start
+        assert_same(where(sessions, name), expected)
+        assert sessions.get(name).head.num_tokens == len(held)
+    for name in known:
+        sessions.delete(name)
+    assert sessions.count() == (0, 0)
