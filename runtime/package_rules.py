@@ -129,7 +129,7 @@ def _generation_rule(key: str, value: Any, vocab_size: int) -> str | None:
     if key == "temperature":
         return None if 0 <= number <= sys.float_info.max else "a finite number of at least 0"
     if key == "repetition_penalty":
-        return None if 0 < number <= sys.float_info.max else "a finite number above 0"
+        return None if 0.01 <= number <= 100 else "a number in [0.01, 100]"
     if key == "min_p":
         return None if 0 <= number <= 1 else "a number in [0, 1]"
     if key in _SHARES:

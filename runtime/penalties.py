@@ -6,7 +6,6 @@ not grow with the text. Each logit depends on its own count alone: no order of s
 
 from __future__ import annotations
 
-import math
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -34,8 +33,8 @@ class Penalties:
     penalty_window: int = DEFAULT_WINDOW  # tokens
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.repetition_penalty) and self.repetition_penalty > 0):
-            rule = "be a finite number above 0"
+        if not 0.01 <= self.repetition_penalty <= 100:  # logits stay finite
+            rule = "be a number in [0.01, 100]"
             raise RequestError("repetition_penalty", rule, self.repetition_penalty)
         for name in ("frequency_penalty", "presence_penalty"):
             value = getattr(self, name)

@@ -68,6 +68,8 @@ def test_penalties_that_do_nothing_are_false():
     ("field", "value"),
     [
         ("repetition_penalty", 0.0),
+        ("repetition_penalty", 1e-300),
+        ("repetition_penalty", 101.0),
         ("repetition_penalty", float("inf")),
         ("repetition_penalty", float("nan")),
         ("frequency_penalty", 100.1),
