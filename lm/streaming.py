@@ -11,6 +11,7 @@ from typing import Any
 
 from lm.shards import Shards
 from runtime.errors import SpiketrainError
+from runtime.package import check_config
 from runtime.package_draft import PackageDraft
 
 LEAST_BLOCK = 8 << 20
@@ -61,6 +62,7 @@ def convert_shards(
     options: everything beside the source that the tensors depend on.  tell: gets a line for each
     part.  Raises SpiketrainError, PackageError.
     """
+    check_config(str(target), exporter.package_config())  # before the work, not after it
     draft = PackageDraft(
         target, {"source": _identity(source)} | dict(options), work.resume, work.force
     )

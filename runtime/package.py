@@ -230,8 +230,21 @@ def _read_generation_config(root: Path, config: Mapping[str, Any]) -> dict[str, 
     return values
 
 
+def check_config(where: str, config: Mapping[str, Any]) -> None:
+    """PackageError unless a package may have this config, whose fingerprint is yet to be made."""
+    _prepared_config(where, config)
+
+
 def _complete_config(where: str, config: Mapping[str, Any], tensors: Tensors) -> dict[str, Any]:
     """A checked copy of the config with the fingerprint of these tensors in it."""
+    full, spec = _prepared_config(where, config)
+    check_tensors(where, tensors, spec)
+    full["spiketrain"]["fingerprint"] = compute_fingerprint(full, tensors)
+    return full
+
+
+def _prepared_config(where: str, config: Mapping[str, Any]) -> tuple[dict[str, Any], Any]:
+    """A checked copy of the config with a fingerprint's place in it, and the family's Spec."""
     try:
         full = parse_json(where, json.dumps(dict(config), allow_nan=False).encode())
     except TypeError as error:
@@ -242,9 +255,7 @@ def _complete_config(where: str, config: Mapping[str, Any], tensors: Tensors) ->
         ours.setdefault("provenance", {})
         ours["fingerprint"] = "sha256:" + "0" * 64
     check_format(where, full)
-    check_tensors(where, tensors, _family_spec(where, full))
-    ours["fingerprint"] = compute_fingerprint(full, tensors)
-    return full
+    return full, _family_spec(where, full)
 
 
 def _check_files(

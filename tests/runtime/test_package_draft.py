@@ -7,7 +7,7 @@ import pytest
 from tiny_spikegpt import tiny_spikegpt_package
 
 from runtime.errors import PackageError
-from runtime.package import read_package
+from runtime.package import check_config, read_package
 from runtime.package_draft import IDENTITY_FILE, PackageDraft
 
 IDENTITY = {"source": "a", "weights": "int8"}
@@ -88,3 +88,10 @@ def test_an_existing_target_is_refused_before_any_work(whole, tmp_path):
         draft.write(file, tensors)
     assert draft.finish(config(whole), list(parts(whole))) == whole.fingerprint
     assert (whole.path / "model-0.safetensors").is_file()
+
+
+def test_a_config_is_checked_without_tensors(whole):
+    check_config("here", config(whole))
+    wrong = config(whole) | {"hidden_size": -1}
+    with pytest.raises(PackageError, match="here: hidden_size must be"):
+        check_config("here", wrong)

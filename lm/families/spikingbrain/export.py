@@ -79,7 +79,7 @@ class Exporter:
         self.rounds = weights == "bfloat16" and not source.half_precision
         self.formats = Formats.of(config, weights, head)
         self.corrections: dict[str, int] = {}
-        self.dead = self.calibrated = False
+        self.dead = False
         layers = [f"layers.{i}" for i in range(config.num_hidden_layers)]
         self.parts = ("embeddings", *layers, "head")
 
@@ -124,7 +124,7 @@ class Exporter:
     def package_config(self) -> dict[str, Any]:
         """config.json; to be asked for when all parts are made."""
         fidelity = "weight-only" if self.rounds else self.formats.fidelity
-        fidelity = "approximate" if self.dead or self.calibrated else fidelity
+        fidelity = "approximate" if self.dead else fidelity
         fields = {name: getattr(self.config, name) for name in _FIELDS}
         return {
             "model_type": "spikingbrain",
