@@ -10,8 +10,10 @@ moment a request was due, and the time between tokens: of a message with n token
 of the time since the message before.
 
 In one process means `model.step` and sampling, one token after the other. It takes turns with one
-stream of the server, and the ratio is the median over rounds of the ratio within a round. All
-completions have --tokens tokens. --spikegpt makes a package of random weights at the published
+stream of the server, and the ratio is the median over rounds of the ratio within a round. Processor
+time is that of the whole server process, event loop included, for each token while the clients ask
+without a pause; it says something even where other work takes turns on the machine. All completions
+have --tokens tokens. --spikegpt makes a package of random weights at the published
 216M dimensions.
 """
 
@@ -32,6 +34,7 @@ from typing import Any
 
 import grpc
 import numpy as np
+import psutil
 
 import runtime
 import spiketrain
@@ -66,8 +69,9 @@ class Answer:
 class Clients:
     """Asks one server for completions of one length."""
 
-    def __init__(self, stub: Any, tokens: int) -> None:
+    def __init__(self, stub: Any, server: psutil.Process, tokens: int) -> None:
         self._stub = stub
+        self._server = server
         self._tokens = tokens
         self._seed = 0
 
@@ -87,8 +91,8 @@ class Clients:
                 answer.messages.append((time.monotonic(), len(message.delta.token_ids)))
         return answer
 
-    async def saturate(self, streams: int, seconds: float) -> float:
-        """Tokens/s of so many clients without a pause."""
+    async def saturate(self, streams: int, seconds: float) -> tuple[float, float]:
+        """Tokens/s of so many clients without a pause, and processor seconds a token."""
         end_s = time.monotonic() + seconds
 
         async def client() -> list[Answer]:
@@ -97,11 +101,16 @@ class Clients:
                 answers.append(await self.ask(time.monotonic()))
             return answers
 
-        started_s = time.monotonic()
+        started_s, used_s = time.monotonic(), self._processor_s()
         each = await asyncio.gather(*(client() for _ in range(streams)))
         answers = [answer for answers in each for answer in answers]
         last_s = max(answer.messages[-1][0] for answer in answers)
-        return len(answers) * self._tokens / (last_s - started_s)
+        tokens = len(answers) * self._tokens
+        return tokens / (last_s - started_s), (self._processor_s() - used_s) / tokens
+
+    def _processor_s(self) -> float:
+        times = self._server.cpu_times()
+        return times.user + times.system
 
     async def arrive(self, rate: float, seconds: float, seed: int) -> list[Answer]:
         """Requests at random, `rate` a second on average."""
@@ -141,25 +150,26 @@ async def served(model: Path, streams: int, threads: int, tokens: int) -> AsyncI
                 await asyncio.sleep(0.05)
             address = f"127.0.0.1:{int(port_file.read_text())}"
             async with grpc.aio.insecure_channel(address) as channel:
-                yield Clients(generation_grpc.GenerationStub(channel), tokens)
+                stub = generation_grpc.GenerationStub(channel)
+                yield Clients(stub, psutil.Process(process.pid), tokens)
         finally:
             process.terminate()
             process.wait()
 
 
-def in_process(model: Any, tokens: int, seed: int) -> float:
-    """Tokens/s of one sequence without a server."""
+def in_process(model: Any, tokens: int, seed: int) -> tuple[float, float]:
+    """Tokens/s of one sequence without a server, and processor seconds a token."""
     settings = model.generation_config
     known = {name: settings[name] for name in ("temperature", "top_k", "top_p") if name in settings}
     params = SamplingParams(**known, seed=seed)
-    started_s = time.monotonic()
+    started_s, used_s = time.monotonic(), time.process_time()
     state = model.new_state()
     logits = model.forward(state, PROMPT, last_only=True)
     for _ in range(tokens - 1):
         token = sample(logits, params, state.position)
         logits = model.step([state], [token])[0]
     sample(logits, params, state.position)
-    return tokens / (time.monotonic() - started_s)
+    return tokens / (time.monotonic() - started_s), (time.process_time() - used_s) / tokens
 
 
 def percentiles_ms(seconds: list[float]) -> tuple[float, float]:
@@ -179,11 +189,12 @@ async def measure(options: argparse.Namespace, path: Path) -> dict[str, Any]:
         for number in range(options.rounds):
             alone.append(in_process(model, options.tokens, number))
             answer = await clients.ask(time.monotonic())
-            ratios.append(options.tokens / (answer.messages[-1][0] - answer.due_s) / alone[-1])
-        result["in_process_tokens_per_s"] = statistics.median(alone)
+            ratios.append(options.tokens / (answer.messages[-1][0] - answer.due_s) / alone[-1][0])
+        result["in_process_tokens_per_s"] = statistics.median(rate for rate, _ in alone)
+        result["in_process_processor_us"] = 1e6 * statistics.median(used for _, used in alone)
         result["served_of_in_process"] = statistics.median(ratios)
         for streams in options.streams:
-            rate = await clients.saturate(streams, options.seconds)
+            rate, processor_s = await clients.saturate(streams, options.seconds)
             arrivals = LOAD * rate / options.tokens
             answers = await clients.arrive(arrivals, options.seconds, seed=streams)
             gaps = [gap for answer in answers for gap in answer.gaps_s()]
@@ -192,6 +203,7 @@ async def measure(options: argparse.Namespace, path: Path) -> dict[str, Any]:
                 {
                     "streams": streams,
                     "tokens_per_s": rate,
+                    "processor_us_per_token": 1e6 * processor_s,
                     "requests": len(answers),
                     "first_token_ms": percentiles_ms([answer.first_s for answer in answers]),
                     "between_tokens_ms": percentiles_ms(gaps),
@@ -205,19 +217,21 @@ def print_table(result: dict[str, Any]) -> None:
     """The result as Markdown."""
     print(
         f"{result['tokens']} tokens a completion, {result['threads']} threads of the model. In one "
-        f"process {result['in_process_tokens_per_s']:,.0f} tokens/s; one stream of the server has "
-        f"{100 * result['served_of_in_process']:.0f} % of that.\n"
+        f"process {result['in_process_tokens_per_s']:,.0f} tokens/s, "
+        f"{result['in_process_processor_us']:,.0f} us of processor time each; one stream of the "
+        f"server has {100 * result['served_of_in_process']:.0f} % of these tokens/s.\n"
     )
     print(
-        "| streams | tokens/s | of one stream | first token, p50 / p99 | between tokens, p50 / p99 "
-        "| tokens a message |"
+        "| streams | tokens/s | of one stream | processor time a token | first token, p50 / p99 "
+        "| between tokens, p50 / p99 | tokens a message |"
     )
-    print("|---|---|---|---|---|---|")
+    print("|---|---|---|---|---|---|---|")
     for row in result["rows"]:
         first, between = row["first_token_ms"], row["between_tokens_ms"]
         times = row["tokens_per_s"] / result["rows"][0]["tokens_per_s"]
         print(
             f"| {row['streams']} | {row['tokens_per_s']:,.0f} | {times:.1f}x "
+            f"| {row['processor_us_per_token']:,.0f} us "
             f"| {first[0]:.1f} / {first[1]:.1f} ms | {between[0]:.2f} / {between[1]:.2f} ms "
             f"| {row['tokens_per_message']:.1f} |"
         )
