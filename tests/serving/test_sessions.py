@@ -1,7 +1,9 @@
 """Sessions over a real tiny model, without an engine: turns are calls of the model."""
 
 import hashlib
+import json
 import struct
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -378,3 +380,17 @@ def test_whatever_happens_a_session_is_its_tokens_read_in_one_go(model, steps):
     for name in known:
         sessions.delete(name)
     assert sessions.count() == (0, 0)
+
+
+def test_a_session_exported_by_format_version_1_still_loads():
+    data = Path(__file__).parent.parent / "data"
+    model = load_model(data / "package-v1")
+    recorded = json.loads((data / "package-v1-results.json").read_text())
+    start, seed = from_blob((data / "session-v1.bin").read_bytes(), model)
+    tokens = model.tokenizer.encode(recorded["text"])
+    assert (seed, start.state.position, start.recent_ids) == (5, len(tokens), tuple(tokens))
+    assert start.state.to_bytes() == (data / "package-v1-state.bin").read_bytes()
+    logits = model.forward(model.new_state(), tokens, last_only=True)
+    assert start.logits.tobytes() == logits.tobytes()
+    more = model.forward(start.state, model.tokenizer.encode(recorded["more"]))
+    assert [x.hex() for x in map(float, more[0])] == recorded["logits"]["0"]
