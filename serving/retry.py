@@ -1,8 +1,8 @@
 """When a call may be made again, and how long to wait first. Knows errors, opens nothing.
 
-A server that refused a call before it did anything (QUEUE_FULL, SHUTTING_DOWN) may be asked again.
-After a lost connection nobody knows what was done: only calls that change nothing are repeated.
-Nothing is repeated once a part of an answer has come.
+A call that was refused (QUEUE_FULL) or given up at shutdown (SHUTTING_DOWN) left nothing behind and
+may be made again. After a lost connection nobody knows what was done: only calls that change
+nothing are repeated. Nothing is repeated once a part of an answer has come.
 """
 
 import random
