@@ -49,17 +49,18 @@ def bench(
 
         need_plot_extra()
     from spiketrain.evaluation.bench import Bench, read_bandwidth
-    from spiketrain.evaluation.perplexity import peak_memory_bytes
+    from spiketrain.evaluation.perplexity import resident_bytes
 
     most = threads or len(os.sched_getaffinity(0))
     bandwidth = read_bandwidth()
-    before = peak_memory_bytes()
+    before = resident_bytes()
     made = Bench(str(model_directory(model)), tokens, rounds, table_bytes)
+    made.model(1)
     found: dict[str, Any] = {
         "model": model,
         "fingerprint": made.model(1).fingerprint,
         "state_bytes": made.model(1).state_nbytes,
-        "memory_of_loading_bytes": peak_memory_bytes() - before,
+        "memory_of_loading_bytes": resident_bytes() - before,
         "read_bytes_per_s": bandwidth,
         "tokens_a_round": tokens,
         "rounds": rounds,

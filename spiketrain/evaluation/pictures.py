@@ -92,13 +92,14 @@ def by_position(positions: NDArray[np.float64], perplexity: NDArray[np.float64])
 def by_context(rows: Sequence[dict[str, Any]]) -> bytes:
     """Decoding speed and memory of one sequence against tokens already read."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4), constrained_layout=True)
-    at = [row["context"] for row in rows]
+    at = range(len(rows))
     left.plot(at, [row["tokens_per_s"] for row in rows], "o-")
-    left.set(xlabel="tokens of context", ylabel="tokens/s", title="decoding", ylim=(0, None))
+    left.set(ylabel="tokens/s", title="decoding")
     right.plot(at, [row["state_bytes"] / 1e3 for row in rows], "o-")
-    right.set(xlabel="tokens of context", ylabel="kB", title="state of a sequence", ylim=(0, None))
+    right.set(ylabel="kB", title="state of a sequence")
     for axes in (left, right):
-        axes.set_xscale("symlog", linthresh=1024, base=2)
+        axes.set_xticks(at, [f"{row['context']:,}" for row in rows])
+        axes.set(xlabel="tokens of context", ylim=(0, 1.15 * axes.get_ylim()[1]))
     return _png(figure)
 
 

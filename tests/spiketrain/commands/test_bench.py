@@ -24,6 +24,7 @@ def test_every_row_that_was_asked_for_is_there(tmp_path, monkeypatch, capsys):
     found = json.loads(capsys.readouterr().out)
     assert [row["context"] for row in found["by_context"]] == [0, 50]
     assert len({row["state_bytes"] for row in found["by_context"]}) == 1
+    assert found["memory_of_loading_bytes"] >= 0
     assert [row["threads"] for row in found["by_threads"]] == [1, 2]
     assert [row["batch"] for row in found["by_batch"]] == [1, 3]
     assert [row["tokens"] for row in found["prefill"]] == [8, 16]
