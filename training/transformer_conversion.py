@@ -26,7 +26,7 @@ CONTEXT = 4096  # tokens that the attention of a directory's model sees at most
 KEPT = (*transformer.KEPT, "attn_layers", "sliding_window", "window_keys")
 RECIPE = Recipe(
     "llama",
-    transformer.VARIANTS,
+    (*transformer.VARIANTS, transformer.CHOSEN),
     transformer.spikingbrain_from_transformer,
     lambda *_: [],
     KEPT,
@@ -51,11 +51,9 @@ def convert_transformer(
     the package; int8 and int4 are rounded with error feedback on asked.calibration.  Raises
     ConfigError on an unknown variant, a teacher of another kind or texts that are too short.
     """
-    variant = asked.variant or transformer.VARIANTS[0]
-    if variant not in transformer.VARIANTS:
-        raise ConfigError(
-            f"variant of {NAME} must be one of {transformer.VARIANTS}, got {variant!r}"
-        )
+    variant = asked.variant or RECIPE.variants[0]
+    if variant not in RECIPE.variants:
+        raise ConfigError(f"variant of {NAME} must be one of {RECIPE.variants}, got {variant!r}")
     is_run = (asked.teacher / "checkpoint.pt").is_file()
     if asked.fine_tune is not None and not is_run:
         raise ConfigError(
@@ -65,7 +63,11 @@ def convert_transformer(
     teacher = teacher.eval()
     text = Text(asked, teacher.config.max_position_embeddings)
     stages = [text.measure("teacher", teacher)]
-    student = transformer.spikingbrain_from_transformer(teacher, variant)
+    if variant == transformer.CHOSEN:
+        layers = transformer.sensitive_layers(teacher, text.calibration)
+        student = transformer.spikingbrain_from_transformer(teacher, "hybrid", layers)
+    else:
+        student = transformer.spikingbrain_from_transformer(teacher, variant)
     transformer.match_outputs(student, teacher, text.calibration)
     stages.append(text.measure("mapped", student))
     if asked.fine_tune is not None:

@@ -18,6 +18,7 @@ from lm.shards import Held, Shards
 
 MODEL_TYPES = ("llama", "qwen2", "qwen3")
 VARIANTS = ("hybrid", "linear", "hybrid-published", "linear-published")
+CHOSEN = "hybrid-chosen"  # windows where linear attention would cost most
 KEPT = (  # fields of the teacher's config that its weights or its measure depend on
     "hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "head_dim",
     "intermediate_size", "norm_eps", "rope_theta", "max_position_embeddings", "qk_norm",
@@ -188,6 +189,22 @@ def match_outputs(student: Model, teacher: Model, input_ids: Tensor) -> None:
         if block.attn.linear:
             heads = found[i].unflatten(-1, (-1, student.config.head_dim))
             block.attn.g_norm.weight.copy_(heads.square().mean((0, 1, 2)).sqrt())
+
+
+@torch.no_grad()
+def sensitive_layers(teacher: Model, input_ids: Tensor) -> list[int]:
+    """Half of the layers, rounded down: where linear attention costs most on input_ids (B, T).
+
+    Each is tried alone, untrained, with windows everywhere else.
+    """
+    layers = range(teacher.config.num_hidden_layers)
+    losses = []
+    for i in layers:
+        student = spikingbrain_from_transformer(teacher, "hybrid", [j for j in layers if j != i])
+        match_outputs(student, teacher, input_ids)
+        features, _, _ = student.features(input_ids[:, :-1])
+        losses.append(student.mean_nll(features, input_ids[:, 1:]).item())
+    return sorted(sorted(layers, key=lambda i: -losses[i])[: len(layers) // 2])
 
 
 @torch.no_grad()

@@ -92,7 +92,8 @@ def convert(
         typer.Option(
             help="With --recipe. gru-to-egru: paired (default; units for h and -h) or single;"
             " rwkv-to-spikegpt: residual (default; as published) or projections (spike-driven);"
-            " transformer-to-spiking: hybrid (default) or linear, -published for its first decays."
+            " transformer-to-spiking: hybrid (default), hybrid-chosen (windows where linear layers"
+            " cost most) or linear; hybrid-published, linear-published for upstream's decays."
         ),
     ] = None,
     fine_tune: Annotated[

@@ -12,6 +12,7 @@ from lm.conversion.transformer import (  # noqa: E402
     from_transformer,
     match_outputs,
     our_name,
+    sensitive_layers,
     spikingbrain_from_transformer,
     their_name,
     transformer_config,
@@ -104,6 +105,17 @@ def test_matched_outputs_have_the_strength_of_the_teachers(tmp_path):
         hook.remove()
         strengths.append(found[0].square().mean().sqrt().item())
     assert strengths[1] == pytest.approx(strengths[0], rel=0.2)
+
+
+def test_layers_that_say_nothing_are_the_first_to_become_linear(tmp_path):
+    _, teacher = copied("llama", tmp_path)
+    with torch.no_grad():
+        for silent in (0, 2):
+            teacher.model.layers[silent].attn.o_proj.weight.mul_(1e-4)
+    starts = torch.arange(16)[:, None] * 3
+    # within the window, so that windows alone cost nothing
+    ids = teacher.generate(starts, max_new_tokens=8, do_sample=False, eos_token_id=None)
+    assert sensitive_layers(teacher, ids) == [1]
 
 
 def test_names_go_there_and_back(tmp_path):
