@@ -28,7 +28,7 @@ from runtime.package_rules import (
     check_generation_config,
     check_tensors,
 )
-from runtime.tensor_file import map_tensors, tensor_bytes, write_tensors
+from runtime.tensor_file import map_tensors, release, tensor_bytes, write_tensors
 
 CONFIG_FILE = "config.json"
 TENSOR_FILE = "model.safetensors"
@@ -161,6 +161,7 @@ def compute_fingerprint(config: Mapping[str, Any], tensors: Tensors) -> str:
         array = tensors[name]
         _absorb(digest, _canonical([name, str(array.dtype), list(array.shape)]))
         _absorb(digest, tensor_bytes(array))
+        release(array)
     return f"sha256:{digest.hexdigest()}"
 
 

@@ -1,6 +1,7 @@
 """What a package may say: rules for the `spiketrain` object, tensors and generation defaults.
 
-Nothing here opens a file; `where` is the name that errors give to it.
+Nothing here opens a file; `where` is the name that errors give to it. Pages of mapped files are
+given back once they are checked.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from runtime.errors import PackageError
+from runtime.tensor_file import release
 
 FORMAT_VERSION = 1
 FIDELITIES = ("exact", "integer", "weight-only", "approximate")
@@ -89,18 +91,24 @@ def check_tensors(where: str, tensors: Mapping[str, NDArray[Any]], spec: Any) ->
             )
     for name, array in tensors.items():
         _check_values(where, name, array, *spec.bounds(name))
+        release(array)
 
 
 def _check_values(where: str, name: str, array: NDArray[Any], low: float, high: float) -> None:
     """Every value in the range its kind allows, block by block."""
     if array.dtype == np.int8:
         low, high = -127, 127
+    unbounded = (low, high) == (-math.inf, math.inf)
+    if unbounded and array.dtype.kind in "iu" and array.dtype != np.uint16:
+        return
     flat = array.reshape(-1)
     for start in range(0, flat.size, _BLOCK):
         block = flat[start : start + _BLOCK]
         if array.dtype == np.float32 and name.endswith(".scale"):
             rule, good = "finite and above 0", (block > 0) & np.isfinite(block)
-        elif (low, high) == (-math.inf, math.inf):
+        elif array.dtype == np.uint16:  # the bits of bfloat16
+            rule, good = "finite", (block & 0x7F80) != 0x7F80
+        elif unbounded:
             rule, good = "finite", np.isfinite(block)
         else:
             rule, good = f"in [{low:g}, {high:g}]", (block >= low) & (block <= high)

@@ -162,7 +162,10 @@ def _check_header(data: bytes, layout: Layout) -> int:
 
 
 def _check_values(array: StateArray, values: NDArray[Any]) -> None:
+    values = values.reshape(-1)
     good = (values >= array.low) & (values <= array.high)
+    if array.dtype == "uint16":  # the bits of bfloat16
+        good &= (values & 0x7F80) != 0x7F80
     if not good.all():
         at = int(np.argmin(good))
         high = np.broadcast_to(array.high, values.shape)[at]

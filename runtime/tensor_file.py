@@ -25,6 +25,9 @@ MAX_HEADER_BYTES = 16 << 20
 MAX_AXES = 8
 _DTYPES: dict[str, np.dtype[Any]] = {
     "F32": np.dtype("<f4"),
+    "I32": np.dtype("<i4"),
+    "I16": np.dtype("<i2"),
+    "BF16": np.dtype("<u2"),  # its bits
     "I8": np.dtype("i1"),
     "U8": np.dtype("u1"),
 }
@@ -114,6 +117,26 @@ def _view(
     return np.frombuffer(mapping, dtype, prod(shape), offset).reshape(shape)
 
 
+def release(array: NDArray[Any]) -> None:
+    """Give back the memory of a mapped file that a read-only array lies in.
+
+    Its next reader gets it from the file again. An array that no file backs is left alone.
+    """
+    if array.flags.writeable:
+        return
+    base: Any = array
+    while isinstance(base, np.ndarray):
+        base = base.base
+    base = base.obj if isinstance(base, memoryview) else base
+    if not isinstance(base, mmap.mmap) or not array.nbytes:
+        return
+    begin = array.ctypes.data - np.frombuffer(base, np.uint8).ctypes.data
+    first = -(-begin // mmap.PAGESIZE) * mmap.PAGESIZE
+    last = (begin + array.nbytes) // mmap.PAGESIZE * mmap.PAGESIZE
+    if last > first and hasattr(mmap, "MADV_DONTNEED"):
+        base.madvise(mmap.MADV_DONTNEED, first, last - first)
+
+
 def write_tensors(path: Path, tensors: Mapping[str, NDArray[Any]]) -> None:
     """Write one safetensors file, widest data type first so that every tensor is aligned."""
     order = sorted(tensors, key=lambda name: (-tensors[name].dtype.itemsize, name))
@@ -134,6 +157,7 @@ def write_tensors(path: Path, tensors: Mapping[str, NDArray[Any]]) -> None:
         stream.write(len(raw).to_bytes(8, "little") + raw)
         for name in order:
             stream.write(tensor_bytes(tensors[name]))
+            release(tensors[name])
         stream.flush()
         os.fsync(stream.fileno())
 

@@ -13,6 +13,7 @@ import structlog
 import trustme
 from tiny import tiny_egru_package
 from tiny_spikegpt import tiny_spikegpt_package
+from tiny_spikingbrain import tiny_spikingbrain_package
 
 import runtime
 from serving.client import Client
@@ -113,9 +114,16 @@ def test_in_process_and_over_grpc_give_the_same_text_for_the_same_seed(package, 
         assert b"weights touched per token" in result.stderr
 
 
-@pytest.mark.parametrize("fields", [{}, {"weights": "int4", "neuron_position": "projections"}])
-def test_spikegpt_streams_over_grpc_what_it_gives_in_process(tmp_path, fields):
-    package = tiny_spikegpt_package(tmp_path / "tiny", **fields)
+@pytest.mark.parametrize(
+    ("write", "fields"),
+    [
+        (tiny_spikegpt_package, {}),
+        (tiny_spikegpt_package, {"weights": "int4", "neuron_position": "projections"}),
+        (tiny_spikingbrain_package, {"weights": "int4-go", "head": "int4-gi"}),
+    ],
+)
+def test_a_package_streams_over_grpc_what_it_gives_in_process(tmp_path, write, fields):
+    package = write(tmp_path / "tiny", **fields)
     model = runtime.load_model(package, threads=2)
     with Engine(model, ServingConfig(max_batch_size=1)) as engine:
         expected = [events_of(engine.run(request(index))) for index in range(6)]

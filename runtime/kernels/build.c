@@ -31,9 +31,11 @@
 #include "sparse_lists.h"
 #include "sparse_rows.h"
 #include "mixing.h"
+#include "attention.h"
 
 #include "sparse_int4.h"
 #include "sparse_shared.h"
+#include "sparse_groups.h"
 
 const st_kernels ST_JOIN(st_kernels_, ST_BUILD) = {
     .name = ST_TEXT(ST_BUILD),
@@ -48,6 +50,7 @@ const st_kernels ST_JOIN(st_kernels_, ST_BUILD) = {
     .quantise = quantise,
     .quantise_row = quantise_row,
     .multiply_float32 = multiply_float32,
+    .multiply_bfloat16 = multiply_bfloat16,
     .multiply_int8 = multiply_int8,
     .multiply_int4 = multiply_int4,
     .list_squares_float32 = list_squares_float32,
@@ -57,6 +60,7 @@ const st_kernels ST_JOIN(st_kernels_, ST_BUILD) = {
     .sparse_int8 = sparse_int8,
     .sparse_int4 = sparse_int4,
     .counts_int8 = counts_int8,
+    .counts_int8_groups = counts_int8_groups,
     .counts_int4 = counts_int4,
     .sparse_shared = multiply_all_shared,
     .egru_float32 = egru_float32,
@@ -70,4 +74,16 @@ const st_kernels ST_JOIN(st_kernels_, ST_BUILD) = {
     .add_counts = add_counts,
     .add_vector = add_vector,
     .count_spikes = count_spikes,
+    .rms_norm = rms_norm,
+    .rotate = rotate,
+    .silu_product = silu_product,
+    .decay = decay_all,
+    .relu = relu,
+    .spike_values = spike_values,
+    .spike_list = spike_list,
+    .gla = gla,
+    .window_tile = window_tile,
+    .widen_bfloat16 = widen_bfloat16,
+    .widen_keys = widen_keys,
+    .widen_values = widen_values,
 };

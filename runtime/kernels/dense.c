@@ -25,6 +25,7 @@ ptrdiff_t st_panels(ptrdiff_t outputs)
 ptrdiff_t st_panel_bytes(int format, ptrdiff_t inputs, ptrdiff_t group)
 {
     if (format == ST_FLOAT32) return inputs * ST_PANEL * 4;
+    if (format == ST_BFLOAT16) return inputs * ST_PANEL * 2;
     if (format == ST_INT8) return divide_up(inputs, 4) * 4 * ST_PANEL;
     return divide_up(inputs, group) * (group / 2 + 2) * ST_PANEL;
 }
@@ -37,6 +38,17 @@ void st_pack_float32(const st_dense *m, const float *weight, ptrdiff_t stride, u
         memset(to, 0, (size_t)st_panel_bytes(ST_FLOAT32, m->inputs, 0));
         for (ptrdiff_t i = 0; i < m->inputs; i++)
             memcpy(to + i * ST_PANEL, weight + i * stride + p * ST_PANEL, (size_t)count * 4);
+    }
+}
+
+void st_pack_bfloat16(const st_dense *m, const uint16_t *weight, ptrdiff_t stride, uint8_t *panel)
+{
+    for (ptrdiff_t p = 0; p < st_panels(m->outputs); p++) {
+        uint16_t *to = (uint16_t *)(panel + p * m->panel_stride);
+        ptrdiff_t count = ST_MIN(ST_PANEL, m->outputs - p * ST_PANEL);
+        memset(to, 0, (size_t)st_panel_bytes(ST_BFLOAT16, m->inputs, 0));
+        for (ptrdiff_t i = 0; i < m->inputs; i++)
+            memcpy(to + i * ST_PANEL, weight + i * stride + p * ST_PANEL, (size_t)count * 2);
     }
 }
 
@@ -146,6 +158,8 @@ void st_dense_multiply(const st_dense *m, const st_dense_input *input, const st_
 {
     if (m->format == ST_FLOAT32)
         kernels->multiply_float32(m, input, first, last, y, y_stride);
+    else if (m->format == ST_BFLOAT16)
+        kernels->multiply_bfloat16(m, input, first, last, y, y_stride);
     else if (m->format == ST_INT8)
         kernels->multiply_int8(m, input, first, last, y, y_stride);
     else

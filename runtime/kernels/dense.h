@@ -1,13 +1,13 @@
 /* Dense products: packed weights times rows of a block of tokens, Y (T, O) = X (T, I) W (I, O).
  *
- * float32: one accumulator per output over the inputs in order, products rounded before they are
- * added. int8: the exact integer sum of codes, times the row's scale, times the output's scale.
+ * float32, bfloat16: one accumulator per output over the inputs in order, products rounded before
+ * they are added. int8: the exact integer sum of codes, times the row's scale, times the output's scale.
  * int4: exact sums over each group of inputs, each times its scale, added in float32 in ascending
  * order of the groups, then times the row's scale. So neither the number of rows nor the range of
  * outputs nor the build changes a bit.
  *
  * A panel holds ST_PANEL outputs, those beyond the last filled up with zeros:
- * float32: inputs in order, ST_PANEL floats each;
+ * float32, bfloat16: inputs in order, ST_PANEL values each;
  * int8: quads of inputs in order; byte 4 j + k of a quad is the code of input k, output j, + 128;
  * int4: groups in order, each ST_PANEL scales in bfloat16, then for each eight of its inputs
  * ST_PANEL times four bytes: byte 4 j + k holds the codes + 8 of inputs k (low) and 4 + k (high). */
@@ -23,6 +23,7 @@ ptrdiff_t st_panels(ptrdiff_t outputs);
 
 /* Fill all panels of `m` at `panel` from input-major weights, `stride` elements between rows. */
 void st_pack_float32(const st_dense *m, const float *weight, ptrdiff_t stride, uint8_t *panel);
+void st_pack_bfloat16(const st_dense *m, const uint16_t *weight, ptrdiff_t stride, uint8_t *panel);
 void st_pack_int8(const st_dense *m, const int8_t *weight, ptrdiff_t stride, uint8_t *panel);
 /* weight: rows of (outputs + 1) / 2 bytes, a code + 8 a nibble, the lower output in the low one;
  * scale: (groups, outputs), representable in bfloat16. */

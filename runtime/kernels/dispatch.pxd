@@ -1,4 +1,4 @@
-from libc.stdint cimport int8_t, int16_t, int32_t
+from libc.stdint cimport int8_t, int16_t, int32_t, int64_t, uint16_t
 
 cdef extern from "kernels.h" nogil:
     enum:
@@ -40,5 +40,20 @@ cdef extern from "kernels.h" nogil:
         void (*add_counts)(const float *, const int32_t *, Py_ssize_t, float *) noexcept nogil
         void (*add_vector)(const float *, Py_ssize_t, float *) noexcept nogil
         float (*count_spikes)(const float *, float, Py_ssize_t, int16_t *) noexcept nogil
+        void (*rms_norm)(const float *, const float *, float, Py_ssize_t, float *) noexcept nogil
+        void (*rotate)(const float *, const float *, Py_ssize_t, float *) noexcept nogil
+        void (*silu_product)(const float *, const float *, Py_ssize_t, float *) noexcept nogil
+        void (*decay)(const float *, float, Py_ssize_t, float *) noexcept nogil
+        void (*relu)(const float *, Py_ssize_t, float *) noexcept nogil
+        float (*spike_values)(const float *, float, float, Py_ssize_t, float *) noexcept nogil
+        Py_ssize_t (*spike_list)(const float *, float, float, Py_ssize_t, int32_t, int32_t *,
+                                 int16_t *, float *, int64_t *) noexcept nogil
+        void (*gla)(const float *, const float *, const float *, const float *, Py_ssize_t,
+                    Py_ssize_t, float *, float *) noexcept nogil
+        void (*window_tile)(const float *, const float *, const float *, Py_ssize_t, Py_ssize_t,
+                            Py_ssize_t, Py_ssize_t, float *, float *, float *) noexcept nogil
+        void (*widen_bfloat16)(const uint16_t *, Py_ssize_t, float *) noexcept nogil
+        void (*widen_keys)(const int8_t *, const float *, Py_ssize_t, float *) noexcept nogil
+        void (*widen_values)(const int8_t *, const float *, Py_ssize_t, float *) noexcept nogil
 
 cdef const st_kernels *current() noexcept nogil

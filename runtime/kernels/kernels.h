@@ -31,7 +31,7 @@ typedef struct {
 } st_codes;
 
 /* Formats of weights. */
-enum { ST_FLOAT32, ST_INT8, ST_INT4 };
+enum { ST_FLOAT32, ST_INT8, ST_INT4, ST_BFLOAT16, ST_INT8_GROUPS };
 
 /* Outputs of one panel of packed weights. */
 #define ST_PANEL 64
@@ -64,6 +64,8 @@ typedef struct {
 /* Input-major weights of which only the rows of events are read (sparse.h).
  * int4: two codes + 8 a byte, the lower output in the low nibble; ST_SPAN outputs of a row share a
  * multiplier 1 .. 15. */
+/* int8 in groups: `group` inputs share a row of scales; codes beyond int8 have the rest in
+ * extra[extra_row[i] .. extra_row[i + 1]) at outputs extra_column, which ascend. */
 #define ST_SPAN 128
 typedef struct {
     int format;
@@ -72,7 +74,10 @@ typedef struct {
     ptrdiff_t stride; /* elements from one row to the next; int4: bytes */
     const uint8_t *multiplier;
     ptrdiff_t multiplier_stride;
-    const float *scale; /* int8, int4: one for each output */
+    const float *scale; /* int8, int4: one for each output; in groups: (groups, outputs) */
+    ptrdiff_t group;
+    const int32_t *extra_row, *extra_column; /* NULL without corrections */
+    const int16_t *extra;
 } st_sparse;
 
 /* Events of a block of tokens as bytes, for the rows that any of them reads: `planes` rows of bytes
@@ -86,6 +91,9 @@ typedef struct {
     const int32_t *sum; /* of each token's counts */
     const float *unit;
 } st_shared;
+
+/* Keys of one tile of an attention window. */
+#define ST_TILE_KEYS 64
 
 typedef struct {
     const char *name;
@@ -104,6 +112,8 @@ typedef struct {
     float (*quantise_row)(const float *x, ptrdiff_t n, int8_t *codes, int32_t *sum);
     void (*multiply_float32)(const st_dense *m, const st_dense_input *input, ptrdiff_t first,
                              ptrdiff_t last, float *y, ptrdiff_t y_stride);
+    void (*multiply_bfloat16)(const st_dense *m, const st_dense_input *input, ptrdiff_t first,
+                              ptrdiff_t last, float *y, ptrdiff_t y_stride);
     void (*multiply_int8)(const st_dense *m, const st_dense_input *input, ptrdiff_t first,
                           ptrdiff_t last, float *y, ptrdiff_t y_stride);
     void (*multiply_int4)(const st_dense *m, const st_dense_input *input, ptrdiff_t first,
@@ -121,6 +131,8 @@ typedef struct {
                         ptrdiff_t n, float unit, ptrdiff_t first, ptrdiff_t last, float *y);
     void (*counts_int8)(const st_sparse *m, const int32_t *index, const int16_t *value,
                         ptrdiff_t n, float unit, ptrdiff_t first, ptrdiff_t last, float *y);
+    void (*counts_int8_groups)(const st_sparse *m, const int32_t *index, const int16_t *value,
+                               ptrdiff_t n, float unit, ptrdiff_t first, ptrdiff_t last, float *y);
     void (*counts_int4)(const st_sparse *m, const int32_t *index, const int16_t *value,
                         ptrdiff_t n, float unit, ptrdiff_t first, ptrdiff_t last, float *y);
     /* NULL in builds where it would not pay. */
@@ -145,6 +157,22 @@ typedef struct {
     void (*add_counts)(const float *x, const int32_t *count, ptrdiff_t n, float *out);
     void (*add_vector)(const float *x, ptrdiff_t n, float *out);
     float (*count_spikes)(const float *x, float scale, ptrdiff_t n, int16_t *counts);
+    void (*rms_norm)(const float *x, const float *weight, float epsilon, ptrdiff_t n, float *out);
+    void (*rotate)(const float *cosine, const float *sine, ptrdiff_t half, float *x);
+    void (*silu_product)(const float *gate, const float *up, ptrdiff_t n, float *out);
+    void (*decay)(const float *x, float normalizer, ptrdiff_t n, float *out);
+    void (*relu)(const float *x, ptrdiff_t n, float *out);
+    float (*spike_values)(const float *x, float k, float dead_zone, ptrdiff_t n, float *out);
+    ptrdiff_t (*spike_list)(const float *x, float k, float dead_zone, ptrdiff_t n, int32_t most,
+                            int32_t *index, int16_t *value, float *threshold, int64_t *fired);
+    void (*gla)(const float *decay, const float *k, const float *v, const float *q,
+                ptrdiff_t heads, ptrdiff_t size, float *state, float *out);
+    void (*window_tile)(const float *keys, const float *values, const float *q, ptrdiff_t heads,
+                        ptrdiff_t size, ptrdiff_t first, ptrdiff_t last, float *most,
+                        float *total, float *sum);
+    void (*widen_bfloat16)(const uint16_t *x, ptrdiff_t n, float *out);
+    void (*widen_keys)(const int8_t *codes, const float *scale, ptrdiff_t size, float *out);
+    void (*widen_values)(const int8_t *codes, const float *scale, ptrdiff_t size, float *out);
 } st_kernels;
 
 /* The build called `name`, or NULL when this library does not hold it. */

@@ -7,6 +7,8 @@ cdef extern from "kernels.h" nogil:
         ST_FLOAT32
         ST_INT8
         ST_INT4
+        ST_BFLOAT16
+        ST_INT8_GROUPS
         ST_PANEL
         ST_GROUP
         ST_SPAN
@@ -26,6 +28,10 @@ cdef extern from "kernels.h" nogil:
         const uint8_t *multiplier
         Py_ssize_t multiplier_stride
         const float *scale
+        Py_ssize_t group
+        const int32_t *extra_row
+        const int32_t *extra_column
+        const int16_t *extra
 
 cdef extern from "pool.h" nogil:
     ctypedef struct st_pool:

@@ -6,7 +6,7 @@ are in dense.h and sparse.h. Weights are input-major. Int4 weights are two codes
 lower output in the low nibble, codes in [-8, 7].
 """
 
-from libc.stdint cimport int8_t, int16_t, int32_t, uint8_t
+from libc.stdint cimport int8_t, int16_t, int32_t, uint8_t, uint16_t
 
 import numpy as np
 
@@ -28,6 +28,9 @@ cdef extern from "dense.h" nogil:
     Py_ssize_t st_panels(Py_ssize_t outputs)
     void st_pack_float32(
         const st_dense *m, const float *weight, Py_ssize_t stride, uint8_t *panel
+    )
+    void st_pack_bfloat16(
+        const st_dense *m, const uint16_t *weight, Py_ssize_t stride, uint8_t *panel
     )
     void st_pack_int8(const st_dense *m, const int8_t *weight, Py_ssize_t stride, uint8_t *panel)
     void st_pack_int4(
@@ -83,13 +86,19 @@ MAX_INPUTS = 131072
 PANEL = ST_PANEL
 SPAN = ST_SPAN
 GROUPS = (ST_GROUP, 2 * ST_GROUP)
-FORMATS = {"float32": ST_FLOAT32, "int8": ST_INT8, "int4": ST_INT4}
+FORMATS = {
+    "float32": ST_FLOAT32,
+    "bfloat16": ST_BFLOAT16,
+    "int8": ST_INT8,
+    "int8-groups": ST_INT8_GROUPS,
+    "int4": ST_INT4,
+}
 
 
 def panels_shape(weights, inputs, outputs, group=0):
     """Shape of the bytes of packed weights: (panels, bytes of one, a multiple of 64).
 
-    weights: float32, int8 or int4; group: inputs that share an int4 scale, 32 or 64.
+    weights: float32, bfloat16, int8 or int4; group: inputs that share an int4 scale, 32 or 64.
     """
     cdef int format = FORMATS[weights]
     check_group(format, group)
@@ -103,6 +112,17 @@ def pack_float32(const float[:, :] weight, uint8_t[:, :] panels):
     if m.inputs and m.outputs:
         with nogil:
             st_pack_float32(&m, &weight[0, 0], weight.strides[0] // sizeof(float), &panels[0, 0])
+
+
+def pack_bfloat16(const uint16_t[:, :] weight, uint8_t[:, :] panels):
+    """Pack the bits of weight (I, O) into panels of panels_shape("bfloat16", I, O)."""
+    cdef st_dense m = empty(ST_BFLOAT16, weight.shape[0], weight.shape[1], 0, panels)
+    check_rows("weight", weight.shape[1], weight.strides[1], sizeof(uint16_t))
+    if m.inputs and m.outputs:
+        with nogil:
+            st_pack_bfloat16(
+                &m, &weight[0, 0], weight.strides[0] // sizeof(uint16_t), &panels[0, 0]
+            )
 
 
 def pack_int8(const int8_t[:, :] weight, uint8_t[:, :] panels):
@@ -215,7 +235,7 @@ def multiply_all(products, Pool pool):
             jobs[made - 1].input = &inputs[made - 1]
             jobs[made - 1].y = &y[0, 0] if y.size else NULL
             jobs[made - 1].y_stride = y.shape[1]
-            if dense.matrix.format != ST_FLOAT32:
+            if dense.matrix.format not in (ST_FLOAT32, ST_BFLOAT16):
                 with nogil:
                     st_dense_quantise(&inputs[made - 1], current(), 0, x.shape[0])
         with nogil:
@@ -230,9 +250,14 @@ cdef class Sparse:
 
     weight (I, O), or (I, (O + 1) // 2) for int4; scale (O,) but for float32; multiplier
     (I, ceil(O / 128)) in 1 .. 15 for int4: weight ~ code * multiplier * scale.
+    int8-groups, of spike counts: scale (ceil(I / group), O); extra, unless None: (rows (I + 1,),
+    columns (N,), values (N,)), int32, int32 and int16, of what to add to codes; the columns of a
+    row ascend.
     """
 
-    def __init__(self, weights, weight, outputs, scale=None, multiplier=None):
+    def __init__(
+        self, weights, weight, outputs, scale=None, multiplier=None, group=0, extra=None
+    ):
         cdef const float[::1] scales
         cdef const uint8_t[:, :] multipliers
         self.matrix.format = FORMATS[weights]
@@ -242,7 +267,9 @@ cdef class Sparse:
             "weight columns", weight.shape[1], half if self.matrix.format == ST_INT4 else outputs
         )
         set_weight(&self.matrix, weight)
-        if self.matrix.format != ST_FLOAT32:
+        if self.matrix.format == ST_INT8_GROUPS:
+            set_groups(&self.matrix, scale, group, extra)
+        elif self.matrix.format != ST_FLOAT32:
             scales = scale
             check_size("scale", scales.shape[0], outputs)
             self.matrix.scale = &scales[0] if outputs else NULL
@@ -254,7 +281,7 @@ cdef class Sparse:
                 check_rows("multiplier", multipliers.shape[1], multipliers.strides[1], 1)
                 self.matrix.multiplier_stride = multipliers.strides[0]
                 self.matrix.multiplier = &multipliers[0, 0]
-        self.keep = (weight, scale, multiplier)
+        self.keep = (weight, scale, multiplier, extra)
 
     def squares(self, const float[:, ::1] x, float[:, ::1] y, Pool pool):
         """Write max(x, 0) ** 2, in steps of a token's largest, times the weights to y (T, O)."""
@@ -303,12 +330,42 @@ cdef void set_weight(st_sparse *m, weight) except *:
     if m.format == ST_FLOAT32:
         floats = weight
         m.weight = &floats[0, 0]
-    elif m.format == ST_INT8:
+    elif m.format in (ST_INT8, ST_INT8_GROUPS):
         codes = weight
         m.weight = &codes[0, 0]
     else:
         halves = weight
         m.weight = &halves[0, 0]
+
+
+cdef void set_groups(st_sparse *m, const float[:, ::1] scale, Py_ssize_t group, extra) except *:
+    cdef const int32_t[::1] rows, columns
+    cdef const int16_t[::1] values
+    if group < 1:
+        raise ValueError(f"group must be at least 1, got {group}")
+    check_size("scale rows", scale.shape[0], (m.rows + group - 1) // group)
+    check_size("scale columns", scale.shape[1], m.cols)
+    m.group = group
+    m.scale = &scale[0, 0] if scale.shape[0] and m.cols else NULL
+    if extra is None:
+        return
+    check_extra(*extra, m.rows, m.cols)
+    rows, columns, values = extra
+    m.extra_row, m.extra_column, m.extra = &rows[0], &columns[0], &values[0]
+
+
+def check_extra(rows, columns, values, inputs, outputs):
+    """ValueError unless these are corrections of a matrix (inputs, outputs); see Sparse."""
+    count = len(values)
+    if len(rows) != inputs + 1 or rows[0] != 0 or rows[-1] != count or np.any(np.diff(rows) < 0):
+        raise ValueError(f"extra rows must ascend from 0 to {count} in {inputs + 1} steps")
+    if len(columns) != count or not count:
+        raise ValueError(f"extra columns must be {count} and at least 1, got {len(columns)}")
+    ascends = np.diff(columns) > 0
+    starts = rows[1:-1]
+    ascends[starts[(starts > 0) & (starts < count)] - 1] = True
+    if columns.min() < 0 or columns.max() >= outputs or not ascends.all():
+        raise ValueError(f"extra columns must ascend in each row and lie in [0, {outputs})")
 
 
 cdef void check_block(

@@ -5,6 +5,8 @@ Packed weights are read back from their panels here, so a twin depends on the la
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 
 from runtime.kernels.reference import _clamp, _single
@@ -21,6 +23,7 @@ def panels_shape(weights, inputs, outputs, group=0):
     """Shape of the bytes of packed weights."""
     size = {
         "float32": inputs * PANEL * 4,
+        "bfloat16": inputs * PANEL * 2,
         "int8": -(-inputs // 4) * 4 * PANEL,
         "int4": -(-inputs // max(group, 1)) * (group // 2 + 2) * PANEL,
     }[weights]
@@ -33,6 +36,14 @@ def pack_float32(weight, panels):
     for i in range(weight.shape[0]):
         for o in range(weight.shape[1]):
             _float(panels, i, o)[0] = weight[i, o]
+
+
+def pack_bfloat16(weight, panels):
+    """Inputs in order, the bits of PANEL values each."""
+    panels[...] = 0
+    for i in range(weight.shape[0]):
+        for o in range(weight.shape[1]):
+            _half(panels, i, o)[0] = weight[i, o]
 
 
 def pack_int8(weight, panels):
@@ -63,6 +74,15 @@ def pack_int4(weight, scale, group, panels):
 def _float(panels, i, o):
     at = (i * PANEL + o % PANEL) * 4
     return panels[o // PANEL, at : at + 4].view(np.float32)
+
+
+def _half(panels, i, o):
+    at = (i * PANEL + o % PANEL) * 2
+    return panels[o // PANEL, at : at + 2].view(np.uint16)
+
+
+def _widened(half):
+    return float(np.array([int(half) << 16], np.uint32).view(np.float32)[0])
 
 
 def _int8_place(i, o):
@@ -108,8 +128,8 @@ class Dense:
     def __init__(self, weights, panels, inputs, outputs, scale=None, group=0):
         self.panels, self.inputs, self.outputs = panels, inputs, outputs
         self.scale, self.group = scale, group
-        self._dot = {"float32": self._float32, "int8": self._int8, "int4": self._int4}[weights]
-        self._is_float = weights == "float32"
+        self._dot = getattr(self, f"_{weights}")
+        self._is_float = weights in ("float32", "bfloat16")
 
     def multiply(self, x, y, pool):
         """Write x (T, I) times the weights to y (T, O)."""
@@ -128,6 +148,13 @@ class Dense:
             total = _single(total + _single(float(x[i]) * float(_float(self.panels, i, o)[0])))
         return total
 
+    def _bfloat16(self, x, unit, o):
+        total = 0.0
+        for i in range(self.inputs):
+            weight = _widened(_half(self.panels, i, o)[0])
+            total = _single(total + _single(float(x[i]) * weight))
+        return total
+
     def _int8(self, codes, unit, o):
         total = sum(
             int(codes[i]) * (int(self.panels[_int8_place(i, o)]) - 128) for i in range(self.inputs)
@@ -141,8 +168,7 @@ class Dense:
             for i in range(g * self.group, min((g + 1) * self.group, self.inputs)):
                 place, shift = _int4_place(i, o, self.group)
                 part += int(codes[i]) * ((int(self.panels[place]) >> shift & 15) - 8)
-            half = np.array([_bfloat16(self.panels, g, o, size)[0]], np.uint32)
-            scale = float((half << 16).view(np.float32)[0])
+            scale = _widened(_bfloat16(self.panels, g, o, size)[0])
             total = _single(total + _single(_single(part) * scale))
         return _single(total * unit)
 
@@ -159,9 +185,16 @@ def multiply_all(products, pool):
 class Sparse:
     """Input-major weights of one matrix, of which only the rows of events are read."""
 
-    def __init__(self, weights, weight, outputs, scale=None, multiplier=None):
+    def __init__(self, weights, weight, outputs, scale=None, multiplier=None, group=0, extra=None):
         self.weights, self.weight, self.outputs = weights, weight, outputs
-        self.scale, self.multiplier = scale, multiplier
+        self.scale, self.multiplier, self.group = scale, multiplier, group
+        self.extra = {}
+        if extra is not None:
+            rows, columns, values = extra
+            check_extra(rows, columns, values, *weight.shape)
+            for i in range(len(rows) - 1):
+                for e in range(rows[i], rows[i + 1]):
+                    self.extra[i, int(columns[e])] = int(values[e])
 
     def squares(self, x, y, pool):
         """Write max(x, 0) ** 2, in steps of a token's largest, times the weights to y (T, O)."""
@@ -183,6 +216,9 @@ class Sparse:
             self._multiply(values, float(unit[t]), y[t])
 
     def _multiply(self, values, unit, y):
+        if self.weights == "int8-groups":
+            self._multiply_groups(values, unit, y)
+            return
         for o in range(self.outputs):
             total = 0.0 if self.weights == "float32" else 0
             for i, value in enumerate(values):
@@ -194,8 +230,30 @@ class Sparse:
                 total = _single(_single(_single(total) * unit) * float(self.scale[o]))
             y[o] = total
 
+    def _multiply_groups(self, values, unit, y):
+        for o in range(self.outputs):
+            total = 0.0
+            for g in range(len(self.scale)):
+                rows = range(g * self.group, min((g + 1) * self.group, len(values)))
+                part = sum(values[i] * self._code(i, o) for i in rows)
+                total = _single(total + _single(_single(part) * float(self.scale[g, o])))
+            y[o] = _single(total * unit)
+
     def _code(self, i, o):
-        if self.weights == "int8":
-            return int(self.weight[i, o])
+        if self.weights != "int4":
+            return int(self.weight[i, o]) + self.extra.get((i, o), 0)
         code = (int(self.weight[i, o // 2]) >> (o % 2 * 4) & 15) - 8
         return code * int(self.multiplier[i, o // SPAN])
+
+
+def check_extra(rows, columns, values, inputs, outputs):
+    """ValueError unless these are corrections of a matrix (inputs, outputs)."""
+    good = len(rows) == inputs + 1 and len(columns) == len(values) > 0
+    edges = [0, *rows[1:], len(values)]
+    good = good and rows[0] == 0 and all(a <= b for a, b in itertools.pairwise(edges))
+    good = good and rows[-1] == len(values)
+    for begin, end in itertools.pairwise(rows):
+        row = [-1, *columns[begin:end], outputs]
+        good = good and all(a < b for a, b in itertools.pairwise(row))
+    if not good:
+        raise ValueError(f"extra must hold corrections of a matrix ({inputs}, {outputs})")

@@ -8,6 +8,7 @@
 #include "kernels.h"
 #include "pool.h"
 #include "sparse.h"
+#include "work.h"
 
 /* Most sequences or tokens of one pass over the weights. */
 #define ST_MAX_TOKENS 128
@@ -20,17 +21,6 @@ enum { ST_TIME_MIX, ST_CHANNEL_MIX };
 typedef struct {
     const float *weight, *bias;
 } st_norm;
-
-/* Counters of one half, of a channel mix's value product, or of the head: runtime/activity.py. */
-typedef struct {
-    int64_t neurons, events, silent_rows, bytes_touched, bytes_dense, macs_dense, macs_effective,
-        acs_effective;
-} st_work;
-
-/* What one sequence did in a call. */
-typedef struct {
-    int64_t events, neurons, bytes_touched;
-} st_sequence_work;
 
 /* One half of a block. `shift` and the others are places in a state, in floats. */
 typedef struct {

@@ -115,6 +115,11 @@ static void multiply_list(const st_sparse *m, const st_sparse_input *input,
         kernels->sparse_float32(m, list->index, list->value, list->count, first, last, y);
         return;
     }
+    if (m->format == ST_INT8_GROUPS) {
+        kernels->counts_int8_groups(m, list->index, list->value, list->count, list->unit, first,
+                                    last, y);
+        return;
+    }
     int is_int8 = m->format == ST_INT8, counts = input->kind == ST_COUNTS;
     (is_int8 ? counts ? kernels->counts_int8 : kernels->sparse_int8
              : counts ? kernels->counts_int4 : kernels->sparse_int4)(
@@ -124,7 +129,7 @@ static void multiply_list(const st_sparse *m, const st_sparse_input *input,
 /* Bytes of a row's outputs: halves for int4. */
 static ptrdiff_t half_bytes(const st_sparse *m, ptrdiff_t outputs)
 {
-    return outputs * (m->format == ST_FLOAT32 ? 8 : m->format == ST_INT8 ? 2 : 1);
+    return outputs * (m->format == ST_FLOAT32 ? 8 : m->format == ST_INT4 ? 1 : 2);
 }
 
 /* Outputs of which the rows that any token may read fit the caches. */

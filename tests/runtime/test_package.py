@@ -264,7 +264,7 @@ def test_missing_unknown_and_misshapen_tensors_are_named(tmp_path, content):
     [
         (
             lambda c: c.update(model_type="gpt"),
-            "model_type must be one of egru, spikegpt, got 'gpt'",
+            "model_type must be one of egru, spikegpt, spikingbrain, got 'gpt'",
         ),
         (lambda c: c.update(model_type="os.path"), "model_type must be one of"),
         (lambda c: c.update(model_type=["egru"]), "model_type must be one of"),
@@ -324,7 +324,7 @@ def test_a_config_that_is_not_strict_json_is_refused(package, text, message):
         (lambda h: h.pop("head.bias"), "must begin at"),
         (
             lambda h: h["head.bias"].update(dtype="F64"),
-            r"dtype must be one of \['F32', 'I8', 'U8'\]",
+            r"dtype must be one of \['BF16', 'F32', 'I16', 'I32', 'I8', 'U8'\]",
         ),
         (lambda h: h["head.bias"].update(dtype=["F32"]), "dtype must be one of"),
         (lambda h: h["head.bias"].update(shape=[3, 3]), r"is \(3, 3\), config says \(9,\)"),

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from runtime.kernels import (
+    attention,
     dispatch,
     functions,
     gather,
@@ -15,12 +16,14 @@ from runtime.kernels import (
     network,
     neurons,
     reference,
+    reference_attention,
     reference_mixers,
     reference_rwkv,
     rwkv,
 )
 
 TWINS = {
+    attention: reference_attention,
     functions: reference,
     gather: reference,
     mixers: reference_mixers,

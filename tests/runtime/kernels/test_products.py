@@ -11,6 +11,7 @@ from runtime.kernels import dispatch, products, reference_products
 from runtime.memory import Arena, matrix_bytes
 
 FORMATS = ("float32", "int8", "int4")
+DENSE = (*FORMATS, "bfloat16")
 WIDTHS = (1, 16, 63, 64, 65, 127, 128, 129, 200, 257)
 
 
@@ -66,6 +67,8 @@ def dense_weights(rng, weights, inputs, outputs, group=32):
     """(arguments of the pack function, keywords of Dense)."""
     if weights == "float32":
         return (rows_apart(rng.normal(size=(inputs, outputs)).astype(np.float32)),), {}
+    if weights == "bfloat16":
+        return (rows_apart(rng.integers(0x3D00, 0x4100, (inputs, outputs)).astype(np.uint16)),), {}
     if weights == "int8":
         codes = rows_apart(rng.integers(-127, 128, (inputs, outputs)).astype(np.int8))
         return (codes,), {"scale": read_only(rng.uniform(0, 1, outputs).astype(np.float32))}
@@ -120,7 +123,7 @@ def arguments_of(function):
 # --- dense -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("weights", FORMATS)
+@pytest.mark.parametrize("weights", DENSE)
 @given(
     seed=st.integers(0, 2**32 - 1),
     inputs=st.integers(0, 80),
@@ -136,7 +139,7 @@ def test_packed_weights_are_the_twins(build, weights, seed, inputs, outputs, gro
     assert same(packed, pack(reference_products, weights, arguments, inputs, outputs, group))
 
 
-@pytest.mark.parametrize("weights", FORMATS)
+@pytest.mark.parametrize("weights", DENSE)
 @given(
     seed=st.integers(0, 2**32 - 1),
     tokens=st.integers(0, 4),
@@ -158,7 +161,7 @@ def test_dense_products_are_their_twins(
     assert same(y, expected)
 
 
-@pytest.mark.parametrize("weights", FORMATS)
+@pytest.mark.parametrize("weights", DENSE)
 @pytest.mark.parametrize("outputs", WIDTHS)
 def test_neither_tokens_nor_threads_change_a_bit(build, pools, weights, outputs):
     """Every size of the last block of tokens, and outputs enough for all threads."""
@@ -177,7 +180,7 @@ def test_neither_tokens_nor_threads_change_a_bit(build, pools, weights, outputs)
             assert same(y, alone[:tokens])
 
 
-@pytest.mark.parametrize("weights", FORMATS)
+@pytest.mark.parametrize("weights", DENSE)
 def test_builds_agree(weights):
     """On sizes that plain loops are too slow for."""
     rng = np.random.default_rng(7)
@@ -430,6 +433,57 @@ def test_event_sums_are_exact_at_the_most_rows(build, pools, rows, tokens):
 
 
 # --- refusals ----------------------------------------------------------------------------------
+
+
+def test_builds_agree_on_groups_of_int8(build, pools):
+    """Spike counts, groups that end anywhere, corrections or none, more threads or tokens."""
+    for seed in range(12):
+        rng = np.random.default_rng(seed)
+        inputs, outputs, group = (int(v) for v in rng.integers(1, (60, 200, 40)))
+        codes = rows_apart(rng.integers(-127, 128, (inputs, outputs)).astype(np.int8))
+        scale = read_only(rng.uniform(0, 1, (-(-inputs // group), outputs)).astype(np.float32))
+        places = np.flatnonzero(rng.random(inputs * outputs) < 0.1) if seed % 3 else []
+        extra = None
+        if len(places):
+            counts = np.bincount(places // outputs, minlength=inputs)
+            rows = np.concatenate([[0], counts.cumsum()]).astype(np.int32)
+            values = rng.integers(-400, 400, len(places)).astype(np.int16)
+            extra = (rows, (places % outputs).astype(np.int32), values)
+        arguments = (codes, outputs, scale, None, group, extra)
+        count = rng.integers(-300, 301, (3, inputs)).astype(np.int16)
+        count[rng.random(count.shape) < 0.4] = 0
+        unit = read_only(rng.uniform(0, 1, 3).astype(np.float32))
+        expected = nan(3, outputs)
+        reference_products.Sparse("int8-groups", *arguments).counts(count, unit, expected, None)
+        matrix = products.Sparse("int8-groups", *arguments)
+        for pool in pools.values():
+            y, single = nan(3, outputs), nan(1, outputs)
+            matrix.counts(read_only(count), unit, y, pool)
+            matrix.counts(read_only(count[1:2]), unit[1:2], single, pool)
+            assert same(y, expected)
+            assert same(single[0], expected[1])
+
+
+@pytest.mark.parametrize(
+    ("rows", "columns"),
+    [
+        ([0, 1, 3], [0, 1, 2]),
+        ([0, 2, 1, 3], [0, 1, 2]),
+        ([0, 1, 3, 3], [0, 2, 2]),
+        ([0, 1, 3, 3], [0, 2, 1]),
+        ([0, 1, 3, 3], [0, -1, 1]),
+        ([0, 1, 3, 3], [0, 1, 4]),
+        ([0, 1, 3, 4], [0, 1, 2]),
+        ([1, 1, 3, 3], [0, 1, 2]),
+    ],
+)
+def test_bad_corrections_are_refused_by_kernel_and_twin(rows, columns):
+    values = np.ones(3, np.int16)
+    arrays = np.array(rows, np.int32), np.array(columns, np.int32), values
+    for module in (products, reference_products):
+        module.check_extra(np.array([0, 1, 3, 3], "i"), np.array([0, 1, 3], "i"), values, 3, 4)
+        with pytest.raises(ValueError, match="extra"):
+            module.check_extra(*arrays, 3, 4)
 
 
 def test_misfitting_arguments_are_refused_by_name(pools):

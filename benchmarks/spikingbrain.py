@@ -1,0 +1,416 @@
+"""SpikingBrain at the published 7B dimensions: load, memory and decode speed at several contexts.
+
+    python benchmarks/spikingbrain.py package DIR [--layers 28] [--linear]
+    python benchmarks/spikingbrain.py checkpoint DIR [--layers 28]
+    python benchmarks/spikingbrain.py measure DIR [--contexts 0 8192 32768 100000] [--tokens 4]
+    python benchmarks/spikingbrain.py peer FILE.gguf [--layers 28]      (with llama.cpp's gguf)
+    python benchmarks/spikingbrain.py against DIR FILE.gguf --llama-python VENV/bin/python
+
+`package` writes random int4 weights (spiked down projections, int8 embedding, int4 head, bfloat16
+window) as a runtime package, `checkpoint` random bfloat16 weights as a sharded Hugging Face
+directory of the Transformer, Qwen2.5-7B's names and shapes. `measure` takes each figure in one
+process: the context is a state whose window and linear states are filled with random numbers at
+that position. Random weights make about a tenth of the spike counts zero. `against` times decoding
+with an empty context, ours and llama.cpp's Q4_0 in turns; ratios are medians within a round.
+Four layers of the same width (--layers 4) stand for the time of a layer; head and embedding are
+then the larger part.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+HERE = Path(__file__).resolve().parent
+# Another file here would hide the library of its own name.
+sys.path = [entry for entry in sys.path if Path(entry or ".").resolve() != HERE]
+
+WIDTH, HEADS, SHARED, SIZE, INNER, VOCAB = 3584, 28, 4, 128, 18944, 152064
+LAYERS, WINDOW = 28, 4096
+SHARD_BYTES = 4 << 30
+WEIGHTS = {"embedding": "int8", "body": "int4-go", "down": "int4-go", "head": "int4-gi"}
+
+
+# --- ours --------------------------------------------------------------------------------------
+
+
+def write_package(path: Path, layers: int, linear: bool) -> None:
+    """A package with random weights, tensors in a temporary file beside it until it is written."""
+    from runtime.families.spikingbrain import Spec
+    from runtime.package import write_package
+
+    config = {
+        "model_type": "spikingbrain",
+        "architectures": ["SpikingBrainForCausalLM"],
+        "vocab_size": VOCAB,
+        "hidden_size": WIDTH,
+        "num_hidden_layers": layers,
+        "num_attention_heads": HEADS,
+        "num_key_value_heads": SHARED,
+        "intermediate_size": INNER,
+        "sliding_window": WINDOW,
+        "attn_layers": [] if linear else list(range(1, layers, 2)),
+        "gate": "merged",
+        "spikes": True,
+        "window_cache": "bfloat16",
+        "spiketrain": {
+            "format_version": 1,
+            "weights": WEIGHTS,
+            "events": "counts",
+            "fidelity": "integer",
+            "provenance": {"source": "random weights"},
+        },
+    }
+    shapes = Spec.from_config(config).tensors()
+    rng = np.random.default_rng(0)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        tensors = {
+            name: random_tensor(rng, Path(folder) / str(i), name, dtype, shape)
+            for i, (name, (dtype, shape)) in enumerate(shapes.items())
+        }
+        write_package(path, config, tensors)
+
+
+def random_tensor(
+    rng: np.random.Generator, file: Path, name: str, dtype: str, shape: tuple[int, ...]
+) -> Any:
+    """Values that keep activations in a usual range; large ones in a mapped file."""
+    kind = name.rpartition(".")[2]
+    if dtype in ("uint8", "int8"):
+        values = np.arange(1, 16, dtype=np.uint8)  # codes -7 .. 7 + 8, and multipliers
+        if dtype == "int8":
+            values = np.arange(-127, 128).astype(np.int8)
+        elif kind == "weight":
+            values = (values[:, None] << 4 | values).reshape(-1)
+        array = np.memmap(file, dtype, "w+", shape=shape)
+        for row in range(0, shape[0], 256):
+            part = array[row : row + 256]
+            part[...] = values[rng.integers(0, len(values), part.shape, np.uint8)]
+        array.flush()
+        return np.memmap(file, dtype, "r", shape=shape)
+    if kind == "scale":
+        inputs = INNER if ".down_proj" in name else WIDTH
+        step = 2.0**-7 if len(shape) == 1 and shape[0] == VOCAB else 1 / (40 * np.sqrt(inputs))
+        step = 2.0**-8 if len(shape) == 2 else step
+        return np.full(shape, step, np.float32)
+    if kind.endswith("spikes"):
+        return np.array([3.0, 0.0], np.float32)
+    return np.full(shape, 1.0 if kind == "weight" else 0.0, np.float32)
+
+
+def measure(path: Path, contexts: list[int], tokens: int, threads: int) -> dict[str, Any]:
+    """Load time, memory and decode times of one package."""
+    import runtime
+
+    start = time.perf_counter()
+    model = runtime.load_model(path, threads=threads)
+    found: dict[str, Any] = {
+        "load_s": time.perf_counter() - start,
+        "peak_bytes_loading": peak_bytes(),
+        "resident_bytes_loaded": resident_bytes(),
+        "state_bytes": model.state_nbytes,
+        "contexts": [],
+    }
+    start = time.perf_counter()
+    model.forward(model.new_state(), list(range(128)), last_only=True)
+    found["prefill_tokens_per_s"] = 128 / (time.perf_counter() - start)
+    for context in contexts:
+        state = filled(model, context)
+        times = [
+            timed(lambda t=t, s=state: model.step([s], [t % VOCAB])) for t in range(tokens + 1)
+        ]
+        found["contexts"].append(
+            {
+                "context": context,
+                "seconds_a_token": statistics.median(elapsed for elapsed, _ in times[1:]),
+                "processor_seconds_a_token": statistics.median(used for _, used in times[1:]),
+                "resident_bytes": resident_bytes(),
+            }
+        )
+    found["peak_bytes"] = peak_bytes()
+    activity = model.activity()
+    found["input_sparsity"] = 1 - activity.firing_rate
+    return found
+
+
+def filled(model: Any, context: int) -> Any:
+    """A state at position `context` whose memories hold random numbers of a usual size."""
+    rng = np.random.default_rng(1)
+    state = model.new_state()
+    if not context:
+        return state
+    for name, array in state.arrays().items():
+        if name == "position":
+            array[...] = context
+        elif array.dtype == np.uint16:
+            array[...] = rng.integers(0x3E00, 0x3F80, array.shape, np.uint16)
+        elif array.dtype == np.float32:
+            array[...] = rng.random(array.shape, np.float32)
+    state.position = context
+    return state
+
+
+def timed(run: Any) -> tuple[float, float]:
+    """Elapsed and processor seconds of a call."""
+    start, processor = time.perf_counter(), time.process_time()
+    run()
+    return time.perf_counter() - start, time.process_time() - processor
+
+
+def resident_bytes() -> int:
+    """Bytes of this process in memory now."""
+    status = Path("/proc/self/status").read_text().split("VmRSS:")[1]
+    return 1024 * int(status.split()[0])
+
+
+def peak_bytes() -> int:
+    """Most bytes of this process in memory so far."""
+    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+# --- a checkpoint of the Transformer -------------------------------------------------------------
+
+
+def qwen_tensors(layers: int) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """Names and shapes of Qwen2.5-7B, output-major as they are published."""
+    narrow = SHARED * SIZE
+    yield "model.embed_tokens.weight", (VOCAB, WIDTH)
+    for i in range(layers):
+        block = f"model.layers.{i}"
+        for name in ("input_layernorm", "post_attention_layernorm"):
+            yield f"{block}.{name}.weight", (WIDTH,)
+        for key, outputs in (("q", WIDTH), ("k", narrow), ("v", narrow)):
+            yield f"{block}.self_attn.{key}_proj.weight", (outputs, WIDTH)
+            yield f"{block}.self_attn.{key}_proj.bias", (outputs,)
+        yield f"{block}.self_attn.o_proj.weight", (WIDTH, WIDTH)
+        for key in ("gate", "up"):
+            yield f"{block}.mlp.{key}_proj.weight", (INNER, WIDTH)
+        yield f"{block}.mlp.down_proj.weight", (WIDTH, INNER)
+    yield "model.norm.weight", (WIDTH,)
+    yield "lm_head.weight", (VOCAB, WIDTH)
+
+
+def write_checkpoint(path: Path, layers: int) -> None:
+    """Random bfloat16 weights in shards with an index, written piece by piece."""
+    path.mkdir(parents=True)
+    shards: list[list[tuple[str, tuple[int, ...]]]] = [[]]
+    size = 0
+    for name, shape in qwen_tensors(layers):
+        nbytes = 2 * int(np.prod(shape))
+        if shards[-1] and size + nbytes > SHARD_BYTES:
+            shards.append([])
+            size = 0
+        shards[-1].append((name, shape))
+        size += nbytes
+    rng = np.random.default_rng(0)
+    index = {}
+    for number, shard in enumerate(shards, 1):
+        file = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
+        index |= {name: file for name, _ in shard}
+        write_shard(path / file, shard, rng)
+    total = sum(2 * int(np.prod(shape)) for shard in shards for _, shape in shard)
+    content = {"metadata": {"total_size": total}, "weight_map": index}
+    (path / "model.safetensors.index.json").write_text(json.dumps(content))
+    config = {
+        "architectures": ["Qwen2ForCausalLM"],
+        "model_type": "qwen2",
+        "vocab_size": VOCAB,
+        "hidden_size": WIDTH,
+        "intermediate_size": INNER,
+        "num_hidden_layers": layers,
+        "num_attention_heads": HEADS,
+        "num_key_value_heads": SHARED,
+        "hidden_act": "silu",
+        "rms_norm_eps": 1e-6,
+        "rope_theta": 1e6,
+        "max_position_embeddings": 131072,
+        "tie_word_embeddings": False,
+        "torch_dtype": "bfloat16",
+    }
+    (path / "config.json").write_text(json.dumps(config, indent=1))
+
+
+def write_shard(path: Path, tensors: list[tuple[str, tuple[int, ...]]], rng: Any) -> None:
+    """One safetensors file; matrices are normal with the deviation 1 / sqrt(inputs)."""
+    header, position = {}, 0
+    for name, shape in tensors:
+        end = position + 2 * int(np.prod(shape))
+        header[name] = {"dtype": "BF16", "shape": list(shape), "data_offsets": [position, end]}
+        position = end
+    raw = json.dumps(header).encode()
+    raw += b" " * (-(8 + len(raw)) % 64)
+    with open(path, "wb") as stream:
+        stream.write(len(raw).to_bytes(8, "little") + raw)
+        for name, shape in tensors:
+            inputs = shape[-1] if len(shape) > 1 else 1
+            for row in range(0, shape[0], 4096):
+                count = min(4096, shape[0] - row) * inputs if len(shape) > 1 else shape[0]
+                values = rng.standard_normal(count, np.float32) / np.float32(np.sqrt(inputs))
+                if len(shape) == 1:
+                    values = np.full(count, 0.0 if name.endswith("bias") else 1.0, np.float32)
+                stream.write((values.view(np.uint32) >> 16).astype(np.uint16).tobytes())
+                if len(shape) == 1:
+                    break
+
+
+# --- llama.cpp -----------------------------------------------------------------------------------
+
+
+def write_peer(path: Path, layers: int) -> None:
+    """A GGUF file of Qwen2.5-7B's shapes with random Q4_0 weights."""
+    from gguf import GGMLQuantizationType, GGUFWriter
+
+    writer = GGUFWriter(path, "qwen2", use_temp_file=True)
+    writer.add_context_length(131072)
+    writer.add_embedding_length(WIDTH)
+    writer.add_block_count(layers)
+    writer.add_feed_forward_length(INNER)
+    writer.add_head_count(HEADS)
+    writer.add_head_count_kv(SHARED)
+    writer.add_rope_freq_base(1e6)
+    writer.add_layer_norm_rms_eps(1e-6)
+    writer.add_tokenizer_model("none")
+    writer.add_vocab_size(VOCAB)
+    rng = np.random.default_rng(0)
+    names = {
+        "self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v",
+        "self_attn.o_proj": "attn_output", "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up",
+        "mlp.down_proj": "ffn_down", "input_layernorm": "attn_norm",
+        "post_attention_layernorm": "ffn_norm",
+    }  # fmt: skip
+    whole = {"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output"}
+    for name, shape in qwen_tensors(layers):
+        stem, _, kind = name.rpartition(".")
+        if stem in whole:
+            target = f"{whole[stem]}.{kind}"
+        else:
+            _, _, layer, part = stem.split(".", 3)
+            target = f"blk.{layer}.{names[part]}.{kind}"
+        if len(shape) == 1:
+            writer.add_tensor(target, np.full(shape, float(kind == "weight"), np.float32))
+            continue
+        blocks = rng.integers(0, 256, (shape[0], shape[1] // 32, 18), np.uint8)
+        blocks[:, :, :2] = np.array([2.0**-9], np.float16).view(np.uint8)
+        flat = blocks.reshape(shape[0], -1)
+        writer.add_tensor(target, flat, raw_dtype=GGMLQuantizationType.Q4_0)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+def serve(path: str, threads: int) -> Any:
+    """A function that decodes one token, by the kind of the file."""
+    if not path.endswith(".gguf"):
+        import runtime
+
+        model = runtime.load_model(path, threads=threads)
+        state = model.new_state()
+        return lambda token: model.step([state], [token])
+    import llama_cpp as api
+
+    model = api.llama_model_load_from_file(path.encode(), api.llama_model_default_params())
+    parameters = api.llama_context_default_params()
+    parameters.n_ctx = 512
+    parameters.n_threads = parameters.n_threads_batch = threads
+    context = api.llama_init_from_model(model, parameters)
+    if not context:
+        raise RuntimeError(f"llama.cpp does not load {path}")
+
+    def decode(token: int) -> None:
+        array = (api.llama_token * 1)(token)
+        if api.llama_decode(context, api.llama_batch_get_one(array, 1)):
+            raise RuntimeError("llama_decode failed")
+        api.llama_synchronize(context)
+
+    return decode
+
+
+def work(path: str, threads: int) -> None:
+    """Decode as many tokens as each line of standard input says."""
+    decode = serve(path, threads)
+    print("ready", flush=True)
+    for line in sys.stdin:
+        count = int(line)
+        print(*timed(lambda n=count: [decode(t) for t in range(n)]), flush=True)
+
+
+def against(options: argparse.Namespace) -> dict[str, Any]:
+    """Decoding with an empty context, in turns."""
+    found: dict[str, list[tuple[float, float]]] = {"ours": [], "peer": []}
+    pythons = {"ours": sys.executable, "peer": options.llama_python}
+    paths = {"ours": options.path, "peer": options.peer}
+    processes = {}
+    for name, python in pythons.items():
+        command = [python, __file__, "work", str(paths[name]), "--threads", str(options.threads)]
+        processes[name] = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        while processes[name].stdout.readline().strip() != "ready":
+            if processes[name].poll() is not None:
+                raise RuntimeError(f"{name} did not start")
+    for turn in range(options.rounds + 1):
+        for name, process in processes.items():
+            process.stdin.write(f"{options.tokens}\n")
+            process.stdin.flush()
+            elapsed, used = map(float, process.stdout.readline().split())
+            if turn:  # the first round warms up
+                found[name].append((elapsed / options.tokens, used / options.tokens))
+    for process in processes.values():
+        process.stdin.close()
+        process.wait()
+    pairs = list(zip(found["ours"], found["peer"], strict=True))
+    return {
+        "seconds_a_token": statistics.median(o[0] for o in found["ours"]),
+        "peer_seconds_a_token": statistics.median(p[0] for p in found["peer"]),
+        "faster_by": statistics.median(p[0] / o[0] for o, p in pairs),
+        "less_processor_time_by": statistics.median(p[1] / o[1] for o, p in pairs),
+    }
+
+
+def main() -> None:
+    """One step of the comparison."""
+    parser = argparse.ArgumentParser(description="SpikingBrain at 7B dimensions.")
+    steps = ("package", "checkpoint", "measure", "peer", "against", "work")
+    parser.add_argument("step", choices=steps)
+    parser.add_argument("path", type=Path)
+    parser.add_argument("peer", type=Path, nargs="?", help="llama.cpp's file, for against")
+    parser.add_argument("--layers", type=int, default=LAYERS, help="layers of the same width")
+    parser.add_argument("--linear", action="store_true", help="linear attention in every layer")
+    parser.add_argument("--contexts", type=int, nargs="+", default=[0, 8192, 32768, 100_000])
+    parser.add_argument("--tokens", type=int, default=4, help="tokens of a measurement")
+    parser.add_argument("--rounds", type=int, default=5, help="rounds of against")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--llama-python", help="Python that has llama_cpp")
+    options = parser.parse_args()
+    if options.step == "package":
+        write_package(options.path, options.layers, options.linear)
+    elif options.step == "checkpoint":
+        write_checkpoint(options.path, options.layers)
+    elif options.step == "peer":
+        write_peer(options.path, options.layers)
+    elif options.step == "work":
+        work(str(options.path), options.threads)
+    elif options.step == "against":
+        if options.peer is None or not options.llama_python:
+            parser.error("against needs llama.cpp's file and --llama-python")
+        print(json.dumps(against(options), indent=1))
+    else:
+        found = measure(options.path, options.contexts, options.tokens, options.threads)
+        print(json.dumps(found, indent=1))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,70 @@
+"""What one sequence's state holds: its position, linear states, and rings of keys and values.
+
+A ring has tiles of 64 positions, position p in tile p / 64 modulo their number: room for the window
+and for a block of tokens that enters before any of its tokens looks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from runtime.state import StateArray
+
+TILE = 64
+BLOCK = 128  # tokens of one pass: runtime.kernels.decoder.MAX_TOKENS
+CACHES = {"float32": "float32", "bfloat16": "uint16", "int8": "int8"}
+MAX_POSITION = 1 << 31  # rotation is exact to float32 up to here
+
+_MOST = float(np.finfo(np.float32).max)
+_LEAST_SCALE, _MOST_SCALE = 0.0, 1e4
+
+
+@dataclass(frozen=True, slots=True)
+class StateShape:
+    """Sizes that a state depends on; visible: keys that a query of each window layer sees."""
+
+    shared_heads: int
+    head_dim: int
+    cache: str
+    linear: tuple[int, ...]
+    visible: Mapping[int, int]
+
+    def tiles(self, layer: int) -> int:
+        """Tiles of a window layer's rings."""
+        return -(-(self.visible[layer] + TILE - 1) // TILE) + BLOCK // TILE - 1
+
+    def arrays(self) -> tuple[StateArray, ...]:
+        """The arrays in order, each on a cache line."""
+        found, offset = [], 0
+        for name, dtype, shape, low, high in self._entries():
+            found.append(StateArray(name, dtype, shape, offset, low, high))
+            offset += -(-prod(shape) * np.dtype(dtype).itemsize // TILE) * TILE
+        return tuple(found)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of a state."""
+        last = self.arrays()[-1]
+        size = prod(last.shape) * np.dtype(last.dtype).itemsize
+        return last.offset + -(-size // TILE) * TILE
+
+    def _entries(self) -> Any:
+        heads, size = self.shared_heads, self.head_dim
+        yield "position", "int64", (1,), 0, MAX_POSITION
+        for layer in self.linear:
+            yield f"state.{layer}", "float32", (heads, size, size), -_MOST, _MOST
+        dtype = CACHES[self.cache]
+        low, high = {"float32": (-_MOST, _MOST), "uint16": (0, 65535), "int8": (-128, 127)}[dtype]
+        for layer in sorted(self.visible):
+            tiles = self.tiles(layer)
+            yield f"keys.{layer}", dtype, (tiles, heads, size, TILE), low, high
+            yield f"values.{layer}", dtype, (tiles, heads, TILE, size), low, high
+            if self.cache == "int8":
+                for name in ("key_scales", "value_scales"):
+                    shape = (tiles, heads, TILE)
+                    yield f"{name}.{layer}", "float32", shape, _LEAST_SCALE, _MOST_SCALE

@@ -1,0 +1,52 @@
+/* Products of spike counts with int8 rows whose scales are shared by groups of inputs: the exact
+ * integer sum of each group times its scale, added in float32 in ascending order of the groups,
+ * then times the unit. Codes beyond int8 have the rest in a list of corrections of their row. */
+
+#define ST_GROUP_TILE 2048
+
+/* The first of the sorted columns of a row from `from` to `to` that is at least `column`. */
+static ptrdiff_t lower_bound(const int32_t *column, ptrdiff_t from, ptrdiff_t to, int32_t least)
+{
+    while (from < to) {
+        ptrdiff_t middle = from + (to - from) / 2;
+        if (column[middle] < least)
+            from = middle + 1;
+        else
+            to = middle;
+    }
+    return from;
+}
+
+static void add_corrections(const st_sparse *m, const int32_t *index, const int16_t *value,
+                            ptrdiff_t begin, ptrdiff_t end, ptrdiff_t at, ptrdiff_t count,
+                            int32_t *acc)
+{
+    for (ptrdiff_t e = begin; e < end; e++) {
+        ptrdiff_t from = m->extra_row[index[e]], to = m->extra_row[index[e] + 1];
+        from = lower_bound(m->extra_column, from, to, (int32_t)at);
+        for (; from < to && m->extra_column[from] < at + count; from++)
+            acc[m->extra_column[from] - at] += value[e] * m->extra[from];
+    }
+}
+
+static void counts_int8_groups(const st_sparse *m, const int32_t *index, const int16_t *value,
+                               ptrdiff_t n, float unit, ptrdiff_t first, ptrdiff_t last, float *y)
+{
+    _Alignas(64) int32_t acc[ST_GROUP_TILE + 128];
+    for (ptrdiff_t at = first; at < last; at += ST_GROUP_TILE) {
+        ptrdiff_t count = ST_MIN(ST_GROUP_TILE, last - at);
+        memset(y + at, 0, (size_t)count * sizeof *y);
+        for (ptrdiff_t e = 0, end; e < n; e = end) {
+            ptrdiff_t group = index[e] / m->group;
+            for (end = e + 1; end < n && index[end] / m->group == group;) end++;
+            sum_counts_int8(m, index, value, e, end, at, count, acc);
+            if (m->extra_row) add_corrections(m, index, value, e, end, at, count, acc);
+            const float *scale = m->scale + group * m->cols + at;
+            for (ptrdiff_t o = 0; o < count; o++) {
+                float part = (float)acc[o] * scale[o];
+                y[at + o] = y[at + o] + part;
+            }
+        }
+        for (ptrdiff_t o = 0; o < count; o++) y[at + o] = y[at + o] * unit;
+    }
+}

@@ -1,0 +1,18 @@
+/* What networks count. */
+#ifndef ST_WORK_H
+#define ST_WORK_H
+
+#include <stdint.h>
+
+/* Counters of one part of a network: runtime/activity.py. */
+typedef struct {
+    int64_t neurons, events, silent_rows, bytes_touched, bytes_dense, macs_dense, macs_effective,
+        acs_effective;
+} st_work;
+
+/* What one sequence did in a call. */
+typedef struct {
+    int64_t events, neurons, bytes_touched;
+} st_sequence_work;
+
+#endif
