@@ -1,15 +1,20 @@
 """From a published SpikingBrain directory to a package, on the command line."""
 
+import json
+import shutil
 from pathlib import Path
 
 import pytest
 
-pytest.importorskip("torch")
+torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-from spiketrain.cli import main
+import runtime  # noqa: E402
+from lm.checkpoint import Meaning, read_checkpoint  # noqa: E402
+from spiketrain.cli import main  # noqa: E402
 
 DATA = Path(__file__).parents[2] / "data" / "spikingbrain"
+IDS = [int(x) for x in torch.arange(40) * 11 % 199]
 
 
 def run(monkeypatch, *arguments):
@@ -18,6 +23,16 @@ def run(monkeypatch, *arguments):
     with pytest.raises(SystemExit) as caught:
         main()
     return caught.value.code or 0
+
+
+def logits(package):
+    model = runtime.load_model(package)
+    return torch.from_numpy(model.forward(model.new_state(), IDS).copy())
+
+
+@torch.no_grad()
+def of_torch(name, **meaning):
+    return read_checkpoint(DATA / name, Meaning(**meaning)).model(torch.tensor([IDS])).logits[0]
 
 
 def test_a_dry_run_says_what_would_be_written(tmp_path, monkeypatch, capsys):
@@ -54,3 +69,121 @@ def test_options_of_a_published_directory_are_refused_elsewhere(tmp_path, monkey
     source = DATA.parent / "spikegpt" / "v77_l3.pth"
     assert run(monkeypatch, "convert", source, tmp_path / "p", "--max-memory", "4G") == 2
     assert "needs a published SpikingBrain" in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "meaning", "fidelity"),
+    [
+        ("fp", (), {}, "exact"),
+        ("fp", ("--window-keys", 16), {"window_keys": 16}, "exact"),
+        ("w8_g32", (), {}, "exact"),
+        ("w8_g32", ("--down-proj", "spiked"), {"down_proj": "spiked"}, "exact"),
+    ],
+)
+def test_a_published_directory_becomes_a_package_with_its_logits(
+    tmp_path, monkeypatch, capsys, name, options, meaning, fidelity
+):
+    package = tmp_path / "package"
+    arguments = ("convert", DATA / name, package, "--max-memory", "8G", *options)
+    assert run(monkeypatch, *arguments) == 0
+    assert "layers.3: 0." in capsys.readouterr().err
+    off = (logits(package) - of_torch(name, **meaning)).abs().amax(1)
+    assert (off < 1e-3).float().mean() >= 0.95  # a count next to a rounding tie may flip
+    config = json.loads((package / "config.json").read_text())
+    assert config["spiketrain"]["fidelity"] == fidelity
+    assert len(list(package.glob("*.safetensors"))) == 6
+
+
+@pytest.mark.parametrize("weights", ["int8", "int4"])
+def test_integer_weights_read_spike_counts(tmp_path, monkeypatch, capsys, weights):
+    package = tmp_path / "package"
+    arguments = ("--weights", weights, "--down-proj", "spiked", "--window-cache", "int8")
+    assert run(monkeypatch, "convert", DATA / "fp", package, *arguments) == 0
+    assert "spike counts at k 3" in capsys.readouterr().err
+    config = json.loads((package / "config.json").read_text())
+    assert config["spiketrain"]["events"] == "counts"
+    assert config["window_cache"] == "int8"
+    assert torch.isfinite(logits(package)).all()
+
+
+def test_a_package_that_could_not_be_is_refused_before_any_work(tmp_path, monkeypatch, capsys):
+    arguments = ("convert", DATA / "w8_g32", tmp_path / "package", "--window-cache", "float32")
+    assert run(monkeypatch, *arguments) == 1
+    assert "window_cache must be" in " ".join(capsys.readouterr().err.split())
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_conversion_that_was_killed_goes_on(tmp_path, monkeypatch, capsys):
+    import lm.families.spikingbrain.export as export
+
+    package, made = tmp_path / "package", []
+    whole = export.Exporter.tensors
+
+    def cut_off(self, part):
+        made.append(part)
+        if len(made) == 4:
+            raise KeyboardInterrupt
+        return whole(self, part)
+
+    monkeypatch.setattr(export.Exporter, "tensors", cut_off)
+    arguments = ("convert", DATA / "w8_g32", package, "--down-proj", "spiked")
+    monkeypatch.setattr("sys.argv", ["spiketrain", *map(str, arguments)])
+    with pytest.raises((KeyboardInterrupt, SystemExit)):
+        main()
+    assert not package.exists()
+    assert run(monkeypatch, *arguments) == 1
+    assert "--resume goes on with it" in " ".join(capsys.readouterr().err.split())
+    assert run(monkeypatch, *arguments, "--weights", "int4", "--resume") == 1
+    assert "weights must be as in the attempt" in " ".join(capsys.readouterr().err.split())
+    made.clear()
+    monkeypatch.setattr(
+        export.Exporter, "tensors", lambda self, part: made.append(part) or whole(self, part)
+    )
+    assert run(monkeypatch, *arguments, "--resume") == 0
+    assert made == ["layers.2", "layers.3", "head"]
+    assert "layers.1: there already" in capsys.readouterr().err
+    off = (logits(package) - of_torch("w8_g32", down_proj="spiked")).abs().amax(1)
+    assert (off < 1e-3).float().mean() >= 0.95
+    assert [path.name for path in tmp_path.iterdir()] == ["package"]
+
+
+def test_tokenizer_chat_template_and_end_come_along(tmp_path, monkeypatch, capsys):
+    source = tmp_path / "source"
+    shutil.copytree(DATA / "fp", source)
+    (source / "tokenizer.json").write_text(tokenizer())
+    (source / "chat_template.jinja").write_text("{{ messages[0].content }}")
+    (source / "tokenizer_config.json").write_text("{}")
+    package = tmp_path / "package"
+    assert run(monkeypatch, "convert", source, package) == 0
+    model = runtime.load_model(package)
+    assert model.tokenizer.decode(model.tokenizer.encode("hen")) == "hen"
+    assert (package / "chat_template.jinja").read_text() == "{{ messages[0].content }}"
+    assert model.eos_token_ids == (0,)
+
+
+def test_dead_zones_are_set_on_a_text_and_reported(tmp_path, monkeypatch, capsys):
+    source = tmp_path / "source"
+    shutil.copytree(DATA / "w8_g32", source)
+    (source / "tokenizer.json").write_text(tokenizer())
+    (tmp_path / "text.txt").write_text("The hen and the fox saw the moon in the well. " * 20)
+    package = tmp_path / "package"
+    arguments = ("--target-sparsity", "0.5", "--calib", tmp_path / "text.txt")
+    assert run(monkeypatch, "convert", source, package, *arguments, "--down-proj", "spiked") == 0
+    assert "% of inputs are 0" in " ".join(capsys.readouterr().err.split())
+    report = json.loads((package / "report.json").read_text())
+    assert report["sparsity"] == pytest.approx(0.5, abs=0.03)
+    assert len(report["places"]) == 16
+    config = json.loads((package / "config.json").read_text())
+    assert config["spiketrain"]["fidelity"] == "approximate"
+    assert torch.isfinite(logits(package)).all()
+
+
+def tokenizer():
+    """A tokenizer.json of bytes within the golden vocabulary."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())[:190]
+    own = Tokenizer(models.BPE(vocab={c: i for i, c in enumerate(alphabet)}, merges=[]))
+    own.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    own.decoder = decoders.ByteLevel()
+    return own.to_str()
