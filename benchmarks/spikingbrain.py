@@ -10,7 +10,7 @@
 window) as a runtime package, `checkpoint` random bfloat16 weights as a sharded Hugging Face
 directory of the Transformer, Qwen2.5-7B's names and shapes. `measure` takes each figure in one
 process: the context is a state whose window and linear states are filled with random numbers at
-that position. Random weights make about a tenth of the spike counts zero. `against` times decoding
+that position. `against` times decoding
 with an empty context, ours and llama.cpp's Q4_0 in turns; ratios are medians within a round.
 Four layers of the same width (--layers 4) stand for the time of a layer; head and embedding are
 then the larger part.
