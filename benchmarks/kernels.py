@@ -43,12 +43,12 @@ def read_bandwidth() -> float:
 class Product:
     """Calls of one kernel over copies of a matrix and lists of events."""
 
-    def __init__(self, rows: int, columns: int, density: float, dtype: type) -> None:
+    def __init__(
+        self, rows: int, columns: int, density: float, dtype: type, copies: Any = None
+    ) -> None:
+        """Of new copies, or of those that another Product has."""
         rng = np.random.default_rng(0)
-        matrix = rng.integers(-127, 128, (rows, columns)).astype(dtype)
-        copies = max(1, COPIES_BYTES // matrix.nbytes)
-        arena = Arena(copies * matrix_bytes(matrix))
-        self.copies = [arena.place(matrix) for _ in range(copies)]
+        self.copies = copies or self._copies(rng, rows, columns, dtype)
         count = max(1, round(density * rows))
         unit = np.int16 if dtype is np.int8 else np.float32
         self.lists = [
@@ -61,8 +61,15 @@ class Product:
         self.scale = np.ones(columns, np.float32)
         self.bias = np.zeros(columns, np.float32)
         self.out = np.empty(columns, np.float32)
-        self.touched = count * columns * matrix.itemsize
+        self.touched = count * columns * self.copies[0].itemsize
         self.next = 0
+
+    @staticmethod
+    def _copies(rng: np.random.Generator, rows: int, columns: int, dtype: type) -> list[Any]:
+        matrix = rng.integers(-127, 128, (rows, columns)).astype(dtype)
+        count = max(1, COPIES_BYTES // matrix.nbytes)
+        arena = Arena(count * matrix_bytes(matrix))
+        return [arena.place(matrix) for _ in range(count)]
 
     def __call__(self) -> None:
         """Run the next of the calls."""

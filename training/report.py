@@ -16,7 +16,7 @@ from training.plots import plot_activity
 
 CARD = """# stories-egru
 
-A spiking language model: {depth} EGRU layers ({sizes} units), {parameters:,} parameters, trained on
+A spiking language model: {layers} of {sizes} units, {parameters:,} parameters, trained on
 public-domain and CC BY fairy tales and children's classics (`attribution.tsv`).
 
 | measured on `stories/test`, carry protocol | bits per byte | zero outputs |
@@ -80,7 +80,7 @@ def card(report: dict[str, Any]) -> str:
     gap = int8["bits_per_byte"] - lstm["test_bits_per_byte"]
     sizes = report["egru_config"]["model"]["hidden_sizes"]
     return CARD.format(
-        depth=len(sizes),
+        layers="one EGRU layer" if len(sizes) == 1 else f"{len(sizes)} EGRU layers",
         sizes=", ".join(map(str, sizes)),
         parameters=egru["parameters"],
         stored=report["stored_parameters"],
@@ -111,18 +111,24 @@ def _stored(package: Path) -> int:
 
 
 def _zeros(rates: list[float], sizes: list[int]) -> str:
-    """Share of zero outputs over all units, of each layer, and the mean of the layers."""
+    """Share of zero outputs over all units; of several layers, each one's and their mean."""
     mean = sum(rate * size for rate, size in zip(rates, sizes, strict=True)) / sum(sizes)
+    if len(rates) == 1:
+        return f"{100 * (1 - mean):.1f} %"
     layers = ", ".join(f"layer {i + 1}: {100 * (1 - r):.1f} %" for i, r in enumerate(rates))
     even = 1 - sum(rates) / len(rates)
     return f"{100 * (1 - mean):.1f} % of all units ({layers}; their mean {100 * even:.1f} %)"
 
 
 def _by_rate(results: list[dict[str, Any]]) -> str:
-    """Bits per byte on valid and test of each learning rate."""
+    """Bits per byte on valid and test of each learning rate, with the run's Adam betas."""
     return ", ".join(
-        f"{found['learning_rate']:g} ({found['valid_bits_per_byte']:.4f} on `valid`, "
-        f"{found['test_bits_per_byte']:.4f} on `test`)"
+        "{:g} with betas {:g} and {:g} ({:.4f} on `valid`, {:.4f} on `test`)".format(
+            found["learning_rate"],
+            *found["settings"]["optimizer"]["betas"],
+            found["valid_bits_per_byte"],
+            found["test_bits_per_byte"],
+        )
         for found in results
     )
 

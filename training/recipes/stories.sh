@@ -32,7 +32,7 @@ for penalty in 0 0.002 0.006 0.02; do
     train "penalty-$penalty" stories-egru.toml "$tokenizer" "activity.penalty=$penalty" \
         activity.target_rate=0 activity.floor_rate=0 activity.ramp=0.1 \
         "run.start_from=$runs/stories-egru" run.tokens=500000 \
-        optimizer.learning_rate=1e-3 optimizer.warmup_tokens=20000
+        optimizer.learning_rate=1e-3 optimizer.warmup_tokens=20000 'data.test=""'
 done
 
 spiketrain convert "$runs/stories-egru" "$runs/float32" --force
