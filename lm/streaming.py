@@ -35,9 +35,10 @@ def plan(exporter: Any, max_memory: int | None) -> dict[str, int]:
     sizes = {part: exporter.part_bytes(part) for part in exporter.parts}
     if max_memory is None:
         return sizes
-    largest = max(sizes, key=lambda part: sizes[part])
-    least = peak_memory() + sizes[largest] + COPIES * LEAST_BLOCK
-    room = max_memory - peak_memory() - sizes[largest]
+    needed = {part: size + exporter.working_bytes(part) for part, size in sizes.items()}
+    largest = max(needed, key=lambda part: needed[part])
+    least = peak_memory() + needed[largest] + COPIES * LEAST_BLOCK
+    room = max_memory - peak_memory() - needed[largest]
     if room < COPIES * LEAST_BLOCK:
         raise SpiketrainError(
             f"--max-memory must be at least {-(-least >> 20)}M for {largest} and a block of it, "

@@ -119,7 +119,8 @@ def test_blocks_do_not_change_what_is_stored(weights):
 
 
 def test_parts_are_as_large_as_estimated():
-    for name, weights in (("fp", "float32"), ("fp", "bfloat16"), ("fp", "int8"), ("fp", "int4")):
+    formats = [("fp", weights) for weights in ("float32", "bfloat16", "int8", "int4")]
+    for name, weights in (*formats, ("w8_g32", "int8")):
         model = official(name)
         exporter = Exporter(model.config, Held(model.state_dict()), weights)
         for part in exporter.parts:

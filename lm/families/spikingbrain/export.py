@@ -107,19 +107,26 @@ class Exporter:
                 self.dead = True
 
     def part_bytes(self, part: str) -> int:
-        """About how many bytes `tensors` of this part has, with what a matrix of it takes."""
-        prefix = {"embeddings": "model.embeddings.", "head": "lm_head."}.get(part, f"model.{part}.")
+        """About how many bytes `tensors` of this part has."""
         form = {"embeddings": self.formats.embedding, "head": self.formats.head}
-        total, largest = 0.0, 0
-        for name, entry in self.source.items():
-            if name.startswith(prefix):
-                size = math.prod(entry.shape)
-                down = name.endswith("down_proj.weight")
-                stored = self.formats.down if down else form.get(part, self.formats.body)
-                total += WIDTHS[stored.partition("-")[0]] * size
-                largest = max(largest, size)
-        own = 16 * largest if self.formats.body.startswith("int8-gi") and part not in form else 0
-        return round(total) + own
+        total = 0.0
+        for name, size in self._sizes(part):
+            down = name.endswith("down_proj.weight")
+            stored = self.formats.down if down else form.get(part, self.formats.body)
+            total += WIDTHS[stored.partition("-")[0]] * size
+        return round(total)
+
+    def working_bytes(self, part: str) -> int:
+        """What making a part takes beside its tensors: stored codes are read a matrix at a time."""
+        if part in ("embeddings", "head") or not self.formats.body.startswith("int8-gi"):
+            return 0
+        return 16 * max(size for _, size in self._sizes(part))
+
+    def _sizes(self, part: str) -> list[tuple[str, int]]:
+        """Tensors of the source that a part is made of, with their elements."""
+        prefix = {"embeddings": "model.embeddings.", "head": "lm_head."}.get(part, f"model.{part}.")
+        entries = self.source.items()
+        return [(name, math.prod(e.shape)) for name, e in entries if name.startswith(prefix)]
 
     def package_config(self) -> dict[str, Any]:
         """config.json; to be asked for when all parts are made."""
