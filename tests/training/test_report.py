@@ -27,7 +27,11 @@ def runs(tmp_path):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(content))
 
-    config = {"model": {"hidden_sizes": [24, 16]}, "data": {"train": "/secret/train.txt"}}
+    config = {
+        "model": {"hidden_sizes": [24, 16]},
+        "optimizer": {"betas": [0.0, 0.999]},
+        "data": {"train": "/secret/train.txt"},
+    }
     put(tmp_path / "stories-egru" / "config.json", config)
     put(tmp_path / "stories-egru" / "result.json", RESULT)
     put(tmp_path / "lstm-5e-3" / "config.json", config)
@@ -62,13 +66,29 @@ def test_the_card_shows_what_was_measured(runs):
         "82.0 %",
         "layer 2: 70.0 %",
         "mean 80.0 %",
-        "0.005 (1.6000 on `valid`, 1.7000 on `test`), 0.01 (1.5800",
+        "0.005 with betas 0 and 0.999 (1.6000 on `valid`, 1.7000 on `test`), 0.01 with",
+        "(1.5800",
     ):
         assert text in card
     assert [point["penalty"] for point in report["activity_curve"]] == [0.0, 0.01]
     assert json.loads((runs / "report" / "report.json").read_text()) == report
     assert "/secret" not in (runs / "report" / "report.json").read_text()
     assert (runs / "report" / "activity.png").stat().st_size > 1000
+
+
+def test_one_layer_is_called_so(runs):
+    result = RESULT | {"valid_firing_rates": [0.1], "test_firing_rates": [0.1]}
+    config = {"model": {"hidden_sizes": [24]}, "optimizer": {"betas": [0.0, 0.999]}}
+    (runs / "stories-egru" / "config.json").write_text(json.dumps(config))
+    for name in ("stories-egru", "penalty-0", "penalty-0.01"):
+        (runs / name / "result.json").write_text(json.dumps(result))
+    for name in ("int8", "float32"):
+        package = {"bits_per_byte": 1.5, "firing_rates": [0.1]}
+        (runs / f"{name}.json").write_text(json.dumps(package))
+    write_report(runs, runs / "report")
+    card = (runs / "report" / "README.md").read_text()
+    assert "one EGRU layer of 24 units" in card
+    assert "| 90.0 % |" in card
 
 
 def test_a_missing_run_is_named(runs):
