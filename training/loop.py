@@ -121,9 +121,9 @@ class Trainer:
         features, state, events = self.model.features(
             torch.from_numpy(inputs).to(self.device), self.state, self._event_costs()
         )
-        loss = self.model.mean_nll(features, torch.from_numpy(targets).to(self.device))
+        text = loss = self.model.mean_nll(features, torch.from_numpy(targets).to(self.device))
         if self.teacher is not None:
-            loss = self._with_teacher(loss, inputs, features)
+            loss = self._with_teacher(text, inputs, features)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), config.optimizer.clip)
@@ -140,7 +140,8 @@ class Trainer:
             self.teacher.go_on(kept)
         self.at.chunk += 1
         return {
-            "loss": loss.item(),
+            "loss": text.item(),
+            **({"distil_loss": loss.item()} if self.teacher is not None else {}),
             "gradient_norm": norm.item(),
             "learning_rate": rate,
             "firing_rates": [rates.mean().item() for rates in self.rates],

@@ -155,6 +155,11 @@ class Model(nn.Module):
             x = F.linear(x, weight, bias)
         return x, tuple(after), outputs
 
+    def logits(self, features: Tensor) -> Tensor:
+        """Features (T, B, e) -> float32 logits (T, B, V)."""
+        weight, bias = self.embeddings.weight.to(features.dtype), self.head_bias.to(features.dtype)
+        return F.linear(features, weight, bias).float()
+
     def mean_nll(self, features: Tensor, targets: Tensor) -> Tensor:
         """Mean loss in nats of features (T, B, e) against targets (B, T)."""
         return linear_cross_entropy(

@@ -7,13 +7,14 @@ compiled network. Neither opens a file.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from runtime.compiled import CompiledModel
 from runtime.memory import Arena, matrix_bytes, zeros_on_demand
 from runtime.state import StateArray
 
@@ -201,7 +202,7 @@ class Spec:
         return f"(4 + {width}) bytes * {sum(self.hidden_sizes)} units = {self.state_nbytes} bytes"
 
 
-class Model:
+class Model(CompiledModel):
     """The network of one package, ready to run; calls must not overlap."""
 
     def __init__(
@@ -234,39 +235,11 @@ class Model:
             self._table(table_bytes),
         )
 
-    @property
-    def counters(self) -> NDArray[np.int64]:
-        """Counters (layers + 2, columns): layers, projection, head; reset by setting to 0."""
-        found: NDArray[np.int64] = self._network.counters
-        return found
-
     def activity(self) -> NDArray[np.int64]:
-        """A copy of the counters, a row for each name of the spec's layers and readout."""
+        """A copy of the counters of layers, projection if there is one, and head."""
         layers = len(self._spec.layer_names)
         unused = [] if self._spec.projection else [layers]
         return np.delete(self.counters, unused, axis=0)
-
-    def step(
-        self,
-        states: Sequence[NDArray[np.uint8]],
-        tokens: NDArray[np.int64],
-        logits: NDArray[np.float32],
-        activity: NDArray[np.int64],
-    ) -> None:
-        """One token for each of B states; see runtime.kernels.network."""
-        self._network.step(list(states), tokens, logits, activity)
-
-    def forward(
-        self,
-        state: NDArray[np.uint8],
-        tokens: NDArray[np.int64],
-        logits: NDArray[np.float32],
-        activity: NDArray[np.int64],
-        cancelled: NDArray[np.uint8] | None = None,
-    ) -> int:
-        """T tokens of one state, how many were read; see runtime.kernels.network."""
-        read: int = self._network.forward(state, tokens, logits, activity, cancelled)
-        return read
 
     def _matrix(
         self, name: str, reads_events: bool

@@ -6,7 +6,7 @@ of threads, on which sequences step together, or on how a run of tokens is cut.
 """
 
 from libc.stdint cimport int8_t, int64_t, uint8_t, uint16_t
-from libc.stdlib cimport calloc, free
+from libc.stdlib cimport calloc
 from libc.string cimport memset
 
 import numpy as np
@@ -23,6 +23,7 @@ from runtime.kernels.products cimport (
     st_pool,
     st_sparse,
 )
+from runtime.kernels.runner cimport Runner
 
 cdef extern from "decoder.h" nogil:
     enum:
@@ -114,13 +115,22 @@ COUNTERS = (
     "macs_effective",
     "acs_effective",
 )
-SEQUENCE_COUNTERS = ("events", "neurons", "weight_bytes_touched")
 MAX_TOKENS = ST_BLOCK_TOKENS
 CACHES = {"float32": ST_CACHE_FLOAT32, "bfloat16": ST_CACHE_BFLOAT16, "int8": ST_CACHE_INT8}
 GATES = {"low_rank": ST_GATE_LOW_RANK, "merged": ST_GATE_MERGED, "tied": ST_GATE_TIED}
 
 
-cdef class Network:
+cdef void one_pass(
+    void *network, void *const *state, const int64_t *token, Py_ssize_t tokens, int scan, int want,
+    float *logits, void *activity
+) noexcept nogil:
+    st_decoder_run(
+        <st_decoder *>network, <uint8_t *const *>state, token, tokens, scan, want, logits,
+        <st_sequence_work *>activity
+    )
+
+
+cdef class Network(Runner):
     """The compiled network. Calls on one network must not overlap.
 
     shape: an object as runtime.families.spikingbrain.Shape; embedding: (rows (V, D), scale (V,) or
@@ -130,7 +140,6 @@ cdef class Network:
 
     cdef st_decoder network
     cdef object keep
-    cdef Py_ssize_t state_bytes
     cdef readonly object counters
 
     def __cinit__(self):
@@ -148,102 +157,15 @@ cdef class Network:
         self.network.pool = st_pool_new(threads)
         if self.network.pool == NULL or st_decoder_prepare(&self.network):
             raise MemoryError("network scratch")
+        self._runs(
+            one_pass, &self.network, ST_BLOCK_TOKENS, self.network.vocabulary, state_bytes,
+            sizeof(int64_t)
+        )
 
     def __dealloc__(self):
         with nogil:
             st_decoder_release(&self.network)
             st_pool_free(self.network.pool)
-
-    def step(self, list states, const int64_t[::1] tokens, float[:, ::1] logits,
-             int64_t[:, ::1] activity):
-        """One token for each sequence.
-
-        states: B writable buffers; tokens (B,) in [0, V); logits (B, V); activity (B, 3) is added
-        to.
-        """
-        cdef Py_ssize_t lanes = len(states), at = 0, count
-        cdef uint8_t **pointers
-        if tokens.shape[0] != lanes or logits.shape[0] != lanes or activity.shape[0] != lanes:
-            raise ValueError(f"tokens, logits and activity must have {lanes} rows, one a state")
-        self._check(tokens, logits.shape[1], activity.shape[1])
-        if not lanes:
-            return
-        pointers = <uint8_t **>calloc(lanes, sizeof(uint8_t *))
-        if pointers == NULL:
-            raise MemoryError("state pointers")
-        try:
-            for at in range(lanes):
-                pointers[at] = self._state(states[at])
-            with nogil:
-                at = 0
-                while at < lanes:
-                    count = min(lanes - at, <Py_ssize_t>ST_BLOCK_TOKENS)
-                    st_decoder_run(
-                        &self.network, <uint8_t *const *>(pointers + at), &tokens[at], count, 0,
-                        2, &logits[at, 0], <st_sequence_work *>&activity[at, 0]
-                    )
-                    at += count
-        finally:
-            free(pointers)
-
-    def forward(self, state, const int64_t[::1] tokens, float[:, ::1] logits,
-                int64_t[:, ::1] activity, const uint8_t[::1] cancelled=None):
-        """Consecutive tokens of one sequence; how many were read.
-
-        state: a writable buffer; tokens (T,) in [0, V); logits (T, V), or (1, V) for those after
-        the last token alone, or (0, V) for none; activity (1, 3) is added to.
-        cancelled (1,) or None: another thread sets it to end the call after some tokens, without
-        the logits of the others.
-        """
-        cdef Py_ssize_t length = tokens.shape[0], rows = logits.shape[0], at = 0, count
-        cdef uint8_t *pointer = self._state(state)
-        cdef int want
-        cdef float *out
-        cdef const uint8_t *poll = NULL
-        self._check(tokens, logits.shape[1], activity.shape[1])
-        if rows != length and rows > 1 or activity.shape[0] != 1:
-            raise ValueError(f"logits must have {length}, 1 or 0 rows, has {rows}")
-        if cancelled is not None:
-            poll = &cancelled[0]
-        with nogil:
-            while at < length and (poll == NULL or not poll[0]):
-                count = min(length - at, <Py_ssize_t>ST_BLOCK_TOKENS)
-                out = NULL
-                want = 0
-                if rows == length:
-                    want = 2
-                    out = &logits[at, 0]
-                elif rows == 1 and at + count == length:
-                    want = 1
-                    out = &logits[0, 0]
-                st_decoder_run(
-                    &self.network, &pointer, &tokens[at], count, 1, want, out,
-                    <st_sequence_work *>&activity[0, 0]
-                )
-                at += count
-        return at
-
-    cdef void _check(
-        self, const int64_t[::1] tokens, Py_ssize_t columns, Py_ssize_t counters
-    ) except *:
-        cdef Py_ssize_t i
-        if columns != self.network.vocabulary or counters != len(SEQUENCE_COUNTERS):
-            raise ValueError(f"logits must have {self.network.vocabulary} columns, has {columns}")
-        for i in range(tokens.shape[0]):
-            if not 0 <= tokens[i] < self.network.vocabulary:
-                raise ValueError(
-                    f"token must be in [0, {self.network.vocabulary}), "
-                    f"got {tokens[i]} at position {i}"
-                )
-
-    cdef uint8_t *_state(self, state) except NULL:
-        cdef uint8_t[::1] view = state
-        if view.shape[0] != self.state_bytes or <size_t>&view[0] % sizeof(int64_t):
-            raise ValueError(
-                f"state must have {self.state_bytes} bytes on a multiple of 8, "
-                f"has {view.shape[0]}"
-            )
-        return &view[0]
 
     cdef void _set_shape(self, shape) except *:
         cdef st_decoder *n = &self.network

@@ -11,6 +11,7 @@ from libc.string cimport memset
 import numpy as np
 
 from runtime.kernels.dispatch cimport ST_MAX_LANES, current, st_kernels, st_matrix
+from runtime.kernels.runner cimport Runner
 
 cdef extern from "network.h" nogil:
     ctypedef struct st_pool:
@@ -61,10 +62,19 @@ COUNTERS = (
     "macs_dense",
     "macs_effective",
 )
-LANE_COUNTERS = ("events", "neurons", "weight_bytes_touched")
 
 
-cdef class Network:
+cdef void one_pass(
+    void *network, void *const *state, const int64_t *token, Py_ssize_t tokens, int scan, int want,
+    float *logits, void *activity
+) noexcept nogil:
+    st_network_run(
+        <st_network *>network, <char *const *>state, token, tokens, scan, want, logits,
+        <st_lane_activity *>activity
+    )
+
+
+cdef class Network(Runner):
     """The compiled network. Calls on one network must not overlap.
 
     layers: for each layer (input, recurrent, threshold), input and recurrent being matrices
@@ -77,7 +87,6 @@ cdef class Network:
 
     cdef st_network network
     cdef object keep
-    cdef Py_ssize_t state_nbytes, vocab_size
     cdef readonly object counters
 
     def __cinit__(self):
@@ -93,7 +102,7 @@ cdef class Network:
             self.network.has_projection = 1
             self.network.projection = self._matrix(projection)
         self.network.head = self._matrix(head)
-        self.vocab_size = self.network.head.cols
+        self.vocabulary = self.network.head.cols
         self._set_embedding(embedding[0], embedding[1])
         self._check_chain()
         self._set_table(table)
@@ -103,99 +112,16 @@ cdef class Network:
         self.network.pool = st_pool_new(threads)
         if self.network.pool == NULL or st_network_prepare(&self.network):
             raise MemoryError("network scratch")
+        self._runs(
+            one_pass, &self.network, ST_MAX_LANES, self.vocabulary, self.state_bytes,
+            sizeof(float)
+        )
 
     def __dealloc__(self):
         with nogil:
             st_pool_free(self.network.pool)
             st_network_release(&self.network)
         free(self.network.layer)
-
-    def step(self, list states, const int64_t[::1] tokens, float[:, ::1] logits,
-             int64_t[:, ::1] activity):
-        """One token for each sequence.
-
-        states: B writable buffers; tokens (B,) in [0, V); logits (B, V); activity (B, 3) is added
-        to.
-        """
-        cdef Py_ssize_t lanes = len(states), at = 0, count
-        cdef char **pointers
-        if tokens.shape[0] != lanes or logits.shape[0] != lanes or activity.shape[0] != lanes:
-            raise ValueError(f"tokens, logits and activity must have {lanes} rows, one a state")
-        self._check(tokens, logits.shape[1], activity.shape[1])
-        if not lanes:
-            return
-        pointers = <char **>calloc(lanes, sizeof(char *))
-        if pointers == NULL:
-            raise MemoryError("state pointers")
-        try:
-            for at in range(lanes):
-                pointers[at] = self._state(states[at])
-            with nogil:
-                at = 0
-                while at < lanes:
-                    count = min(lanes - at, <Py_ssize_t>ST_MAX_LANES)
-                    st_network_run(
-                        &self.network, <char *const *>(pointers + at), &tokens[at], count, 0, 2,
-                        &logits[at, 0], <st_lane_activity *>&activity[at, 0]
-                    )
-                    at += count
-        finally:
-            free(pointers)
-
-    def forward(self, state, const int64_t[::1] tokens, float[:, ::1] logits,
-                int64_t[:, ::1] activity, const uint8_t[::1] cancelled=None):
-        """Consecutive tokens of one sequence; how many were read.
-
-        state: a writable buffer; tokens (T,) in [0, V); logits (T, V), or (1, V) for those after
-        the last token alone, or (0, V) for none; activity (1, 3) is added to.
-        cancelled (1,) or None: another thread sets it to end the call after some tokens, without
-        the logits of the others.
-        """
-        cdef Py_ssize_t length = tokens.shape[0], rows = logits.shape[0], at = 0, count
-        cdef char *pointer = self._state(state)
-        cdef int want
-        cdef float *out
-        cdef const uint8_t *poll = NULL
-        self._check(tokens, logits.shape[1], activity.shape[1])
-        if rows != length and rows > 1 or activity.shape[0] != 1:
-            raise ValueError(f"logits must have {length}, 1 or 0 rows, has {rows}")
-        if cancelled is not None:
-            poll = &cancelled[0]
-        with nogil:
-            while at < length and (poll == NULL or not poll[0]):
-                count = min(length - at, <Py_ssize_t>ST_MAX_LANES)
-                out = NULL
-                want = 0
-                if rows == length:
-                    want = 2
-                    out = &logits[at, 0]
-                elif rows == 1 and at + count == length:
-                    want = 1
-                    out = &logits[0, 0]
-                st_network_run(
-                    &self.network, &pointer, &tokens[at], count, 1, want, out,
-                    <st_lane_activity *>&activity[0, 0]
-                )
-                at += count
-        return at
-
-    cdef void _check(
-        self, const int64_t[::1] tokens, Py_ssize_t columns, Py_ssize_t counters
-    ) except *:
-        cdef Py_ssize_t i
-        if columns != self.vocab_size or counters != len(LANE_COUNTERS):
-            raise ValueError(f"logits must have {self.vocab_size} columns, has {columns}")
-        for i in range(tokens.shape[0]):
-            if not 0 <= tokens[i] < self.vocab_size:
-                raise ValueError(
-                    f"token must be in [0, {self.vocab_size}), got {tokens[i]} at position {i}"
-                )
-
-    cdef char *_state(self, state) except NULL:
-        cdef uint8_t[::1] view = state
-        if view.shape[0] != self.state_nbytes:
-            raise ValueError(f"state must have {self.state_nbytes} bytes, has {view.shape[0]}")
-        return <char *>&view[0]
 
     cdef st_matrix _matrix(self, matrix) except *:
         weight, scale, bias = matrix
@@ -239,24 +165,24 @@ cdef class Network:
         self.network.layer = <st_layer *>calloc(len(layers), sizeof(st_layer))
         if self.network.layer == NULL:
             raise MemoryError("layers")
-        self.state_nbytes = 0
+        self.state_bytes = 0
         for i in range(self.network.layers):
             self.network.layer[i].input = self._matrix(layers[i][0])
             self.network.layer[i].recurrent = self._matrix(layers[i][1])
             self.network.layer[i].threshold = self._floats(
                 layers[i][2], self.network.layer[i].recurrent.rows
             )
-            self.state_nbytes += (4 + output_size) * self.network.layer[i].recurrent.rows
+            self.state_bytes += (4 + output_size) * self.network.layer[i].recurrent.rows
 
     cdef void _set_embedding(self, weight, scale) except *:
         cdef const int8_t[:, :] codes
         cdef const float[:, :] rows
-        if weight.shape != (self.vocab_size, self.network.layer[0].input.rows):
+        if weight.shape != (self.vocabulary, self.network.layer[0].input.rows):
             raise ValueError(f"embedding must have a row for each token, is {weight.shape}")
         if self.network.is_int8:
             codes = weight
             self.network.embedding = &codes[0, 0]
-            self.network.embedding_scale = self._floats(scale, self.vocab_size)
+            self.network.embedding_scale = self._floats(scale, self.vocabulary)
         else:
             rows = weight
             self.network.embedding = &rows[0, 0]
@@ -285,10 +211,10 @@ cdef class Network:
         if table is None:
             return
         rows = table
-        check_size("table rows", rows.shape[0], self.vocab_size)
+        check_size("table rows", rows.shape[0], self.vocabulary)
         check_size("table columns", rows.shape[1], self.network.layer[0].input.cols)
         self.keep.append(table)
-        flags = np.zeros(self.vocab_size, np.uint8)
+        flags = np.zeros(self.vocabulary, np.uint8)
         self.keep.append(flags)
         filled = flags
         self.network.table = &rows[0, 0]

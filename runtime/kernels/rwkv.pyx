@@ -13,6 +13,7 @@ import numpy as np
 
 from runtime.kernels.dispatch cimport current, st_kernels
 from runtime.kernels.products cimport Dense, Sparse, st_dense, st_pool, st_sparse
+from runtime.kernels.runner cimport Runner
 
 cdef extern from "rwkv.h" nogil:
     enum:
@@ -89,7 +90,6 @@ COUNTERS = (
     "macs_effective",
     "acs_effective",
 )
-SEQUENCE_COUNTERS = ("events", "neurons", "weight_bytes_touched")
 MAX_TOKENS = ST_MAX_TOKENS
 POSITIONS = {
     "residual": ST_ON_RESIDUAL,
@@ -98,7 +98,17 @@ POSITIONS = {
 }
 
 
-cdef class Network:
+cdef void one_pass(
+    void *network, void *const *state, const int64_t *token, Py_ssize_t tokens, int scan, int want,
+    float *logits, void *activity
+) noexcept nogil:
+    st_rwkv_run(
+        <st_rwkv *>network, <float *const *>state, token, tokens, scan, want, logits,
+        <st_sequence_work *>activity
+    )
+
+
+cdef class Network(Runner):
     """The compiled network. Calls on one network must not overlap.
 
     position: where neurons sit, see POSITIONS; tau of the membranes; epsilon of the norms;
@@ -135,103 +145,16 @@ cdef class Network:
         self.network.pool = st_pool_new(threads)
         if self.network.pool == NULL or st_rwkv_prepare(&self.network):
             raise MemoryError("network scratch")
+        self._runs(
+            one_pass, &self.network, ST_MAX_TOKENS, self.network.vocabulary,
+            sizeof(float) * self.state_size, sizeof(float)
+        )
 
     def __dealloc__(self):
         with nogil:
             st_pool_free(self.network.pool)
             st_rwkv_release(&self.network)
         free(self.network.half)
-
-    def step(self, list states, const int64_t[::1] tokens, float[:, ::1] logits,
-             int64_t[:, ::1] activity):
-        """One token for each sequence.
-
-        states: B writable buffers; tokens (B,) in [0, V); logits (B, V); activity (B, 3) is added
-        to.
-        """
-        cdef Py_ssize_t lanes = len(states), at = 0, count
-        cdef float **pointers
-        if tokens.shape[0] != lanes or logits.shape[0] != lanes or activity.shape[0] != lanes:
-            raise ValueError(f"tokens, logits and activity must have {lanes} rows, one a state")
-        self._check(tokens, logits.shape[1], activity.shape[1])
-        if not lanes:
-            return
-        pointers = <float **>calloc(lanes, sizeof(float *))
-        if pointers == NULL:
-            raise MemoryError("state pointers")
-        try:
-            for at in range(lanes):
-                pointers[at] = self._state(states[at])
-            with nogil:
-                at = 0
-                while at < lanes:
-                    count = min(lanes - at, <Py_ssize_t>ST_MAX_TOKENS)
-                    st_rwkv_run(
-                        &self.network, <float *const *>(pointers + at), &tokens[at], count, 0, 2,
-                        &logits[at, 0], <st_sequence_work *>&activity[at, 0]
-                    )
-                    at += count
-        finally:
-            free(pointers)
-
-    def forward(self, state, const int64_t[::1] tokens, float[:, ::1] logits,
-                int64_t[:, ::1] activity, const uint8_t[::1] cancelled=None):
-        """Consecutive tokens of one sequence; how many were read.
-
-        state: a writable buffer; tokens (T,) in [0, V); logits (T, V), or (1, V) for those after
-        the last token alone, or (0, V) for none; activity (1, 3) is added to.
-        cancelled (1,) or None: another thread sets it to end the call after some tokens, without
-        the logits of the others.
-        """
-        cdef Py_ssize_t length = tokens.shape[0], rows = logits.shape[0], at = 0, count
-        cdef float *pointer = self._state(state)
-        cdef int want
-        cdef float *out
-        cdef const uint8_t *poll = NULL
-        self._check(tokens, logits.shape[1], activity.shape[1])
-        if rows != length and rows > 1 or activity.shape[0] != 1:
-            raise ValueError(f"logits must have {length}, 1 or 0 rows, has {rows}")
-        if cancelled is not None:
-            poll = &cancelled[0]
-        with nogil:
-            while at < length and (poll == NULL or not poll[0]):
-                count = min(length - at, <Py_ssize_t>ST_MAX_TOKENS)
-                out = NULL
-                want = 0
-                if rows == length:
-                    want = 2
-                    out = &logits[at, 0]
-                elif rows == 1 and at + count == length:
-                    want = 1
-                    out = &logits[0, 0]
-                st_rwkv_run(
-                    &self.network, &pointer, &tokens[at], count, 1, want, out,
-                    <st_sequence_work *>&activity[0, 0]
-                )
-                at += count
-        return at
-
-    cdef void _check(
-        self, const int64_t[::1] tokens, Py_ssize_t columns, Py_ssize_t counters
-    ) except *:
-        cdef Py_ssize_t i
-        if columns != self.network.vocabulary or counters != len(SEQUENCE_COUNTERS):
-            raise ValueError(f"logits must have {self.network.vocabulary} columns, has {columns}")
-        for i in range(tokens.shape[0]):
-            if not 0 <= tokens[i] < self.network.vocabulary:
-                raise ValueError(
-                    f"token must be in [0, {self.network.vocabulary}), "
-                    f"got {tokens[i]} at position {i}"
-                )
-
-    cdef float *_state(self, state) except NULL:
-        cdef uint8_t[::1] view = state
-        if view.shape[0] != 4 * self.state_size or <size_t>&view[0] % sizeof(float):
-            raise ValueError(
-                f"state must have {4 * self.state_size} bytes on a multiple of 4, "
-                f"has {view.shape[0]}"
-            )
-        return <float *>&view[0]
 
     cdef void _set_embedding(self, rows, scale) except *:
         cdef const uint8_t[:, :] bits

@@ -104,9 +104,13 @@ def test_an_interrupted_run_goes_on_as_if_nothing_happened(
     assert parts == whole
 
 
-def test_an_interrupted_distillation_goes_on_as_if_nothing_happened(recipe, tmp_path, monkeypatch):
-    path = recipe()
+@pytest.mark.parametrize("teacher", ["egru", "lstm"])
+def test_an_interrupted_distillation_goes_on_as_if_nothing_happened(
+    recipe, tmp_path, monkeypatch, teacher
+):
+    path = recipe(teacher)
     train(load_config(path), path, tmp_path / "teacher", resume=False, quiet=True)
+    path = recipe()
     token = f"data.tokenizer={tmp_path / 'teacher' / 'tokenizer.model'}"
     distil = [token, f"distil.teacher={tmp_path / 'teacher'}", "distil.weight=0.7", "seed=2"]
     config = load_config(path, distil)
@@ -117,6 +121,8 @@ def test_an_interrupted_distillation_goes_on_as_if_nothing_happened(recipe, tmp_
     monkeypatch.undo()
     train(config, path, tmp_path / "parts", resume=True, quiet=True)
     assert losses(tmp_path / "parts") == losses(tmp_path / "whole")
+    last = losses(tmp_path / "whole")[-2]
+    assert 0 < last["distil_loss"] < last["loss"]  # 0.7 of it is the divergence, without entropy
 
 
 def test_a_teacher_with_another_tokenizer_is_refused(recipe, tmp_path):

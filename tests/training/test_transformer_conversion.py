@@ -7,6 +7,8 @@ import pytest
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
+from tiny_llama import TEACHER  # noqa: E402
+
 from lm.families.spikingbrain import Exporter  # noqa: E402
 from lm.shards import Held  # noqa: E402
 from training.config import ConfigError, load_config  # noqa: E402
@@ -14,31 +16,6 @@ from training.conversion import Conversion  # noqa: E402
 from training.loop import Trainer, train  # noqa: E402
 from training.transformer_conversion import convert_transformer  # noqa: E402
 
-TEACHER = """
-name = "tiny-llama"
-[model]
-family = "llama"
-hidden_size = 32
-num_hidden_layers = 2
-num_attention_heads = 4
-num_key_value_heads = 2
-intermediate_size = 48
-context = 32
-[data]
-train = "tales.txt"
-valid = "tales.txt"
-vocab_size = 300
-[optimizer]
-learning_rate = 1e-2
-warmup_tokens = 500
-[run]
-tokens = 12_000
-batch = 4
-steps = 32
-threads = 1
-precision = "float32"
-evaluate_tokens = 200
-"""
 DISTIL = """
 name = "tiny-spiking"
 [model]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from runtime.compiled import CompiledModel
 from runtime.families.spikegpt.layout import GROUP, Matrix
 from runtime.families.spikegpt.spec import Spec
 from runtime.memory import Arena, row_bytes
@@ -44,7 +45,7 @@ class Half:
     value_scale: float = 0.0
 
 
-class Model:
+class Model(CompiledModel):
     """The network of one package, ready to run; calls must not overlap."""
 
     def __init__(
@@ -73,38 +74,6 @@ class Model:
             spec.state_nbytes // 4,
             threads,
         )
-
-    @property
-    def counters(self) -> NDArray[np.int64]:
-        """Counters, a row for each name of the spec's layers and readout; reset by setting to 0."""
-        found: NDArray[np.int64] = self._network.counters
-        return found
-
-    def activity(self) -> NDArray[np.int64]:
-        """A copy of the counters."""
-        return self.counters.copy()
-
-    def step(
-        self,
-        states: Sequence[NDArray[np.uint8]],
-        tokens: NDArray[np.int64],
-        logits: NDArray[np.float32],
-        activity: NDArray[np.int64],
-    ) -> None:
-        """One token for each of B states; see runtime.kernels.rwkv."""
-        self._network.step(list(states), tokens, logits, activity)
-
-    def forward(
-        self,
-        state: NDArray[np.uint8],
-        tokens: NDArray[np.int64],
-        logits: NDArray[np.float32],
-        activity: NDArray[np.int64],
-        cancelled: NDArray[np.uint8] | None = None,
-    ) -> int:
-        """T tokens of one state, how many were read; see runtime.kernels.rwkv."""
-        read: int = self._network.forward(state, tokens, logits, activity, cancelled)
-        return read
 
     # --- vectors ----------------------------------------------------------------------------
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from runtime.compiled import CompiledModel
 from runtime.errors import PackageError
 from runtime.families.spikingbrain.layout import DTYPES, FLOATS, GROUP, Matrix
 from runtime.families.spikingbrain.spec import Spec
@@ -103,7 +104,7 @@ class Layer:
     sink_values: _Floats | None = None
 
 
-class Model:
+class Model(CompiledModel):
     """The network of one package, ready to run; calls must not overlap."""
 
     def __init__(
@@ -129,38 +130,6 @@ class Model:
             spec.state_nbytes,
             threads,
         )
-
-    @property
-    def counters(self) -> NDArray[np.int64]:
-        """Counters, a row for each name of the spec's layers and readout; reset by setting to 0."""
-        found: NDArray[np.int64] = self._network.counters
-        return found
-
-    def activity(self) -> NDArray[np.int64]:
-        """A copy of the counters."""
-        return self.counters.copy()
-
-    def step(
-        self,
-        states: Sequence[NDArray[np.uint8]],
-        tokens: NDArray[np.int64],
-        logits: NDArray[np.float32],
-        activity: NDArray[np.int64],
-    ) -> None:
-        """One token for each of B states; see runtime.kernels.decoder."""
-        self._network.step(list(states), tokens, logits, activity)
-
-    def forward(
-        self,
-        state: NDArray[np.uint8],
-        tokens: NDArray[np.int64],
-        logits: NDArray[np.float32],
-        activity: NDArray[np.int64],
-        cancelled: NDArray[np.uint8] | None = None,
-    ) -> int:
-        """T tokens of one state, how many were read; see runtime.kernels.decoder."""
-        read: int = self._network.forward(state, tokens, logits, activity, cancelled)
-        return read
 
     # --- vectors ----------------------------------------------------------------------------
 

@@ -7,34 +7,10 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
+from tiny_llama import TEACHER  # noqa: E402
+
 import runtime  # noqa: E402
 from spiketrain.cli import main  # noqa: E402
-
-RECIPE = """
-name = "tiny-llama"
-[model]
-family = "llama"
-hidden_size = 32
-num_hidden_layers = 2
-num_attention_heads = 4
-num_key_value_heads = 2
-intermediate_size = 48
-context = 32
-[data]
-train = "tales.txt"
-valid = "tales.txt"
-vocab_size = 300
-[optimizer]
-learning_rate = 1e-2
-warmup_tokens = 500
-[run]
-tokens = 6_000
-batch = 4
-steps = 32
-threads = 1
-precision = "float32"
-evaluate_tokens = 200
-"""
 
 
 def run(monkeypatch, *arguments):
@@ -51,7 +27,7 @@ def test_a_llama_becomes_a_package_that_measures_as_reported(tmp_path, monkeypat
     tales = [" ".join(words[i:] + words[:i]) + f"\n\nEnd {i}.\n" for i in range(12)]
     text = tmp_path / "tales.txt"
     text.write_text("".join(tale + "<|endoftext|>\n" for tale in tales) * 8)
-    (tmp_path / "recipe.toml").write_text(RECIPE)
+    (tmp_path / "recipe.toml").write_text(TEACHER.replace("12_000", "6_000"))
     teacher, package = tmp_path / "teacher", tmp_path / "package"
     assert run(monkeypatch, "train", tmp_path / "recipe.toml", "--out", teacher) == 0
     arguments = ("--recipe", "transformer-to-spiking", "--calib", text, "--target-sparsity", "0.3")

@@ -1,0 +1,48 @@
+"""What the models of all families do with their compiled network."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class CompiledModel:
+    """The network of one package, ready to run; calls must not overlap.
+
+    A family's model sets `_network`, a runtime.kernels.runner.Runner with counters.
+    """
+
+    _network: Any
+
+    @property
+    def counters(self) -> NDArray[np.int64]:
+        """The compiled network's own counters; reset by setting to 0."""
+        found: NDArray[np.int64] = self._network.counters
+        return found
+
+    def activity(self) -> NDArray[np.int64]:
+        """A copy of the counters, a row for each name of the spec's layers and readout."""
+        return self.counters.copy()
+
+    def step(
+        self,
+        states: Sequence[NDArray[np.uint8]],
+        tokens: NDArray[np.int64],
+        logits: NDArray[np.float32],
+        activity: NDArray[np.int64],
+    ) -> None:
+        """One token for each of B states; see runtime.kernels.runner."""
+        self._network.step(list(states), tokens, logits, activity)
+
+    def forward(
+        self,
+        state: NDArray[np.uint8],
+        tokens: NDArray[np.int64],
+        logits: NDArray[np.float32],
+        activity: NDArray[np.int64],
+        cancelled: NDArray[np.uint8] | None = None,
+    ) -> int:
+        """T tokens of one state, how many were read; see runtime.kernels.runner."""
+        read: int = self._network.forward(state, tokens, logits, activity, cancelled)
+        return read
