@@ -107,9 +107,11 @@ def main() -> None:
     except ImportError:
         pass
     else:
-        with tempfile.TemporaryDirectory() as folder:
-            store = LmdbStore(Path(folder), 1 << 30)
-            result["disk"] = measure_store(model, store, options.sessions // 100, options.times)
+        for name, synced in (("disk", False), ("disk, synced", True)):
+            with tempfile.TemporaryDirectory() as folder:
+                store = LmdbStore(Path(folder), 1 << 30, synced)
+                few = options.sessions // 100
+                result[name] = measure_store(model, store, few, options.times)
     if options.json:
         print(json.dumps(result))
         return

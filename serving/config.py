@@ -45,7 +45,8 @@ class ServingConfig:
     max_batch_size for it. max_stall_s: how long running streams may wait for others' prompts.
     prefix_cache_bytes: for states of prompts' beginnings, 0 for none.
     session_bytes: for all sessions. session_ttl_s: longest time to live of a session.
-    session_dir: keeps sessions over restarts; None keeps them in memory.
+    session_dir: keeps sessions over restarts; None keeps them in memory. session_sync: whether
+    every change waits until it is on disk.
     """
 
     host: str = "127.0.0.1"
@@ -77,6 +78,7 @@ class ServingConfig:
     session_bytes: int = 1 << 30
     session_ttl_s: float = 3600.0
     session_dir: str | None = None
+    session_sync: bool = False
 
     def __post_init__(self) -> None:
         if not self.host:

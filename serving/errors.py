@@ -72,14 +72,17 @@ class NoChatTemplate(ServingError):  # noqa: N818
 
 
 class Unauthenticated(ServingError):  # noqa: N818
-    """The call bears no token that is known here."""
+    """The call bears no token that is known here, nor a certificate that will do."""
 
     def __init__(self) -> None:
-        super().__init__("authorization must be 'Bearer' and a token that this server knows")
+        super().__init__(
+            "authorization must be 'Bearer' and a token that this server knows, "
+            "with the client's own certificate where it asks for one"
+        )
 
 
 class PermissionDenied(ServingError):  # noqa: N818
-    """The token is good, but not for this service."""
+    """The caller is known, but may not use this service."""
 
     def __init__(self, caller: str, service: str) -> None:
         super().__init__(f"caller {caller} may not call the service {service}")

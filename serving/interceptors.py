@@ -10,9 +10,10 @@ import grpc
 import structlog
 from grpc_status import rpc_status
 
+from serving.caller import set_caller
 from serving.errors import PermissionDenied, Unauthenticated
 from serving.status import to_status
-from serving.tokens import Tokens
+from serving.tokens import CertificatesAlone, Tokens
 from serving.tracing import Tracing
 from serving.wire import strictly
 
@@ -41,26 +42,35 @@ class StrictRequests(grpc.aio.ServerInterceptor):
 
 
 class Authorisation(grpc.aio.ServerInterceptor):
-    """Lets a call through if its bearer token is good for its service; health needs none."""
+    """Lets a call through if its token or certificate is good for its service; health needs none.
 
-    def __init__(self, tokens: Tokens) -> None:
+    From then on `caller()` says who makes it.
+    """
+
+    def __init__(self, tokens: Tokens | CertificatesAlone) -> None:
         self._tokens = tokens
 
     async def intercept_service(
         self, continuation: Continuation, handler_call_details: grpc.HandlerCallDetails
     ) -> Any:
-        """Put a refusal in place of the handler, or let the call through."""
+        """Have the call refused, or done by its caller."""
         method = handler_call_details.method
         if method.startswith(OPEN):
             return await continuation(handler_call_details)
         header = _metadata(handler_call_details).get("authorization")
         service = short_name(method.lstrip("/").partition("/")[0])
-        try:
-            caller = self._tokens.authorise(header, service)
-        except (Unauthenticated, PermissionDenied) as error:
-            return _refusal(await continuation(handler_call_details), error)
-        structlog.contextvars.bind_contextvars(caller=caller)
-        return await continuation(handler_call_details)
+
+        @asynccontextmanager
+        async def around(context: Any) -> AsyncIterator[None]:
+            try:
+                name = self._tokens.authorise(header, service, _certificate_names(context))
+            except (Unauthenticated, PermissionDenied) as error:
+                await context.abort_with_status(rpc_status.to_status(to_status(error)))
+            set_caller(name)
+            structlog.contextvars.bind_contextvars(caller=name)
+            yield
+
+        return _wrapped(await continuation(handler_call_details), around)
 
 
 class Calls(grpc.aio.ServerInterceptor):
@@ -115,6 +125,13 @@ def _metadata(details: grpc.HandlerCallDetails) -> dict[str, str]:
     return {key: value for key, value in pairs if isinstance(value, str)}
 
 
+def _certificate_names(context: Any) -> frozenset[str]:
+    """Names that a client's certificate bears: alternative ones, or without any its common one."""
+    found = context.auth_context()
+    names = found.get("x509_subject_alternative_name") or found.get("x509_common_name") or ()
+    return frozenset(name.decode(errors="backslashreplace") for name in names)
+
+
 def _code(context: Any) -> str:
     """Canonical name of the status that a call ends with."""
     code = context.code() or 0
@@ -142,17 +159,6 @@ def _wrapped(handler: Any, around: Callable[[Any], Any]) -> Any:
             return await inner(request, context)
 
     return _replaced(handler, unary)
-
-
-def _refusal(handler: Any, error: Exception) -> Any:
-    """A handler of the same shape that ends every call with the status of `error`."""
-
-    @asynccontextmanager
-    async def around(context: Any) -> AsyncIterator[None]:
-        await context.abort_with_status(rpc_status.to_status(to_status(error)))
-        yield
-
-    return _wrapped(handler, around)
 
 
 def _replaced(handler: Any, behaviour: Any) -> Any:

@@ -21,7 +21,7 @@ from serving.chat_template import ChatTemplate
 from serving.config import ServingConfig
 from serving.credentials import server_credentials
 from serving.engine import Engine
-from serving.errors import ListenError
+from serving.errors import ConfigError, ListenError
 from serving.inflight import InFlight
 from serving.interceptors import Authorisation, Calls, StrictRequests, short_name
 from serving.models_servicer import ModelsServicer
@@ -31,7 +31,7 @@ from serving.servicer import GenerationServicer
 from serving.session_service import SessionService
 from serving.tokenization import Tokenization
 from serving.tokenization_servicer import TokenizationServicer
-from serving.tokens import read_tokens
+from serving.tokens import CertificatesAlone, Tokens, read_tokens
 from serving.tracing import Tracing, to_endpoint
 
 if TYPE_CHECKING:
@@ -139,11 +139,19 @@ class Server:
         """Outermost first: a refused call is counted and named like any other."""
         interceptors: list[grpc.aio.ServerInterceptor] = [Calls(self.metrics, self._tracing)]
         if self._config.tokens_file is not None:
-            names = frozenset(map(short_name, (*SERVICES, reflection.SERVICE_NAME)))
-            interceptors.append(Authorisation(read_tokens(self._config.tokens_file, names)))
+            interceptors.append(Authorisation(self._tokens(self._config.tokens_file)))
             if self._credentials is None:
                 log.warning("bearer tokens travel in clear: set tls_cert and tls_key")
+        elif self._config.tls_client_ca is not None:
+            interceptors.append(Authorisation(CertificatesAlone()))
         return [*interceptors, StrictRequests()]
+
+    def _tokens(self, path: str) -> Tokens:
+        tokens = read_tokens(path, frozenset(map(short_name, (*SERVICES, reflection.SERVICE_NAME))))
+        if tokens.with_certificate is not None and self._config.tls_client_ca is None:
+            where = f"{path}: callers.{tokens.with_certificate}.certificate"
+            raise ConfigError(f"{where} must be left out without tls_client_ca")
+        return tokens
 
     def _listen(self) -> int:
         host, port = self._config.host, self._config.port

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import grpc
 
 import spiketrain.v1.generation_pb2_grpc as generation_grpc
+from serving.caller import caller
 from serving.chat_wire import to_chat
 from serving.events import Event, Finish, join
 from serving.inflight import InFlight
@@ -44,7 +45,7 @@ class GenerationServicer(generation_grpc.GenerationServicer):
         async with errors_as_status(context):
             with self._inflight:
                 wanted = await self._wanted(checked(request), context)
-                async with self._turns.stream(wanted) as events:
+                async with self._turns.stream(wanted, caller()) as events:
                     async for event in events:
                         self._note(event)
                         yield to_reply(event)
@@ -54,7 +55,7 @@ class GenerationServicer(generation_grpc.GenerationServicer):
         async with errors_as_status(context):
             with self._inflight:
                 wanted = await self._wanted(checked(request), context)
-                async with self._turns.stream(wanted) as events:
+                async with self._turns.stream(wanted, caller()) as events:
                     heard = [event async for event in events]
         for event in heard:
             self._note(event)

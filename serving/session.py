@@ -18,7 +18,8 @@ class Session:
     """One session as it was committed; times are seconds since 1970.
 
     etag: another one for every commit. head: where it is. checkpoints: by name. ttl_s: how long it
-    may stay unused before it is forgotten, which is at expires_s.
+    may stay unused before it is forgotten, which is at expires_s. owner: who created it, '' where
+    nobody had to say.
     """
 
     id: str
@@ -30,6 +31,7 @@ class Session:
     changed_s: float
     expires_s: float
     checkpoints: dict[str, Snapshot] = field(default_factory=dict)
+    owner: str = ""
 
     def snapshots(self) -> tuple[Snapshot, ...]:
         """All that it refers to, each once."""

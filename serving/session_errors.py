@@ -42,6 +42,14 @@ class SessionStoreFull(ServingError):  # noqa: N818
         self.retry_after_s = 60.0
 
 
+class SessionsNotKept(ServingError):  # noqa: N818
+    """The disk does not take sessions; what was changed last is in memory and tried again."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"sessions cannot be written to disk: {reason}")
+        self.retry_after_s = 5.0
+
+
 class BlobDamaged(ServingError):  # noqa: N818
     """An exported session is cut short, changed, or none at all."""
 

@@ -60,4 +60,5 @@ def _open_store(config: ServingConfig) -> SessionStore:
         return MemoryStore(config.session_bytes)
     from serving.session_store_lmdb import LmdbStore
 
-    return LmdbStore(Path(config.session_dir), config.session_bytes)
+    directory = Path(config.session_dir)
+    return LmdbStore(directory, config.session_bytes, config.session_sync)

@@ -9,6 +9,7 @@ import grpc
 import spiketrain.v1.sessions_pb2 as pb
 import spiketrain.v1.sessions_pb2_grpc as sessions_grpc
 from runtime.errors import RequestError
+from serving.caller import caller
 from serving.inflight import InFlight
 from serving.request import SessionTurn
 from serving.session import Session
@@ -34,22 +35,23 @@ class SessionsServicer(sessions_grpc.SessionsServicer):
         async with errors_as_status(context):
             with self._inflight:
                 ttl_s, seed = _given(checked(request), "ttl_s"), _given(request, "seed")
-                return to_session(await asyncio.to_thread(self._sessions.create, ttl_s, seed))
+                args = (ttl_s, seed, caller())
+                return to_session(await asyncio.to_thread(self._sessions.create, *args))
 
     async def GetSession(self, request: Any, context: grpc.aio.ServicerContext) -> Any:
         """What is known of it."""
         async with errors_as_status(context):
             with self._inflight:
-                session_id = checked(request).id
-                return to_session(await asyncio.to_thread(self._sessions.get, session_id))
+                args = (checked(request).id, "", caller())
+                return to_session(await asyncio.to_thread(self._sessions.get, *args))
 
     async def ListSessions(self, request: Any, context: grpc.aio.ServicerContext) -> Any:
         """A page of them; the token of the next one is the last id."""
         async with errors_as_status(context):
             with self._inflight:
                 count = _given(checked(request), "page_size")
-                after = request.page_token
-                page = await asyncio.to_thread(self._sessions.page, after, count)
+                args = (request.page_token, count, caller())
+                page = await asyncio.to_thread(self._sessions.page, *args)
                 full = len(page) == (DEFAULT_PAGE if count is None else count)
                 return pb.ListSessionsResponse(
                     sessions=map(to_session, page), next_page_token=page[-1].id if full else ""
@@ -59,8 +61,8 @@ class SessionsServicer(sessions_grpc.SessionsServicer):
         """Nothing, once it is forgotten."""
         async with errors_as_status(context):
             with self._inflight:
-                checked(request)
-                await asyncio.to_thread(self._sessions.delete, request.id, request.etag)
+                args = (checked(request).id, request.etag, caller())
+                await asyncio.to_thread(self._sessions.delete, *args)
                 return pb.DeleteSessionResponse()
 
     async def Append(self, request: Any, context: grpc.aio.ServicerContext) -> Any:
@@ -72,7 +74,9 @@ class SessionsServicer(sessions_grpc.SessionsServicer):
                     raise RequestError("content", "be given as text or as token_ids", None)
                 content = request.text if kind == "text" else tuple(request.token_ids.ids)
                 wanted = SessionTurn(request.id, request.etag)
-                session, tokens = await self._turns.append(wanted, content, timeout_s(context))
+                limit_s = timeout_s(context)
+                read = await self._turns.append(wanted, content, limit_s, caller())
+                session, tokens = read
                 return pb.AppendResponse(session=to_session(session), tokens=tokens)
 
     async def Fork(self, request: Any, context: grpc.aio.ServicerContext) -> Any:
@@ -86,6 +90,7 @@ class SessionsServicer(sessions_grpc.SessionsServicer):
                     request.checkpoint,
                     _given(request, "ttl_s"),
                     _given(request, "seed"),
+                    caller(),
                 )
                 return to_session(session)
 
@@ -93,21 +98,21 @@ class SessionsServicer(sessions_grpc.SessionsServicer):
         """The session with the checkpoint."""
         async with errors_as_status(context):
             with self._inflight:
-                args = (checked(request).id, request.name, request.etag)
+                args = (checked(request).id, request.name, request.etag, caller())
                 return to_session(await asyncio.to_thread(self._sessions.checkpoint, *args))
 
     async def Rollback(self, request: Any, context: grpc.aio.ServicerContext) -> Any:
         """The session where the checkpoint is."""
         async with errors_as_status(context):
             with self._inflight:
-                args = (checked(request).id, request.name, request.etag)
+                args = (checked(request).id, request.name, request.etag, caller())
                 return to_session(await asyncio.to_thread(self._sessions.rollback, *args))
 
     async def Export(self, request: Any, context: grpc.aio.ServicerContext) -> AsyncIterator[Any]:
         """The session's bytes, piece by piece."""
         async with errors_as_status(context):
             with self._inflight:
-                args = (checked(request).id, request.etag)
+                args = (checked(request).id, request.etag, caller())
                 blob = await asyncio.to_thread(self._sessions.export, *args)
                 for start in range(0, len(blob), PIECE_BYTES):
                     yield pb.ExportResponse(data=blob[start : start + PIECE_BYTES])
@@ -130,8 +135,8 @@ class SessionsServicer(sessions_grpc.SessionsServicer):
                     most = self._sessions.max_blob_bytes
                     if len(blob) > most:
                         raise RequestError("data", f"be at most {most} bytes in all", len(blob))
-                session = await asyncio.to_thread(self._sessions.import_, bytes(blob), ttl_s)
-                return to_session(session)
+                args = (bytes(blob), ttl_s, caller())
+                return to_session(await asyncio.to_thread(self._sessions.import_, *args))
 
 
 def to_session(session: Session) -> Any:

@@ -7,15 +7,11 @@ store has to pass.
 """
 
 import threading
-from bisect import bisect_right, insort
-from collections import Counter
 from collections.abc import Collection, Mapping
 from typing import Protocol
 
 from serving.session import Session
-from serving.session_errors import SessionStoreFull
-
-RECORD_BYTES = 1024  # a session counts as this many beside its snapshots
+from serving.session_ledger import Ledger
 
 
 class SessionStore(Protocol):
@@ -24,8 +20,8 @@ class SessionStore(Protocol):
     def get(self, session_id: str) -> Session | None:
         """The session of this id."""
 
-    def page(self, after: str, count: int) -> list[Session]:
-        """The first `count` sessions with an id greater than `after`, in order of their ids."""
+    def page(self, owner: str, after: str, count: int) -> list[Session]:
+        """The owner's first `count` sessions with an id greater than `after`, in order of ids."""
 
     def load(self, key: str) -> bytes | None:
         """The bytes of a snapshot; None once no session refers to it."""
@@ -34,7 +30,8 @@ class SessionStore(Protocol):
         """Keep a session with the snapshots it refers to that are new.
 
         False, and nothing happens, unless the stored session has this etag (None: there is none)
-        and the other snapshots are stored. Raises SessionStoreFull.
+        and the other snapshots are stored. A session's owner never changes. Raises
+        SessionStoreFull, SessionsNotKept.
         """
 
     def delete(self, session_id: str, etag: str | None = None) -> bool:
@@ -54,24 +51,19 @@ class MemoryStore:
     """Sessions in this process, gone with it."""
 
     def __init__(self, max_bytes: int) -> None:
-        self._max_bytes = max_bytes
-        self._used = 0
-        self._sessions: dict[str, Session] = {}
-        self._ids: list[str] = []  # in order
+        self._ledger = Ledger(max_bytes)
         self._snapshots: dict[str, bytes] = {}
-        self._references: Counter[str] = Counter()
         self._lock = threading.Lock()
 
     def get(self, session_id: str) -> Session | None:
         """See SessionStore."""
         with self._lock:
-            return self._sessions.get(session_id)
+            return self._ledger.get(session_id)
 
-    def page(self, after: str, count: int) -> list[Session]:
+    def page(self, owner: str, after: str, count: int) -> list[Session]:
         """See SessionStore."""
         with self._lock:
-            start = bisect_right(self._ids, after)
-            return [self._sessions[name] for name in self._ids[start : start + count]]
+            return self._ledger.page(owner, after, count)
 
     def load(self, key: str) -> bytes | None:
         """See SessionStore."""
@@ -81,64 +73,38 @@ class MemoryStore:
     def put(self, session: Session, new: Mapping[str, bytes], etag: str | None) -> bool:
         """See SessionStore."""
         with self._lock:
-            old = self._sessions.get(session.id)
-            known = all(s.key in new or s.key in self._snapshots for s in session.snapshots())
-            if (old.etag if old else None) != etag or not known:
+            gone = self._ledger.put(session, new, etag)
+            if gone is None:
                 return False
-            added = sum(map(len, new.values())) + (0 if old else RECORD_BYTES)
-            freed = self._freed(old, session)
-            if self._used + added - freed > self._max_bytes:
-                raise SessionStoreFull(self._max_bytes)
             self._snapshots.update(new)
-            self._used += added
-            self._references.update(s.key for s in session.snapshots())
-            if old:
-                self._let_go(old)
-            else:
-                insort(self._ids, session.id)
-            self._sessions[session.id] = session
+            self._drop(gone)
             return True
 
     def delete(self, session_id: str, etag: str | None = None) -> bool:
         """See SessionStore."""
         with self._lock:
-            session = self._sessions.get(session_id)
-            if session is None or etag not in (None, session.etag):
+            gone = self._ledger.delete(session_id, etag)
+            if gone is None:
                 return False
-            self._forget(session)
+            self._drop(gone)
             return True
 
     def expire(self, now_s: float, keep: Collection[str]) -> int:
         """See SessionStore."""
         with self._lock:
-            over = [s for s in self._sessions.values() if s.expires_s <= now_s and s.id not in keep]
+            over = self._ledger.expired(now_s, keep)
             for session in over:
-                self._forget(session)
+                self._drop(self._ledger.delete(session.id) or ())
             return len(over)
 
     def count(self) -> tuple[int, int]:
         """See SessionStore."""
         with self._lock:
-            return len(self._sessions), self._used
+            return self._ledger.count()
 
     def close(self) -> None:
         """See SessionStore."""
 
-    def _freed(self, old: Session | None, session: Session) -> int:
-        """Bytes of snapshots that only `old` refers to, once `session` takes its place."""
-        kept = {s.key for s in session.snapshots()}
-        gone = [s for s in (old.snapshots() if old else ()) if s.key not in kept]
-        return sum(s.nbytes for s in gone if self._references[s.key] == 1)
-
-    def _forget(self, session: Session) -> None:
-        del self._sessions[session.id]
-        self._ids.remove(session.id)
-        self._used -= RECORD_BYTES
-        self._let_go(session)
-
-    def _let_go(self, session: Session) -> None:
-        for snapshot in session.snapshots():
-            self._references[snapshot.key] -= 1
-            if not self._references[snapshot.key]:
-                del self._references[snapshot.key]
-                self._used -= len(self._snapshots.pop(snapshot.key))
+    def _drop(self, keys: Collection[str]) -> None:
+        for key in keys:
+            del self._snapshots[key]

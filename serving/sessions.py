@@ -37,7 +37,10 @@ _NAME = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
 
 
 class Sessions:
-    """The sessions of one model. clock: seconds since 1970."""
+    """The sessions of one model. clock: seconds since 1970.
+
+    owner: who asks. Sessions of others are not found, as if they did not exist.
+    """
 
     def __init__(
         self,
@@ -50,7 +53,7 @@ class Sessions:
         self._store = store
         self._ttl_s = config.session_ttl_s
         self._clock = clock
-        self._busy: set[str] = set()
+        self._busy: set[tuple[str, str]] = set()  # owner and id: nobody keeps another one busy
         self._lock = threading.Lock()  # guards _busy
 
     @property
@@ -58,22 +61,24 @@ class Sessions:
         """What no session of the model has more bytes than."""
         return max_blob_bytes(self._model)
 
-    def create(self, ttl_s: float | None = None, seed: int | None = None) -> Session:
+    def create(
+        self, ttl_s: float | None = None, seed: int | None = None, owner: str = ""
+    ) -> Session:
         """A session that has read nothing. Raises RequestError, SessionStoreFull."""
-        chosen = secrets.randbits(SEED_BITS) if seed is None else seed
-        return self._begin(Start(self._model.new_state()), self._ttl(ttl_s), _checked(chosen))
+        chosen = _checked(secrets.randbits(SEED_BITS) if seed is None else seed)
+        return self._begin(Start(self._model.new_state()), self._ttl(ttl_s), chosen, owner)
 
-    def get(self, session_id: str, etag: str = "") -> Session:
+    def get(self, session_id: str, etag: str = "", owner: str = "") -> Session:
         """What is known of a session. Raises SessionNotFound, SessionChanged."""
         session = self._store.get(session_id) if len(session_id) <= MAX_ID else None
-        if session is None or session.expires_s <= self._clock():
+        if session is None or session.owner != owner or session.expires_s <= self._clock():
             raise SessionNotFound(session_id)
         if etag and etag != session.etag:
             raise SessionChanged(etag, session.etag)
         return session
 
-    def page(self, after: str = "", count: int | None = None) -> list[Session]:
-        """Sessions with ids greater than `after`, in order, at most `count`."""
+    def page(self, after: str = "", count: int | None = None, owner: str = "") -> list[Session]:
+        """The owner's sessions with ids greater than `after`, in order, at most `count`."""
         count = DEFAULT_PAGE if count is None else count
         if not 1 <= count <= MAX_PAGE:
             raise RequestError("page_size", f"be from 1 to {MAX_PAGE}", count)
@@ -82,16 +87,16 @@ class Sessions:
         now_s = self._clock()
         found: list[Session] = []
         while len(found) < count:
-            some = self._store.page(after, count - len(found))
+            some = self._store.page(owner, after, count - len(found))
             if not some:
                 break
             after = some[-1].id
             found += [session for session in some if session.expires_s > now_s]
         return found
 
-    def delete(self, session_id: str, etag: str = "") -> None:
+    def delete(self, session_id: str, etag: str = "", owner: str = "") -> None:
         """Forget a session; a turn under way cannot be committed any more."""
-        session = self.get(session_id, etag)
+        session = self.get(session_id, etag, owner)
         if not self._store.delete(session_id, session.etag if etag else None):
             raise SessionNotFound(session_id)
 
@@ -102,64 +107,66 @@ class Sessions:
         checkpoint: str = "",
         ttl_s: float | None = None,
         seed: int | None = None,
+        owner: str = "",
     ) -> Session:
         """Another session that starts where this one is, or was at a checkpoint."""
-        session = self.get(session_id, etag)
+        session = self.get(session_id, etag, owner)
         head = _checkpoint(session, checkpoint) if checkpoint else session.head
         lifetime_s = session.ttl_s if ttl_s is None else self._ttl(ttl_s)
-        twin = self._new(head, lifetime_s, session.seed if seed is None else _checked(seed))
+        chosen = session.seed if seed is None else _checked(seed)
+        twin = self._new(head, lifetime_s, chosen, owner)
         if not self._store.put(twin, {}, None):
             raise SessionNotFound(session_id)  # deleted since it was read
         return twin
 
-    def checkpoint(self, session_id: str, name: str, etag: str = "") -> Session:
+    def checkpoint(self, session_id: str, name: str, etag: str = "", owner: str = "") -> Session:
         """Keep where a session is under a name."""
         if not _NAME.fullmatch(name):
             raise RequestError("name", "be 1 to 64 of A-Z, a-z, 0-9, '.', '_' and '-'", name[:80])
-        with self._occupied(session_id):
-            session = self.get(session_id, etag)
+        with self._occupied(session_id, owner):
+            session = self.get(session_id, etag, owner)
             kept = {**session.checkpoints, name: session.head}
             if len(kept) > MAX_CHECKPOINTS:
                 rule = f"be one of at most {MAX_CHECKPOINTS} checkpoints of a session"
                 raise RequestError("name", rule, name)
             return self._replace(session, {}, checkpoints=dict(sorted(kept.items())))
 
-    def rollback(self, session_id: str, name: str, etag: str = "") -> Session:
+    def rollback(self, session_id: str, name: str, etag: str = "", owner: str = "") -> Session:
         """Take a session back to a checkpoint."""
-        with self._occupied(session_id):
-            session = self.get(session_id, etag)
+        with self._occupied(session_id, owner):
+            session = self.get(session_id, etag, owner)
             return self._replace(session, {}, head=_checkpoint(session, name))
 
-    def export(self, session_id: str, etag: str = "") -> bytes:
-        """A session without its checkpoints, as bytes."""
-        return self._load(session_id, etag)[1]
+    def export(self, session_id: str, etag: str = "", owner: str = "") -> bytes:
+        """A session without its checkpoints and its owner, as bytes."""
+        return self._load(session_id, etag, owner)[1]
 
-    def import_(self, blob: bytes, ttl_s: float | None = None) -> Session:
+    def import_(self, blob: bytes, ttl_s: float | None = None, owner: str = "") -> Session:
         """A session from exported bytes. Raises BlobDamaged, BlobForeign, SessionStoreFull."""
         lifetime_s = self._ttl(ttl_s)
         start, seed = from_blob(blob, self._model)
-        return self._begin(start, lifetime_s, seed)
+        return self._begin(start, lifetime_s, seed, owner)
 
-    def occupy(self, session_id: str) -> None:
+    def occupy(self, session_id: str, owner: str = "") -> None:
         """Keep other changes of a session out until `release`. Raises SessionBusy."""
         with self._lock:
-            if session_id in self._busy:
+            if (owner, session_id) in self._busy:
                 raise SessionBusy
-            self._busy.add(session_id)
+            self._busy.add((owner, session_id))
 
-    def release(self, session_id: str) -> None:
+    def release(self, session_id: str, owner: str = "") -> None:
         """Let the next change begin."""
         with self._lock:
-            self._busy.discard(session_id)
+            self._busy.discard((owner, session_id))
 
     def busy(self) -> frozenset[str]:
         """Ids of sessions with a change under way."""
         with self._lock:
-            return frozenset(self._busy)
+            return frozenset(session_id for _, session_id in self._busy)
 
-    def open(self, session_id: str, etag: str = "") -> tuple[Session, Start]:
+    def open(self, session_id: str, etag: str = "", owner: str = "") -> tuple[Session, Start]:
         """A session and a copy of where it is, which may go on from there."""
-        session, blob = self._load(session_id, etag)
+        session, blob = self._load(session_id, etag, owner)
         return session, from_blob(blob, self._model)[0]
 
     def commit(self, session: Session, end: Start) -> Session:
@@ -181,21 +188,21 @@ class Sessions:
         self._store.close()
 
     @contextmanager
-    def _occupied(self, session_id: str) -> Generator[None, None, None]:
-        self.occupy(session_id)
+    def _occupied(self, session_id: str, owner: str) -> Generator[None, None, None]:
+        self.occupy(session_id, owner)
         try:
             yield
         finally:
-            self.release(session_id)
+            self.release(session_id, owner)
 
-    def _begin(self, start: Start, ttl_s: float, seed: int) -> Session:
+    def _begin(self, start: Start, ttl_s: float, seed: int, owner: str) -> Session:
         blob = to_blob(start, seed, self._model.fingerprint)
         head = Snapshot(secrets.token_hex(ID_BYTES), start.state.position, len(blob))
-        session = self._new(head, ttl_s, seed)
+        session = self._new(head, ttl_s, seed, owner)
         self._store.put(session, {head.key: blob}, None)
         return session
 
-    def _new(self, head: Snapshot, ttl_s: float, seed: int) -> Session:
+    def _new(self, head: Snapshot, ttl_s: float, seed: int, owner: str) -> Session:
         now_s = self._clock()
         return Session(
             id=secrets.token_hex(ID_BYTES),
@@ -206,6 +213,7 @@ class Sessions:
             created_s=now_s,
             changed_s=now_s,
             expires_s=now_s + ttl_s,
+            owner=owner,
         )
 
     def _replace(self, session: Session, new: dict[str, bytes], **changes: Any) -> Session:
@@ -219,10 +227,10 @@ class Sessions:
             raise SessionChanged(session.etag, found.etag)
         return changed
 
-    def _load(self, session_id: str, etag: str) -> tuple[Session, bytes]:
+    def _load(self, session_id: str, etag: str, owner: str) -> tuple[Session, bytes]:
         """A session and the bytes of where it is."""
         while True:
-            session = self.get(session_id, etag)
+            session = self.get(session_id, etag, owner)
             blob = self._store.load(session.head.key)
             if blob is not None:  # else it was changed or deleted since it was read
                 return session, blob

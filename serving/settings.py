@@ -93,8 +93,8 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
 
 def _parse(variable: str, text: str, kind: type) -> Any:
     try:
-        return kind(text)
-    except ValueError:
+        return {"true": True, "false": False}[text] if kind is bool else kind(text)
+    except (ValueError, KeyError):
         raise ConfigError(
             f"environment: {variable} must be {_NAMES[kind]}, got {text!r:.100}"
         ) from None

@@ -31,6 +31,7 @@ from serving.session_errors import (
     SessionBusy,
     SessionChanged,
     SessionNotFound,
+    SessionsNotKept,
     SessionStoreFull,
 )
 
@@ -55,6 +56,7 @@ TABLE: dict[type[Exception], tuple[int, str]] = {
     SessionChanged: (code_pb2.ABORTED, "SESSION_CHANGED"),
     SessionBusy: (code_pb2.ABORTED, "SESSION_BUSY"),
     SessionStoreFull: (code_pb2.RESOURCE_EXHAUSTED, "SESSIONS_FULL"),
+    SessionsNotKept: (code_pb2.UNAVAILABLE, "SESSIONS_NOT_KEPT"),
     BlobDamaged: (code_pb2.DATA_LOSS, "SESSION_DAMAGED"),
     BlobForeign: (code_pb2.FAILED_PRECONDITION, "SESSION_OF_ANOTHER_MODEL"),
     Cancelled: (code_pb2.CANCELLED, "CANCELLED"),
@@ -82,7 +84,7 @@ def to_status(error: Exception) -> status_pb2.Status:
     if isinstance(error, SessionNotFound | CheckpointNotFound):
         kind, name = error.resource
         details.append(error_details_pb2.ResourceInfo(resource_type=kind, resource_name=name))
-    if isinstance(error, QueueFull | Draining | SessionBusy | SessionStoreFull):
+    if isinstance(error, QueueFull | Draining | SessionBusy | SessionStoreFull | SessionsNotKept):
         delay = duration_pb2.Duration()
         delay.FromNanoseconds(round(1e9 * error.retry_after_s))
         details.append(error_details_pb2.RetryInfo(retry_delay=delay))

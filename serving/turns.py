@@ -33,7 +33,9 @@ class Turns:
         self._closing: set[asyncio.Task[None]] = set()
 
     @asynccontextmanager
-    async def stream(self, request: Request) -> AsyncIterator[AsyncIterator[Event]]:
+    async def stream(
+        self, request: Request, owner: str = ""
+    ) -> AsyncIterator[AsyncIterator[Event]]:
         """`Engine.stream`, on a session where the request names one; raises its errors as well."""
         wanted = request.session
         if wanted is None:
@@ -41,14 +43,14 @@ class Turns:
                 yield events
             return
         arrived_s = self._engine.now_s
-        session, turn = await self._open(wanted)
+        session, turn = await self._open(wanted, owner)
         try:
             if request.seed is None:
                 request = replace(request, seed=session.seed)
             completion = await self._engine.intake.completion(request, turn, arrived_s)
             self._engine.enter(completion)
         except BaseException:
-            self._sessions.release(session.id)
+            self._sessions.release(session.id, owner)
             raise
         try:
             yield self._committed(session, turn, completion)
@@ -62,29 +64,34 @@ class Turns:
         self._engine.check_room()
 
     async def append(
-        self, wanted: SessionTurn, content: str | Sequence[int], timeout_s: float | None
+        self,
+        wanted: SessionTurn,
+        content: str | Sequence[int],
+        timeout_s: float | None,
+        owner: str = "",
     ) -> tuple[Session, int]:
         """Have a session read a text or tokens; the session then, and how many tokens it was."""
         arrived_s = self._engine.now_s
-        session, turn = await self._open(wanted)
+        session, turn = await self._open(wanted, owner)
         try:
             job = await self._engine.intake.reading(content, turn, timeout_s, arrived_s)
             await self._engine.finish(job)
             return await self._commit(session, turn), len(job.prompt_ids)
         finally:
-            self._sessions.release(session.id)
+            self._sessions.release(session.id, owner)
 
     async def settle(self) -> None:
         """Wait for turns that are kept though nobody reads them any more."""
         while self._closing:
             await asyncio.wait(self._closing)
 
-    async def _open(self, wanted: SessionTurn) -> tuple[Session, Turn]:
-        self._sessions.occupy(wanted.id)
+    async def _open(self, wanted: SessionTurn, owner: str) -> tuple[Session, Turn]:
+        self._sessions.occupy(wanted.id, owner)
         try:
-            session, start = await asyncio.to_thread(self._sessions.open, wanted.id, wanted.etag)
+            args = (wanted.id, wanted.etag, owner)
+            session, start = await asyncio.to_thread(self._sessions.open, *args)
         except BaseException:
-            self._sessions.release(wanted.id)
+            self._sessions.release(wanted.id, owner)
             raise
         return session, Turn(start, wanted.keep_cancelled)
 
@@ -130,4 +137,4 @@ class Turns:
     def _release(self, session: Session, turn: Turn) -> None:
         if not turn.over:
             turn.over = True
-            self._sessions.release(session.id)
+            self._sessions.release(session.id, session.owner)

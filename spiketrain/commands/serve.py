@@ -68,6 +68,9 @@ def serve(
     session_dir: Annotated[
         str | None, typer.Option(help="Keep sessions here; needs the extra disk. Else in memory.")
     ] = None,
+    session_sync: Annotated[
+        bool | None, typer.Option(help="Wait for the disk at every change of a session; no.")
+    ] = None,
     grace_s: Annotated[
         float | None,
         typer.Option(help="Seconds for running requests to end at shutdown; 10.", min=0.0),

@@ -16,8 +16,8 @@ import spiketrain.v1.generation_pb2 as pb
 import spiketrain.v1.sessions_pb2 as sessions_pb
 from runtime import load_model
 from serving import session_service
+from serving.session_ledger import RECORD_BYTES
 from serving.session_servicer import PIECE_BYTES
-from serving.session_store import RECORD_BYTES
 
 PROMPT = [1, 2, 3, 4, 5]
 

@@ -33,6 +33,11 @@ def test_a_number_of_the_environment_is_read_as_its_settings_type():
     assert serving.grace_s == 0.5
 
 
+@pytest.mark.parametrize(("text", "value"), [("true", True), ("false", False)])
+def test_true_and_false_of_the_environment_are_read_as_such(text, value):
+    assert read_settings(None, {"SPIKETRAIN_SESSION_SYNC": text}, {})[1].session_sync is value
+
+
 def test_variables_that_mean_something_else_are_left_alone():
     read_settings(None, {"SPIKETRAIN_ISA": "baseline"}, {})
 
@@ -70,6 +75,7 @@ def test_a_file_that_is_not_there_is_named():
     [
         ({"SPIKETRAIN_PORT": "x"}, ["SPIKETRAIN_PORT must be an integer", "'x'"]),
         ({"SPIKETRAIN_PRT": "1"}, ["SPIKETRAIN_PRT is unknown"]),
+        ({"SPIKETRAIN_SESSION_SYNC": "1"}, ["SPIKETRAIN_SESSION_SYNC must be true or false"]),
         ({"SPIKETRAIN_GRACE_S": "soon"}, ["SPIKETRAIN_GRACE_S must be a number", "'soon'"]),
     ],
 )

@@ -5,7 +5,7 @@ import pytest
 
 import serving.tokens
 from serving.errors import ConfigError, PermissionDenied, Unauthenticated
-from serving.tokens import read_tokens
+from serving.tokens import CertificatesAlone, read_tokens
 
 SERVICES = frozenset({"Generation", "Models"})
 ALICE, BOB = "alice-0123456789abcdef", "bob-0123456789abcdef"
@@ -48,6 +48,24 @@ def test_anything_else_is_unauthenticated(tokens, header):
     assert ALICE not in str(caught.value)
 
 
+def test_a_certificate_alone_or_beside_a_token_is_asked_for(tokens):
+    known = tokens(
+        f"[callers.a]\ncertificate = 'a'\n[callers.b]\ntoken = '{BOB}'\ncertificate = 'b'"
+    )
+    assert known.authorise(None, "Models", frozenset({"z", "a"})) == "a"
+    assert known.authorise(f"Bearer {BOB}", "Models", frozenset("b")) == "b"
+    bob, alice = f"Bearer {BOB}", f"Bearer {ALICE}"
+    for header, names in ((None, "b"), (None, ""), (bob, "a"), (alice, "a")):
+        with pytest.raises(Unauthenticated):
+            known.authorise(header, "Models", frozenset(names))
+
+
+def test_who_has_a_certificate_alone_is_named_by_all_of_its_names():
+    assert CertificatesAlone().authorise(None, "Models", frozenset("ba")) == "certificate:a,b"
+    with pytest.raises(Unauthenticated):
+        CertificatesAlone().authorise(None, "Models", frozenset())
+
+
 @pytest.mark.parametrize("token", [ALICE, BOB, "nobody's"])
 def test_every_token_is_compared_in_constant_time_whichever_is_given(tokens, token, monkeypatch):
     compared, constant_time = [], hmac.compare_digest
@@ -74,6 +92,7 @@ def test_every_token_is_compared_in_constant_time_whichever_is_given(tokens, tok
         ("[callers]\na = 3", ["callers.a must be a table"]),
         ("[callers.a]\ntoken = 'short'", ["callers.a.token", "16"]),
         ("[callers.a]\nservices = []", ["callers.a must have one of token and sha256"]),
+        ("[callers.a]\ncertificate = ''", ["callers.a.certificate must be a name"]),
         ("[callers.a]\nsha256 = 'AB'", ["callers.a.sha256", "64"]),
         (f"[callers.a]\ntoken = '{ALICE}'\nrole = 1", ["callers.a.role is unknown"]),
         (f"[callers.a]\ntoken = '{ALICE}'\nservices = ['Modls']", ["services", "Models"]),
