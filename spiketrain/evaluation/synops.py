@@ -30,7 +30,8 @@ def synops_by_neurobench(model: Any, recording: Recording) -> dict[str, int] | N
     for layer, counts in enumerate(layers):
         if layer:
             inputs.append((f"layers.{layer}.input", layers[layer - 1]))
-        inputs.append((f"layers.{layer}.recurrent", counts[:-1]))  # read at the next token
+        before = np.concatenate([np.zeros_like(counts[:1]), counts[:-1]])  # of the token before
+        inputs.append((f"layers.{layer}.recurrent", before))
     inputs.append(("projection" if "projection.weight" in tensors else "head", layers[-1]))
     dense = effective = 0
     for name, counts in inputs:

@@ -81,14 +81,15 @@ def test_neurobench_operations_are_pairs_of_non_zeros(models):
     model = models["egru"]
     recording = record(model, tokens(20))
     tensors = read_package(model.path).tensors
+    sizes = model.config["hidden_sizes"]
     dense = effective = 0
     for at in range(20):
         for layer in range(3):
             products = []
             if layer:
                 products.append(("input", recording[f"layers.{layer - 1}"][at]))
-            if at:
-                products.append(("recurrent", recording[f"layers.{layer}"][at - 1]))
+            before = recording[f"layers.{layer}"][at - 1] if at else np.zeros(sizes[layer])
+            products.append(("recurrent", before))
             for kind, events in products:
                 weight = tensors[f"layers.{layer}.{kind}.weight"]
                 effective += int(((events != 0)[:, None] & (weight != 0)).sum())
