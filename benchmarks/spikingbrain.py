@@ -7,13 +7,12 @@
     python benchmarks/spikingbrain.py against DIR FILE.gguf --llama-python VENV/bin/python
 
 `package` writes random int4 weights (spiked down projections, int8 embedding, int4 head, bfloat16
-window) as a runtime package, `checkpoint` random bfloat16 weights as a sharded Hugging Face
-directory of the Transformer, Qwen2.5-7B's names and shapes. `measure` takes each figure in one
-process: the context is a state whose window and linear states are filled with random numbers at
-that position. `against` times decoding
-with an empty context, ours and llama.cpp's Q4_0 in turns; ratios are medians within a round.
-Four layers of the same width (--layers 4) stand for the time of a layer; head and embedding are
-then the larger part.
+window) as a runtime package, `checkpoint` random bfloat16 weights as a sharded directory with the
+names and shapes of SpikingBrain-7B (Qwen2.5-7B's and the decays'), for `spiketrain convert`.
+`measure` takes each figure in one process: the context is a state whose window and linear states
+are filled with random numbers at that position. `against` times decoding with an empty context,
+ours and llama.cpp's Q4_0 in turns; ratios are medians within a round.  Four layers of the same
+width (--layers 4) stand for the time of a layer; head and embedding are then the larger part.
 """
 
 from __future__ import annotations
@@ -39,6 +38,7 @@ sys.path = [entry for entry in sys.path if Path(entry or ".").resolve() != HERE]
 WIDTH, HEADS, SHARED, SIZE, INNER, VOCAB = 3584, 28, 4, 128, 18944, 152064
 LAYERS, WINDOW = 28, 4096
 SHARD_BYTES = 4 << 30
+NOISE = 1 << 20  # random numbers of a matrix: pieces of them, from random places
 WEIGHTS = {"embedding": "int8", "body": "int4-go", "down": "int4-go", "head": "int4-gi"}
 
 
@@ -180,7 +180,7 @@ def peak_bytes() -> int:
     return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
-# --- a checkpoint of the Transformer -------------------------------------------------------------
+# --- a checkpoint to convert ---------------------------------------------------------------------
 
 
 def qwen_tensors(layers: int) -> Iterator[tuple[str, tuple[int, ...]]]:
@@ -203,11 +203,25 @@ def qwen_tensors(layers: int) -> Iterator[tuple[str, tuple[int, ...]]]:
 
 
 def write_checkpoint(path: Path, layers: int) -> None:
-    """Random bfloat16 weights in shards with an index, written piece by piece."""
+    """Random bfloat16 weights in shards with an index, as `hf_7B_model` has them."""
+    from lm.families.spikingbrain.config import Config
+    from lm.families.spikingbrain.upstream import expected_shapes
+
+    settings = {
+        "vocab_size": VOCAB,
+        "hidden_size": WIDTH,
+        "num_hidden_layers": layers,
+        "num_attention_heads": HEADS,
+        "num_key_value_heads": SHARED,
+        "intermediate_size": INNER,
+        "sliding_window": WINDOW,
+        "attn_layers": list(range(1, layers, 2)),
+        "max_position_embeddings": 131072,
+    }
     path.mkdir(parents=True)
     shards: list[list[tuple[str, tuple[int, ...]]]] = [[]]
     size = 0
-    for name, shape in qwen_tensors(layers):
+    for name, shape in expected_shapes(Config(**settings)).items():
         nbytes = 2 * int(np.prod(shape))
         if shards[-1] and size + nbytes > SHARD_BYTES:
             shards.append([])
@@ -223,19 +237,12 @@ def write_checkpoint(path: Path, layers: int) -> None:
     total = sum(2 * int(np.prod(shape)) for shard in shards for _, shape in shard)
     content = {"metadata": {"total_size": total}, "weight_map": index}
     (path / "model.safetensors.index.json").write_text(json.dumps(content))
-    config = {
-        "architectures": ["Qwen2ForCausalLM"],
-        "model_type": "qwen2",
-        "vocab_size": VOCAB,
-        "hidden_size": WIDTH,
-        "intermediate_size": INNER,
-        "num_hidden_layers": layers,
-        "num_attention_heads": HEADS,
-        "num_key_value_heads": SHARED,
-        "hidden_act": "silu",
-        "rms_norm_eps": 1e-6,
+    config = settings | {
+        "architectures": ["GLAswaForCausalLM"],
+        "model_type": "gla_swa",
+        "hidden_act": "swish",
+        "norm_eps": 1e-6,
         "rope_theta": 1e6,
-        "max_position_embeddings": 131072,
         "tie_word_embeddings": False,
         "torch_dtype": "bfloat16",
     }
@@ -254,15 +261,22 @@ def write_shard(path: Path, tensors: list[tuple[str, tuple[int, ...]]], rng: Any
     with open(path, "wb") as stream:
         stream.write(len(raw).to_bytes(8, "little") + raw)
         for name, shape in tensors:
-            inputs = shape[-1] if len(shape) > 1 else 1
-            for row in range(0, shape[0], 4096):
-                count = min(4096, shape[0] - row) * inputs if len(shape) > 1 else shape[0]
-                values = rng.standard_normal(count, np.float32) / np.float32(np.sqrt(inputs))
-                if len(shape) == 1:
-                    values = np.full(count, 0.0 if name.endswith("bias") else 1.0, np.float32)
-                stream.write((values.view(np.uint32) >> 16).astype(np.uint16).tobytes())
-                if len(shape) == 1:
-                    break
+            if len(shape) == 1:
+                values = np.full(shape, 0.0 if name.endswith("bias") else 1.0, np.float32)
+                stream.write(bits_of_bfloat16(values))
+                continue
+            noise = rng.standard_normal(NOISE, np.float32) / np.float32(np.sqrt(shape[1]))
+            left, whole = int(np.prod(shape)), bits_of_bfloat16(noise)
+            while left:
+                start = 2 * int(rng.integers(NOISE))  # bytes
+                piece = whole[start : min(len(whole), start + 2 * left)]
+                stream.write(piece)
+                left -= len(piece) // 2
+
+
+def bits_of_bfloat16(values: np.ndarray) -> bytes:
+    """The upper halves of float32 values."""
+    return bytes((values.view(np.uint32) >> 16).astype(np.uint16).tobytes())
 
 
 # --- llama.cpp -----------------------------------------------------------------------------------

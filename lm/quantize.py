@@ -9,6 +9,7 @@ from torch import Tensor
 # Steps from zero to a group's largest weight: the sides have eight and seven; clipping that one a
 # little may round the many small ones better.
 _STEPS = (7.0, 7.5, 8.0, 8.5, 6.5)
+_AT_ONCE = 1 << 16  # weights that are tried at a time: temporaries stay in the cache
 
 
 def quantize_int8(weight: Tensor, dim: int = 0) -> tuple[Tensor, Tensor]:
@@ -39,20 +40,37 @@ def quantize_int4_inputs(weight: Tensor, group: int = 32) -> tuple[Tensor, Tenso
     groups = -(-inputs // group)
     padded = torch.nn.functional.pad(weight, (0, 0, 0, groups * group - inputs))
     blocks = padded.view(groups, group, outputs)
-    extreme = blocks.abs().amax(1, keepdim=True)  # (groups, 1, O)
-    best = torch.zeros_like(blocks)
+    scale = torch.empty(groups, 1, outputs)
+    for rows in _pieces(groups, group * outputs):
+        scale[rows] = _best_scale(blocks[rows])
+    codes = torch.round_(blocks / scale).clamp_(-8, 7)
+    return halves(codes.view(-1, outputs)[:inputs]), scale.squeeze(1)
+
+
+def _best_scale(blocks: Tensor) -> Tensor:
+    """Scales (groups, 1, O) of blocks (groups, group, O) with the least squared error."""
+    extreme = blocks.abs().amax(1, keepdim=True)
     scale = torch.ones_like(extreme)
     least = torch.full_like(extreme, torch.inf)
     for steps in _STEPS:
         tried = (extreme / steps).to(torch.bfloat16).to(torch.float32)
         tried = torch.where(tried > 0, tried, torch.ones_like(tried))
-        codes = torch.round(blocks / tried).clamp_(-8, 7)
-        error = (codes * tried - blocks).square().sum(1, keepdim=True)
+        error = _rounding_error(blocks, tried).sum(1, keepdim=True)
         better = error < least
         least = torch.where(better, error, least)
         scale = torch.where(better, tried, scale)
-        best = torch.where(better, codes, best)
-    return halves(best.view(-1, outputs)[:inputs]), scale.squeeze(1)
+    return scale
+
+
+def _rounding_error(values: Tensor, step: Tensor | float) -> Tensor:
+    """Squared errors of values as codes in [-8, 7] times the step."""
+    return (values / step).round_().clamp_(-8, 7).mul_(step).sub_(values).square_()
+
+
+def _pieces(rows: int, width: int) -> list[slice]:
+    """Ranges of rows of about _AT_ONCE values."""
+    step = max(1, _AT_ONCE // width)
+    return [slice(start, start + step) for start in range(0, rows, step)]
 
 
 def quantize_int4_outputs(weight: Tensor, span: int = 128) -> tuple[Tensor, Tensor, Tensor]:
@@ -77,17 +95,23 @@ def choose_multipliers(weight: Tensor, scale: Tensor, span: int = 128) -> tuple[
     spans = -(-outputs // span)
     steps = torch.nn.functional.pad(weight / scale, (0, spans * span - outputs))
     blocks = steps.view(inputs, spans, span)
-    best = torch.zeros_like(blocks)
-    multiplier = torch.ones(inputs, spans, 1)
-    least = torch.full((inputs, spans, 1), torch.inf)
+    multiplier = torch.empty(inputs, spans, 1)
+    for rows in _pieces(inputs, spans * span):
+        multiplier[rows] = _best_multiplier(blocks[rows])
+    codes = torch.round_(blocks / multiplier).clamp_(-8, 7)
+    return codes.view(inputs, -1)[:, :outputs], multiplier.squeeze(2)
+
+
+def _best_multiplier(blocks: Tensor) -> Tensor:
+    """Multipliers (I, spans, 1) of blocks (I, spans, span) with the least squared error."""
+    multiplier = torch.ones(*blocks.shape[:2], 1)
+    least = torch.full_like(multiplier, torch.inf)
     for tried in range(1, 16):
-        codes = torch.round(blocks / tried).clamp_(-8, 7)
-        error = (codes * tried - blocks).square().sum(2, keepdim=True)
+        error = _rounding_error(blocks, float(tried)).sum(2, keepdim=True)
         better = error < least
         least = torch.where(better, error, least)
-        multiplier = torch.where(better, torch.full_like(multiplier, tried), multiplier)
-        best = torch.where(better, codes, best)
-    return best.view(inputs, -1)[:, :outputs], multiplier.squeeze(2)
+        multiplier.masked_fill_(better, float(tried))
+    return multiplier
 
 
 def _finite(weight: Tensor) -> Tensor:

@@ -69,6 +69,17 @@ def test_groups_along_outputs_share_a_small_multiplier(shape):
     assert float(error.square().mean()) <= 0.12**2 * float(weight.square().mean())
 
 
+def test_multipliers_have_the_least_squared_error():
+    weight = weights((600, 130)).double()
+    scale = (weight.abs().amax(0) / 105).float().double()
+    steps = torch.nn.functional.pad(weight / scale, (0, 126)).view(600, 2, 128)
+    tried = torch.arange(1, 16.0, dtype=torch.float64).view(-1, 1, 1, 1)
+    errors = ((steps / tried).round().clamp(-8, 7) * tried - steps).square().sum(3)
+    _, multiplier, _ = quantize_int4_outputs(weight.float())
+    own = errors.gather(0, multiplier.long()[None] - 1)[0]
+    assert torch.allclose(own, errors.amin(0), rtol=1e-4)
+
+
 def test_zeros_stay_zero_with_scales_of_one():
     halves, scale = quantize_int4_inputs(torch.zeros(40, 3))
     assert torch.equal(scale, torch.ones(2, 3))

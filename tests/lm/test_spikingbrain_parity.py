@@ -52,5 +52,5 @@ def test_float_packages_give_the_logits_of_torch(variant, tmp_path):
         wanted = model(torch.tensor([IDS])).logits[0]
     off = (found - wanted).abs().amax(1)
     # a count next to a rounding tie may flip, and is seen by all later tokens
-    assert (off < 1e-3).float().mean() >= (0.5 if model.config.spikes else 1.0)
-    assert off[:8].max() < 1e-3
+    assert (off < 1e-4).float().mean() >= (0.5 if model.config.spikes else 1.0)
+    assert off[:8].max() < 1e-4
