@@ -44,7 +44,7 @@ class Completion(Job):
         text: CompletionText,
         origin: Origin,
         arrived_s: float,
-        loop: asyncio.AbstractEventLoop | None,
+        loop: asyncio.AbstractEventLoop,
     ) -> None:
         super().__init__(request.prompt_ids, origin, arrived_s, loop, request.timeout_s)
         self.request = request

@@ -7,14 +7,13 @@ event loop a round at most. The lock is never held while the model runs.
 
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from math import inf
 from typing import Any
 
 import structlog
 
-from runtime.errors import RequestError
 from serving.completion import Completion
 from serving.config import ServingConfig
 from serving.errors import (
@@ -28,7 +27,7 @@ from serving.errors import (
 from serving.events import Delta, Event, Finish
 from serving.intake import Intake
 from serving.job import Job
-from serving.reader import log_end, read, read_in_thread
+from serving.reader import log_end, read
 from serving.request import Defaults, Request
 from serving.runner import Outcome, Runner
 from serving.scheduler import Batch, Scheduler
@@ -135,18 +134,6 @@ class Engine:
         self.enter(completion)
         try:
             yield read(self, completion)
-        finally:
-            self.cancel(completion)
-            log_end(completion)
-
-    def run(self, request: Request) -> Iterator[Event]:
-        """Run a request for a reader without an event loop; errors as in `stream`."""
-        if request.n > 1:
-            raise RequestError("n", "be 1 without an event loop", request.n)
-        completion = self.intake.completion_now(request, None, self._clock(), None)
-        self.enter(completion)
-        try:
-            yield from read_in_thread(self, completion, self.config.flush_interval_s)
         finally:
             self.cancel(completion)
             log_end(completion)

@@ -46,9 +46,9 @@ class Intake:
         request: Request,
         turn: Turn | None,
         arrived_s: float,
-        loop: asyncio.AbstractEventLoop | None,
+        loop: asyncio.AbstractEventLoop,
     ) -> Completion:
-        """The same, whatever takes its time; without a loop for a reader that has none."""
+        """The same, whatever takes its time."""
         prepared = prepare(
             request,
             self.defaults,

@@ -5,7 +5,6 @@ engine's lock.
 """
 
 import asyncio
-import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
@@ -45,8 +44,8 @@ class Wake(IntEnum):
 class Job:
     """Tokens to read, the recurrent state that reads them, and how it ended.
 
-    `ready` is set when there is something to take: an asyncio.Event of `loop`, or for a reader
-    without a loop a threading.Event. `end` is a ServingError or what the reader waits for.
+    `ready`, an event of the reader's `loop`, is set when there is something to take. `end` is a
+    ServingError or what the reader waits for.
     """
 
     def __init__(
@@ -54,7 +53,7 @@ class Job:
         prompt_ids: tuple[int, ...],
         origin: Origin,
         arrived_s: float,
-        loop: asyncio.AbstractEventLoop | None,
+        loop: asyncio.AbstractEventLoop,
         timeout_s: float | None,
     ) -> None:
         self.prompt_ids = prompt_ids
@@ -62,7 +61,7 @@ class Job:
         self.turn = origin.turn
         self.timeout_s = timeout_s
         self.loop = loop
-        self.ready: Any = threading.Event() if loop is None else asyncio.Event()
+        self.ready = asyncio.Event()
         start = origin.start
         self.state: Any = None if start is None else start.state
         self.logits: NDArray[np.float32] | None = None if start is None else start.logits

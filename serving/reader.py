@@ -1,7 +1,6 @@
-"""What a completion's reader sees: events as they come, on an event loop or without one."""
+"""What a completion's reader sees: events as they come, on its event loop."""
 
-import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from typing import Protocol
 
 import structlog
@@ -9,7 +8,6 @@ import structlog
 from serving.completion import Completion
 from serving.errors import ServingError
 from serving.events import Delta, Event, Finish, PromptInfo
-from serving.waking import left_to_gather_s
 
 log = structlog.get_logger()
 
@@ -28,20 +26,6 @@ async def read(source: Source, completion: Completion) -> AsyncIterator[Event]:
     while end is None:
         await completion.ready.wait()
         completion.ready.clear()
-        delta, end = source.take(completion)
-        if delta is not None:
-            yield delta
-    yield _finish_or_raise(end)
-
-
-def read_in_thread(source: Source, completion: Completion, gather_s: float) -> Iterator[Event]:
-    """The same without an event loop."""
-    yield _prompt_info(completion)
-    end = None
-    while end is None:
-        completion.ready.wait()
-        completion.ready.clear()
-        time.sleep(left_to_gather_s(completion, time.monotonic(), gather_s))
         delta, end = source.take(completion)
         if delta is not None:
             yield delta

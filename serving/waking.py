@@ -13,14 +13,11 @@ from serving.job import Job
 def wake(jobs: Iterable[Job], gather_s: float) -> list[Job]:
     """Set `ready` of each, `gather_s` after it last took or at once if that is urgent.
 
-    Readers without a loop wait for themselves. Those whose event loop is closed are given back.
+    Those whose event loop is closed are given back.
     """
     by_loop: dict[asyncio.AbstractEventLoop, list[Job]] = {}
     for job in jobs:
-        if job.loop is None:
-            job.ready.set()
-        else:
-            by_loop.setdefault(job.loop, []).append(job)
+        by_loop.setdefault(job.loop, []).append(job)
     closed = [loop for loop, readers in by_loop.items() if not _wake_on(loop, readers, gather_s)]
     return [job for loop in closed for job in by_loop[loop]]
 

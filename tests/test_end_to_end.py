@@ -16,6 +16,7 @@ from tiny_spikegpt import tiny_spikegpt_package
 from tiny_spikingbrain import tiny_spikingbrain_package
 
 import runtime
+from serving.blocking import stream_blocking
 from serving.client import Client
 from serving.config import ServingConfig
 from serving.engine import Engine
@@ -126,7 +127,7 @@ def test_a_package_streams_over_grpc_what_it_gives_in_process(tmp_path, write, f
     package = write(tmp_path / "tiny", **fields)
     model = runtime.load_model(package, threads=2)
     with Engine(model, ServingConfig(max_batch_size=1)) as engine:
-        expected = [events_of(engine.run(request(index))) for index in range(6)]
+        expected = [alone(engine, request(index)) for index in range(6)]
     with server(package, "--table-bytes", "0") as (_, address), ThreadPoolExecutor(6) as pool:
 
         def call(index):
@@ -155,9 +156,9 @@ def test_a_chosen_seed_is_reported_and_gives_the_text_again(address):
 def test_whatever_else_runs_a_request_gives_the_same_bytes(package):
     model = runtime.load_model(package)
 
-    def alone(index):
+    def of_itself(index):
         with Engine(model, ServingConfig(max_batch_size=1)) as engine:
-            return events_of(engine.run(request(index)))
+            return alone(engine, request(index))
 
     async def together(indices):
         config = ServingConfig(max_batch_size=5, prefill_chunk=3, prefill_chunk_idle=7)
@@ -170,7 +171,12 @@ def test_whatever_else_runs_a_request_gives_the_same_bytes(package):
             return await asyncio.gather(*(one(engine, index) for index in indices))
 
     indices = range(12)
-    assert asyncio.run(together(indices)) == [alone(index) for index in indices]
+    assert asyncio.run(together(indices)) == [of_itself(index) for index in indices]
+
+
+def alone(engine, request):
+    with stream_blocking(engine, request) as events:
+        return events_of(events)
 
 
 def events_of(events):

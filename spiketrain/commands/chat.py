@@ -12,13 +12,27 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from spiketrain.commands import request_flags as flags
 from spiketrain.commands.model_argument import BUNDLED, DEFAULT_TABLE_BYTES, model_directory
+from spiketrain.commands.server_flags import Ca, Cert, Key, Server, TokenFile, connected
 
 if TYPE_CHECKING:
     from serving.client import Client
     from serving.conversation import Conversation
 
 INTERRUPTED = 130  # what a shell reports for Ctrl-C
+NOT_FIELDS = (
+    "model",
+    "server",
+    "system",
+    "chat_template",
+    "tokenizer",
+    "threads",
+    "ca",
+    "cert",
+    "key",
+    "token_file",
+)
 HELP = "/reset starts anew, /quit or Ctrl-D ends"
 
 app = typer.Typer(add_completion=False)
@@ -29,16 +43,29 @@ def chat(
     model: Annotated[
         str | None, typer.Option(help="Package directory; without it the bundled model.")
     ] = None,
-    server: Annotated[str | None, typer.Option(help="HOST:PORT of a running server.")] = None,
+    server: Server = None,
     system: Annotated[str | None, typer.Option(help="A system message to begin with.")] = None,
-    max_new_tokens: Annotated[int | None, typer.Option(help="Most tokens of an answer.")] = None,
-    temperature: Annotated[float | None, typer.Option(help="0 takes the likeliest token.")] = None,
-    top_k: Annotated[int | None, typer.Option(help="Likeliest tokens to sample; 0: all.")] = None,
-    top_p: Annotated[float | None, typer.Option(help="Probability mass to sample from.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Same seed and lines, same answers.")] = None,
-    stop_sequences: Annotated[
-        list[str] | None, typer.Option(help="End an answer before this text; repeatable.")
-    ] = None,
+    max_new_tokens: flags.MaxNewTokens = None,
+    min_new_tokens: flags.MinNewTokens = None,
+    temperature: flags.Temperature = None,
+    top_k: flags.TopK = None,
+    top_p: flags.TopP = None,
+    min_p: flags.MinP = None,
+    typical_p: flags.TypicalP = None,
+    repetition_penalty: flags.RepetitionPenalty = None,
+    frequency_penalty: flags.FrequencyPenalty = None,
+    presence_penalty: flags.PresencePenalty = None,
+    penalty_window: flags.PenaltyWindow = None,
+    logit_bias: flags.LogitBias = None,
+    allowed_token_ids: flags.AllowedTokenIds = None,
+    seed: flags.Seed = None,
+    stop_sequences: flags.StopSequences = None,
+    stop_token_ids: flags.StopTokenIds = None,
+    ignore_eos: flags.IgnoreEos = None,
+    time_limit_s: flags.TimeLimitS = None,
+    json_schema: flags.JsonSchema = None,
+    regex: flags.Regex = None,
+    grammar: flags.Grammar = None,
     chat_template: Annotated[
         str | None, typer.Option(help="Jinja file, in place of the package's chat template.")
     ] = None,
@@ -48,43 +75,28 @@ def chat(
     threads: Annotated[
         int | None, typer.Option(help="Threads of the model's kernels; default 1.", min=1)
     ] = None,
-    ca: Annotated[str | None, typer.Option(help="TLS: who signed the server, PEM.")] = None,
-    token_file: Annotated[str | None, typer.Option(help="File of a bearer token.")] = None,
+    ca: Ca = None,
+    cert: Cert = None,
+    key: Key = None,
+    token_file: TokenFile = None,
 ) -> None:
     """Talk to a model; each line of standard input is a turn."""
+    given = {name: value for name, value in locals().items() if name not in NOT_FIELDS}
     if server is not None and (model, chat_template, tokenizer, threads) != (None,) * 4:
         rule = "a server has its own --model, --chat-template, --tokenizer and --threads"
         raise typer.BadParameter(rule, param_hint="--server")
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # errors are reported by us
     from serving.conversation import Conversation
 
-    sampling = {
-        "max_new_tokens": max_new_tokens,
-        "temperature": temperature,
-        "top_k": top_k,
-        "top_p": top_p,
-        "seed": seed,
-        "stop_sequences": tuple(stop_sequences or ()),
-    }
     try:
         if server is not None:
-            opened = _remote(server, ca, token_file)
+            opened = connected(server, ca, cert, key, token_file)
         else:
             opened = _local(model or BUNDLED, chat_template, tokenizer, threads or 1)
         with opened as client:
-            _talk(Conversation(client, system, sampling))
+            _talk(Conversation(client, system, flags.to_fields(given)))
     except KeyboardInterrupt:
         raise typer.Exit(INTERRUPTED) from None
-
-
-@contextmanager
-def _remote(address: str, ca: str | None, token_file: str | None) -> Iterator["Client"]:
-    from serving.channel import Access, read_token
-    from serving.client import Client
-
-    token = None if token_file is None else read_token(token_file)
-    with Client(address, Access(ca=ca, token=token)) as client:
-        yield client
 
 
 @contextmanager

@@ -12,18 +12,37 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from spiketrain.commands import request_flags as flags
 from spiketrain.commands.model_argument import (
     BUNDLED,
     DEFAULT_TABLE_BYTES,
     TABLE_BYTES_HELP,
     model_directory,
 )
+from spiketrain.commands.server_flags import Ca, Cert, Key, Server, TokenFile, connected
 
 if TYPE_CHECKING:
     from serving.events import Event, Finish
     from serving.request import Request
 
+ACCESS_FLAGS = "--ca, --cert, --key, --token-file"
 INTERRUPTED = 130  # what a shell reports for Ctrl-C
+NOT_FIELDS = (
+    "prompt",
+    "token_ids",
+    "model",
+    "server",
+    "stats",
+    "echo",
+    "json_",
+    "threads",
+    "table_bytes",
+    "tokenizer",
+    "ca",
+    "cert",
+    "key",
+    "token_file",
+)
 
 app = typer.Typer(add_completion=False)
 
@@ -33,18 +52,58 @@ def generate(
     prompt: Annotated[
         str | None, typer.Argument(help="Text to continue; - reads standard input.")
     ] = None,
+    token_ids: Annotated[
+        str | None, typer.Option(help="Token ids with commas, in place of PROMPT.")
+    ] = None,
     model: Annotated[
         str | None, typer.Option(help="Package directory; without it the bundled model.")
     ] = None,
-    server: Annotated[str | None, typer.Option(help="HOST:PORT of a running server.")] = None,
-    max_new_tokens: Annotated[int | None, typer.Option(help="Most tokens to generate.")] = None,
-    temperature: Annotated[float | None, typer.Option(help="0 takes the likeliest token.")] = None,
-    top_k: Annotated[int | None, typer.Option(help="Likeliest tokens to sample; 0: all.")] = None,
-    top_p: Annotated[float | None, typer.Option(help="Probability mass to sample from.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Same seed, same text.")] = None,
-    stop_sequences: Annotated[
-        list[str] | None, typer.Option(help="End before this text; repeatable.")
+    server: Server = None,
+    max_new_tokens: flags.MaxNewTokens = None,
+    min_new_tokens: flags.MinNewTokens = None,
+    temperature: flags.Temperature = None,
+    top_k: flags.TopK = None,
+    top_p: flags.TopP = None,
+    min_p: flags.MinP = None,
+    typical_p: flags.TypicalP = None,
+    repetition_penalty: flags.RepetitionPenalty = None,
+    frequency_penalty: flags.FrequencyPenalty = None,
+    presence_penalty: flags.PresencePenalty = None,
+    penalty_window: flags.PenaltyWindow = None,
+    logit_bias: flags.LogitBias = None,
+    allowed_token_ids: flags.AllowedTokenIds = None,
+    seed: flags.Seed = None,
+    n: Annotated[
+        int | None, typer.Option(help="So many completions, with --json where above 1.")
     ] = None,
+    stop_sequences: flags.StopSequences = None,
+    stop_token_ids: flags.StopTokenIds = None,
+    ignore_eos: flags.IgnoreEos = None,
+    time_limit_s: flags.TimeLimitS = None,
+    timeout_s: Annotated[
+        float | None, typer.Option(help="Fail if it is not finished after so many seconds.")
+    ] = None,
+    json_schema: flags.JsonSchema = None,
+    regex: flags.Regex = None,
+    grammar: flags.Grammar = None,
+    logprobs: Annotated[
+        bool | None, typer.Option(help="With --json: how likely each token was.")
+    ] = None,
+    top_logprobs: Annotated[
+        int | None, typer.Option(help="Beside each token so many of the likeliest.")
+    ] = None,
+    prompt_logprobs: Annotated[
+        bool | None, typer.Option(help="With --json: how likely each token of the prompt was.")
+    ] = None,
+    prefix_cache: Annotated[
+        bool | None, typer.Option(help="Whether states of prompts are kept and used.")
+    ] = None,
+    cache_salt: Annotated[
+        str | None, typer.Option(help="Share them with requests of the same salt alone.")
+    ] = None,
+    json_: Annotated[
+        bool, typer.Option("--json", help="Print each completion as a JSON object, at its end.")
+    ] = False,
     stats: Annotated[bool, typer.Option(help="Figures on standard error at the end.")] = True,
     echo: Annotated[bool, typer.Option(help="Print the prompt before the completion.")] = False,
     threads: Annotated[
@@ -54,64 +113,50 @@ def generate(
     tokenizer: Annotated[
         str | None, typer.Option(help="Tokenizer file or directory, in place of the package's.")
     ] = None,
-    min_p: Annotated[
-        float | None, typer.Option(help="Least probability, relative to the likeliest token's.")
-    ] = None,
-    typical_p: Annotated[
-        float | None, typer.Option(help="Probability mass of the most typical tokens.")
-    ] = None,
-    repetition_penalty: Annotated[
-        float | None, typer.Option(help="Above 1, seen tokens become less likely.")
-    ] = None,
-    json_schema: Annotated[
-        str | None, typer.Option(help="The completion is JSON that obeys this schema.")
-    ] = None,
-    regex: Annotated[
-        str | None, typer.Option(help="The completion matches this regular expression.")
-    ] = None,
-    ca: Annotated[
-        str | None, typer.Option(help="With --server: TLS, who signed the server, PEM.")
-    ] = None,
-    token_file: Annotated[
-        str | None, typer.Option(help="With --server: file of a bearer token.")
-    ] = None,
+    ca: Ca = None,
+    cert: Cert = None,
+    key: Key = None,
+    token_file: TokenFile = None,
 ) -> None:
     """Continue a prompt, in process or over gRPC."""
+    given = {name: value for name, value in locals().items() if name not in NOT_FIELDS}
     if server is not None and (model, tokenizer, threads, table_bytes) != (None,) * 4:
         rule = "a server has its own --model, --tokenizer, --threads and --table-bytes"
         raise typer.BadParameter(rule, param_hint="--server")
-    if server is None and (ca, token_file) != (None, None):
-        raise typer.BadParameter("is for --server alone", param_hint="--ca, --token-file")
-    if prompt in (None, "-") and sys.stdin is None:
-        raise typer.BadParameter("give a text: standard input is closed", param_hint="PROMPT")
-    if prompt is None and sys.stdin.isatty():
-        raise typer.BadParameter("give a text, or - to type one", param_hint="PROMPT")
+    access = (ca, cert, key, token_file)
+    if server is None and access != (None,) * 4:
+        raise typer.BadParameter("are for --server alone", param_hint=ACCESS_FLAGS)
+    if not json_ and ((n or 1) > 1 or logprobs or prompt_logprobs):
+        raise typer.BadParameter("need --json", param_hint="--n, --logprobs, --prompt-logprobs")
+    if json_ and echo:
+        raise typer.BadParameter("must be left out with --json", param_hint="--echo")
     from serving.request import Request
 
     try:
-        request = Request(
-            prompt=_read_stdin() if prompt is None or prompt == "-" else prompt,
-            max_new_tokens=max_new_tokens,
-            temperature=temperature,
-            top_k=top_k,
-            top_p=top_p,
-            seed=seed,
-            stop_sequences=tuple(stop_sequences or ()),
-            min_p=min_p,
-            typical_p=typical_p,
-            repetition_penalty=repetition_penalty,
-            json_schema=json_schema,
-            regex=regex,
-        )
+        asked = _prompt(prompt) if token_ids is None else flags.to_ids("--token-ids", token_ids)
+        request = Request(asked, **flags.to_fields(given))
         if server is not None:
-            opened = _remote(server, ca, token_file, request)
+            opened = _remote(server, access, request)
         else:
             most = DEFAULT_TABLE_BYTES if table_bytes is None else table_bytes
             opened = _local(model or BUNDLED, tokenizer, threads or 1, most, request)
         with opened as events:
-            _show(events, str(request.prompt) if echo else "", stats)
+            if json_:
+                _show_json(events)
+            else:
+                _show(events, asked if echo and isinstance(asked, str) else "", stats)
     except KeyboardInterrupt:
         raise typer.Exit(INTERRUPTED) from None
+
+
+def _prompt(prompt: str | None) -> str:
+    if prompt is not None and prompt != "-":
+        return prompt
+    if sys.stdin is None:
+        raise typer.BadParameter("give a text: standard input is closed", param_hint="PROMPT")
+    if prompt is None and sys.stdin.isatty():
+        raise typer.BadParameter("give a text, or - to type one", param_hint="PROMPT")
+    return _read_stdin()
 
 
 def _read_stdin() -> str:
@@ -131,28 +176,37 @@ def _local(
 ) -> Generator[Iterator["Event"], None, None]:
     import runtime
     from runtime.tokenizer import load_tokenizer
+    from serving.blocking import stream_blocking
     from serving.config import ServingConfig
     from serving.engine import Engine
     from serving.logs import log_to_stderr
+    from serving.preparation import MAX_N
 
     log_to_stderr("warning")
     loaded = runtime.load_model(model_directory(model), threads=threads, table_bytes=table_bytes)
     own = load_tokenizer(tokenizer) if tokenizer is not None else None
-    with Engine(loaded, ServingConfig(max_batch_size=1), tokenizer=own) as engine:
-        yield engine.run(request)
+    config = ServingConfig(max_batch_size=MAX_N)
+    with (
+        Engine(loaded, config, tokenizer=own) as engine,
+        stream_blocking(engine, request) as events,
+    ):
+        yield events
 
 
 @contextmanager
 def _remote(
-    address: str, ca: str | None, token_file: str | None, request: "Request"
+    address: str, access: tuple[str | None, ...], request: "Request"
 ) -> Generator[Iterator["Event"], None, None]:
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # errors are reported by us
-    from serving.channel import Access, read_token
-    from serving.client import Client
-
-    token = None if token_file is None else read_token(token_file)
-    with Client(address, Access(ca=ca, token=token)) as client:
+    with connected(address, *access) as client:
         yield client.generate_stream(request)
+
+
+def _show_json(events: Iterator["Event"]) -> None:
+    from serving.events import join
+    from spiketrain.commands.completion_json import to_json
+
+    for completed in join(events):
+        typer.echo(to_json(completed))
 
 
 def _show(events: Iterator["Event"], echo: str, stats: bool) -> None:

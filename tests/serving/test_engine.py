@@ -323,25 +323,6 @@ async def test_a_model_without_a_tokenizer_streams_token_ids():
     assert text_of(events) == ""
 
 
-def test_a_reader_without_an_event_loop_gets_the_same():
-    with Engine(FakeModel(), config()) as engine:
-        events = list(engine.run(Request("abc", seed=1)))
-        assert text_of(events) == "hello world"
-        assert isinstance(events[0], PromptInfo)
-        assert isinstance(events[-1], Finish)
-
-
-def test_leaving_early_without_an_event_loop_frees_the_slot():
-    model = FakeModel(gate=threading.Semaphore(0))
-    with Engine(model, config()) as engine:
-        events = engine.run(Request("abc"))
-        next(events)
-        assert engine.num_running + engine.num_waiting == 1
-        events.close()
-        assert engine.num_running + engine.num_waiting == 0
-        model.gate.release(1000)
-
-
 async def test_a_reader_whose_loop_is_gone_does_not_stop_the_engine():
     model = FakeModel(gate=threading.Semaphore(0))
     with Engine(model, config()) as engine:
