@@ -21,6 +21,7 @@ COMMANDS = {
     "bench": "Time a package on this machine.",
     "train": "Fit a model from a TOML configuration.",
     "convert": "Turn a checkpoint into a package.",
+    "export": "Write a model in another format.",
     "inspect": "Show what is in a package, with sizes.",
 }
 

@@ -24,3 +24,9 @@ def need_eval_extra() -> None:
     """Raise SpiketrainError naming the extra unless lm-evaluation-harness is installed."""
     if importlib.util.find_spec("lm_eval") is None:
         raise SpiketrainError("lm_eval not installed: pip install 'spiketrain[eval]'")
+
+
+def need_nir_extra() -> None:
+    """Raise SpiketrainError naming the extra unless nir is installed."""
+    if importlib.util.find_spec("nir") is None:
+        raise SpiketrainError("nir not installed: pip install 'spiketrain[nir]'")
