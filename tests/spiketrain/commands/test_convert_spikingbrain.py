@@ -1,5 +1,6 @@
 """From a published SpikingBrain directory to a package, on the command line."""
 
+import asyncio
 import json
 import shutil
 from pathlib import Path
@@ -11,9 +12,22 @@ pytest.importorskip("transformers")
 
 import runtime  # noqa: E402
 from lm.checkpoint import Meaning, read_checkpoint  # noqa: E402
+from runtime.chat_template_file import read_chat_template  # noqa: E402
+from serving.chat import Chat, Message  # noqa: E402
+from serving.chat_template import ChatTemplate  # noqa: E402
+from serving.client import Client  # noqa: E402
+from serving.config import ServingConfig  # noqa: E402
+from serving.engine import Engine  # noqa: E402
+from serving.events import Delta  # noqa: E402
+from serving.request import Request  # noqa: E402
+from serving.server import Server  # noqa: E402
 from spiketrain.cli import main  # noqa: E402
 
 DATA = Path(__file__).parents[2] / "data" / "spikingbrain"
+CHATML = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
 IDS = [int(x) for x in torch.arange(40) * 11 % 199]
 
 
@@ -159,6 +173,43 @@ def test_tokenizer_chat_template_and_end_come_along(tmp_path, monkeypatch, capsy
     assert model.tokenizer.decode(model.tokenizer.encode("hen")) == "hen"
     assert (package / "chat_template.jinja").read_text() == "{{ messages[0].content }}"
     assert model.eos_token_ids == (0,)
+
+
+def test_a_converted_chat_model_streams_answers_to_messages(tmp_path, monkeypatch, capsys):
+    source = tmp_path / "source"
+    shutil.copytree(DATA / "w8_g32", source)
+    (source / "tokenizer.json").write_text(tokenizer())
+    (source / "chat_template.jinja").write_text(CHATML)
+    package = tmp_path / "package"
+    assert run(monkeypatch, "convert", source, package, "--down-proj", "spiked") == 0
+    messages = Chat([Message("system", "Be brief."), Message("user", "a hen?")])
+    prompt = (
+        "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\na hen?<|im_end|>\n"
+        "<|im_start|>assistant\n"
+    )
+    rendered, told, plain = asyncio.run(over_grpc(package, messages, prompt))
+    assert rendered == prompt
+    assert told == plain != ""
+
+
+async def over_grpc(package, messages, prompt):
+    """What a server of this package makes of messages, and answers to them and to the prompt."""
+    template = ChatTemplate(*read_chat_template(package, None))
+    engine = Engine(runtime.load_model(package), ServingConfig(port=0))
+    server = Server(engine, "converted", template)
+    port = await server.start()
+
+    def call():
+        with Client(f"127.0.0.1:{port}") as client:
+            asked = [Request(x, seed=3, max_new_tokens=20) for x in (messages, prompt)]
+            answers = [list(client.generate_stream(request)) for request in asked]
+            texts = ["".join(e.text for e in a if isinstance(e, Delta)) for a in answers]
+            return client.render_chat(messages), *texts
+
+    try:
+        return await asyncio.to_thread(call)
+    finally:
+        await server.stop(0.0)
 
 
 def test_dead_zones_are_set_on_a_text_and_reported(tmp_path, monkeypatch, capsys):
