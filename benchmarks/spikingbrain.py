@@ -3,16 +3,14 @@
     python benchmarks/spikingbrain.py package DIR [--layers 28] [--linear]
     python benchmarks/spikingbrain.py checkpoint DIR [--layers 28]
     python benchmarks/spikingbrain.py measure DIR [--contexts 0 8192 32768 100000] [--tokens 4]
-    python benchmarks/spikingbrain.py peer FILE.gguf [--layers 28]      (with llama.cpp's gguf)
-    python benchmarks/spikingbrain.py against DIR FILE.gguf --llama-python VENV/bin/python
 
 `package` writes random int4 weights (spiked down projections, int8 embedding, int4 head, bfloat16
 window) as a runtime package, `checkpoint` random bfloat16 weights as a sharded directory with the
 names and shapes of SpikingBrain-7B (Qwen2.5-7B's and the decays'), for `spiketrain convert`.
 `measure` takes each figure in one process: the context is a state whose window and linear states
-are filled with random numbers at that position. `against` times decoding with an empty context,
-ours and llama.cpp's Q4_0 in turns; ratios are medians within a round.  Four layers of the same
-width (--layers 4) stand for the time of a layer; head and embedding are then the larger part.
+are filled with random numbers at that position.  Four layers of the same width (--layers 4) stand
+for the time of a layer; head and embedding are then the larger part.  `spikingbrain_against.py`
+compares with llama.cpp.
 """
 
 from __future__ import annotations
@@ -21,7 +19,6 @@ import argparse
 import json
 import resource
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -279,148 +276,21 @@ def bits_of_bfloat16(values: np.ndarray) -> bytes:
     return bytes((values.view(np.uint32) >> 16).astype(np.uint16).tobytes())
 
 
-# --- llama.cpp -----------------------------------------------------------------------------------
-
-
-def write_peer(path: Path, layers: int) -> None:
-    """A GGUF file of Qwen2.5-7B's shapes with random Q4_0 weights."""
-    from gguf import GGMLQuantizationType, GGUFWriter
-
-    writer = GGUFWriter(path, "qwen2", use_temp_file=True)
-    writer.add_context_length(131072)
-    writer.add_embedding_length(WIDTH)
-    writer.add_block_count(layers)
-    writer.add_feed_forward_length(INNER)
-    writer.add_head_count(HEADS)
-    writer.add_head_count_kv(SHARED)
-    writer.add_rope_freq_base(1e6)
-    writer.add_layer_norm_rms_eps(1e-6)
-    writer.add_tokenizer_model("none")
-    writer.add_vocab_size(VOCAB)
-    rng = np.random.default_rng(0)
-    names = {
-        "self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v",
-        "self_attn.o_proj": "attn_output", "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up",
-        "mlp.down_proj": "ffn_down", "input_layernorm": "attn_norm",
-        "post_attention_layernorm": "ffn_norm",
-    }  # fmt: skip
-    whole = {"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output"}
-    for name, shape in qwen_tensors(layers):
-        stem, _, kind = name.rpartition(".")
-        if stem in whole:
-            target = f"{whole[stem]}.{kind}"
-        else:
-            _, _, layer, part = stem.split(".", 3)
-            target = f"blk.{layer}.{names[part]}.{kind}"
-        if len(shape) == 1:
-            writer.add_tensor(target, np.full(shape, float(kind == "weight"), np.float32))
-            continue
-        blocks = rng.integers(0, 256, (shape[0], shape[1] // 32, 18), np.uint8)
-        blocks[:, :, :2] = np.array([2.0**-9], np.float16).view(np.uint8)
-        flat = blocks.reshape(shape[0], -1)
-        writer.add_tensor(target, flat, raw_dtype=GGMLQuantizationType.Q4_0)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-
-
-def serve(path: str, threads: int) -> Any:
-    """A function that decodes one token, by the kind of the file."""
-    if not path.endswith(".gguf"):
-        import runtime
-
-        model = runtime.load_model(path, threads=threads)
-        state = model.new_state()
-        return lambda token: model.step([state], [token])
-    import llama_cpp as api
-
-    model = api.llama_model_load_from_file(path.encode(), api.llama_model_default_params())
-    parameters = api.llama_context_default_params()
-    parameters.n_ctx = 512
-    parameters.n_threads = parameters.n_threads_batch = threads
-    context = api.llama_init_from_model(model, parameters)
-    if not context:
-        raise RuntimeError(f"llama.cpp does not load {path}")
-
-    def decode(token: int) -> None:
-        array = (api.llama_token * 1)(token)
-        if api.llama_decode(context, api.llama_batch_get_one(array, 1)):
-            raise RuntimeError("llama_decode failed")
-        api.llama_synchronize(context)
-
-    return decode
-
-
-def work(path: str, threads: int) -> None:
-    """Decode as many tokens as each line of standard input says."""
-    decode = serve(path, threads)
-    print("ready", flush=True)
-    for line in sys.stdin:
-        count = int(line)
-        print(*timed(lambda n=count: [decode(t) for t in range(n)]), flush=True)
-
-
-def against(options: argparse.Namespace) -> dict[str, Any]:
-    """Decoding with an empty context, in turns."""
-    found: dict[str, list[tuple[float, float]]] = {"ours": [], "peer": []}
-    pythons = {"ours": sys.executable, "peer": options.llama_python}
-    paths = {"ours": options.path, "peer": options.peer}
-    processes = {}
-    for name, python in pythons.items():
-        command = [python, __file__, "work", str(paths[name]), "--threads", str(options.threads)]
-        processes[name] = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-        while processes[name].stdout.readline().strip() != "ready":
-            if processes[name].poll() is not None:
-                raise RuntimeError(f"{name} did not start")
-    for turn in range(options.rounds + 1):
-        for name, process in processes.items():
-            process.stdin.write(f"{options.tokens}\n")
-            process.stdin.flush()
-            elapsed, used = map(float, process.stdout.readline().split())
-            if turn:  # the first round warms up
-                found[name].append((elapsed / options.tokens, used / options.tokens))
-    for process in processes.values():
-        process.stdin.close()
-        process.wait()
-    pairs = list(zip(found["ours"], found["peer"], strict=True))
-    return {
-        "seconds_a_token": statistics.median(o[0] for o in found["ours"]),
-        "peer_seconds_a_token": statistics.median(p[0] for p in found["peer"]),
-        "faster_by": statistics.median(p[0] / o[0] for o, p in pairs),
-        "less_processor_time_by": statistics.median(p[1] / o[1] for o, p in pairs),
-    }
-
-
 def main() -> None:
-    """One step of the comparison."""
+    """One step of the measurement."""
     parser = argparse.ArgumentParser(description="SpikingBrain at 7B dimensions.")
-    steps = ("package", "checkpoint", "measure", "peer", "against", "work")
-    parser.add_argument("step", choices=steps)
+    parser.add_argument("step", choices=("package", "checkpoint", "measure"))
     parser.add_argument("path", type=Path)
-    parser.add_argument("peer", type=Path, nargs="?", help="llama.cpp's file, for against")
     parser.add_argument("--layers", type=int, default=LAYERS, help="layers of the same width")
     parser.add_argument("--linear", action="store_true", help="linear attention in every layer")
     parser.add_argument("--contexts", type=int, nargs="+", default=[0, 8192, 32768, 100_000])
     parser.add_argument("--tokens", type=int, default=4, help="tokens of a measurement")
-    parser.add_argument("--rounds", type=int, default=5, help="rounds of against")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--llama-python", help="Python that has llama_cpp")
     options = parser.parse_args()
     if options.step == "package":
         write_package(options.path, options.layers, options.linear)
     elif options.step == "checkpoint":
         write_checkpoint(options.path, options.layers)
-    elif options.step == "peer":
-        write_peer(options.path, options.layers)
-    elif options.step == "work":
-        work(str(options.path), options.threads)
-    elif options.step == "against":
-        if options.peer is None or not options.llama_python:
-            parser.error("against needs llama.cpp's file and --llama-python")
-        print(json.dumps(against(options), indent=1))
     else:
         found = measure(options.path, options.contexts, options.tokens, options.threads)
         print(json.dumps(found, indent=1))
