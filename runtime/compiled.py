@@ -35,6 +35,17 @@ class CompiledModel:
         """One token for each of B states; see runtime.kernels.runner."""
         self._network.step(list(states), tokens, logits, activity)
 
+    def record(
+        self,
+        state: NDArray[np.uint8],
+        tokens: NDArray[np.int64],
+        logits: NDArray[np.float32],
+        activity: NDArray[np.int64],
+        counts: NDArray[np.int32],
+    ) -> None:
+        """One token of one state, and its spike counts; see runtime.kernels.runner."""
+        self._network.record(state, tokens, logits, activity, counts)
+
     def forward(
         self,
         state: NDArray[np.uint8],

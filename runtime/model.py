@@ -52,6 +52,7 @@ class Model:
         self.fingerprint: str = package.fingerprint
         self.vocab_size: int = spec.vocab_size
         self.state_nbytes: int = spec.state_nbytes
+        self.records: dict[str, int] = getattr(spec, "recorded", {})  # places and their units
         self.event_rows: tuple[int, ...] = getattr(spec, "event_rows", ())  # () where unknown
         self.threads = threads
         self.tokenizer = _load_tokenizer(package)
@@ -122,6 +123,33 @@ class Model:
         for state, counts in zip(states, activity.tolist(), strict=True):
             _add(state, 1, counts)
         return logits
+
+    def record(
+        self, state: State, token_ids: Sequence[int] | NDArray[np.integer[Any]]
+    ) -> dict[str, NDArray[np.int32]]:
+        """Spike counts (T, H) of each place while T tokens are read one by one; advances `state`.
+
+        SpiketrainError unless the model makes spike counts before products.
+        """
+        sizes = self.records
+        if not sizes:
+            raise SpiketrainError(
+                f"model_type must make spike counts before products to record them, "
+                f"{self.config['model_type']} of this kind does not"
+            )
+        tokens = self._check_tokens(token_ids)
+        self._check_state(state)
+        counts = np.zeros((tokens.size, sum(sizes.values())), np.int32)
+        logits = np.empty((1, self.vocab_size), np.float32)
+        for at in range(tokens.size):
+            activity = np.zeros((1, 3), np.int64)
+            with self._lock:
+                one = tokens[at : at + 1]
+                self._network.record(state.buffer, one, logits, activity, counts[at])
+                self._tokens += 1
+            _add(state, 1, activity[0])
+        ends = np.cumsum(list(sizes.values()))[:-1]
+        return dict(zip(sizes, np.split(counts, ends, axis=1), strict=True))
 
     def activity(self) -> Activity:
         """Counters since the model was loaded or they were last reset."""

@@ -87,6 +87,7 @@ typedef struct {
     const double *rates; /* of rotation, for each pair of channels */
     int event_format;
     float most_k;
+    st_record record;
     /* scratch */
     float *x, *normed, *q, *k, *v, *decay, *low, *positive_q, *positive_k, *mixed, *seen, *branch,
         *hidden, *up, *sine, *cosine, *share, *scores;

@@ -23,7 +23,7 @@ from runtime.kernels.products cimport (
     st_pool,
     st_sparse,
 )
-from runtime.kernels.runner cimport Runner
+from runtime.kernels.runner cimport Runner, st_record
 
 cdef extern from "decoder.h" nogil:
     enum:
@@ -97,6 +97,7 @@ cdef extern from "decoder.h" nogil:
         const double *rates
         int event_format
         float most_k
+        st_record record
 
     int st_decoder_prepare(st_decoder *network)
     void st_decoder_release(st_decoder *network)
@@ -157,6 +158,7 @@ cdef class Network(Runner):
         self.network.pool = st_pool_new(threads)
         if self.network.pool == NULL or st_decoder_prepare(&self.network):
             raise MemoryError("network scratch")
+        self.records = &self.network.record
         self._runs(
             one_pass, &self.network, ST_BLOCK_TOKENS, self.network.vocabulary, state_bytes,
             sizeof(int64_t)

@@ -95,12 +95,23 @@ static void read_rows(const st_block *block, const void *subject, int part, ptrd
             for (ptrdiff_t i = 0; i < job->size; i++) fired += values[i] != 0.0f;
             reading->fired[t] = fired;
         }
-        if (place->events)
+        if (place->events || block->network->record.next)
             list->count = kernels->spike_list(
                 row, place->k, place->dead_zone, job->size,
                 st_sparse_most(reading->events.format, ST_COUNTS), list->index, list->value,
                 &list->unit, &reading->fired[t]);
     }
+}
+
+/* The counts of a single token; one in several pieces is their sum. */
+static void record_counts(st_record *record, const st_sparse_list *list, ptrdiff_t size)
+{
+    const int16_t *value = list->value;
+    if (record->room < size) return;
+    memset(record->next, 0, (size_t)size * sizeof *record->next);
+    for (ptrdiff_t e = 0; e < list->count; e++) record->next[list->index[e]] += value[e];
+    record->next += size;
+    record->room -= size;
 }
 
 /* Neurons before the head are none of a sequence's own: how often it runs depends on the calls. */
@@ -126,7 +137,10 @@ void st_read(const st_block *block, st_reading *reading, const st_place *place, 
     reading->events.tokens = block->tokens;
     reading->events.size = size;
     st_share(block, &job, read_rows, block->tokens, 1, block->tokens * size);
-    if (place->spiking) count_neurons(block, reading, size, work);
+    if (!place->spiking) return;
+    count_neurons(block, reading, size, work);
+    if (block->network->record.next)
+        record_counts(&block->network->record, reading->events.list, size);
 }
 
 /* --- products ------------------------------------------------------------------------------ */

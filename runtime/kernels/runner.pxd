@@ -1,4 +1,10 @@
-from libc.stdint cimport int64_t, uint8_t
+from libc.stdint cimport int32_t, int64_t, uint8_t
+
+cdef extern from "work.h" nogil:
+    ctypedef struct st_record:
+        int32_t *next
+        Py_ssize_t room
+
 
 # One pass of a network over tokens: scan 0, token i belongs to state[i]; scan 1, the tokens are
 # consecutive in state[0].  want: 0 no logits, 1 those after the last token alone, 2 all.
@@ -11,6 +17,7 @@ ctypedef void (*st_pass)(
 cdef class Runner:
     cdef st_pass one_pass
     cdef void *compiled
+    cdef st_record *records
     cdef Py_ssize_t most_tokens, vocabulary, state_bytes, alignment
 
     cdef void _runs(

@@ -1,6 +1,6 @@
 """Tokens through a compiled network, as many at a time as it takes: what all networks share."""
 
-from libc.stdint cimport int64_t, uint8_t
+from libc.stdint cimport int32_t, int64_t, uint8_t
 from libc.stdlib cimport calloc, free
 
 SEQUENCE_COUNTERS = ("events", "neurons", "weight_bytes_touched")
@@ -54,6 +54,21 @@ cdef class Runner:
                     at += count
         finally:
             free(pointers)
+
+    def record(self, state, const int64_t[::1] token, float[:, ::1] logits,
+               int64_t[:, ::1] activity, int32_t[::1] counts):
+        """As `step` with one sequence, and the spike counts of each place one after another."""
+        if self.records == NULL or token.shape[0] != 1:
+            raise ValueError(f"a network that records takes 1 token, got {token.shape[0]}")
+        self.records.next, self.records.room = &counts[0], counts.shape[0]
+        try:
+            self.step([state], token, logits, activity)
+            if self.records.room:
+                raise ValueError(
+                    f"counts must be as many as the network's, {self.records.room} are off"
+                )
+        finally:
+            self.records.next = NULL
 
     def forward(self, state, const int64_t[::1] tokens, float[:, ::1] logits,
                 int64_t[:, ::1] activity, const uint8_t[::1] cancelled=None):

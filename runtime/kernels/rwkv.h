@@ -60,6 +60,7 @@ typedef struct {
     float *x, *residual, *normed, *mixed[3], *hidden, *branch, *square, *unit;
     int32_t *count;
     int16_t *spikes;
+    st_record record;
     int64_t *fired, *inputs, *ones;
     uint8_t *active;
     st_dense_input input[3];

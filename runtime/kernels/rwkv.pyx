@@ -13,7 +13,7 @@ import numpy as np
 
 from runtime.kernels.dispatch cimport current, st_kernels
 from runtime.kernels.products cimport Dense, Sparse, st_dense, st_pool, st_sparse
-from runtime.kernels.runner cimport Runner
+from runtime.kernels.runner cimport Runner, st_record
 
 cdef extern from "rwkv.h" nogil:
     enum:
@@ -55,6 +55,7 @@ cdef extern from "rwkv.h" nogil:
         st_work *value_work
 
     ctypedef struct st_rwkv:
+        st_record record
         const st_kernels *kernels
         st_pool *pool
         int position
@@ -145,6 +146,7 @@ cdef class Network(Runner):
         self.network.pool = st_pool_new(threads)
         if self.network.pool == NULL or st_rwkv_prepare(&self.network):
             raise MemoryError("network scratch")
+        self.records = &self.network.record
         self._runs(
             one_pass, &self.network, ST_MAX_TOKENS, self.network.vocabulary,
             sizeof(float) * self.state_size, sizeof(float)

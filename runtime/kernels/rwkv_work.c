@@ -176,4 +176,9 @@ void st_list_counts(const st_pass *pass, const float *from, ptrdiff_t stride, pt
     events->tokens = pass->tokens;
     st_over_tokens(pass, &counting, count_rows);
     st_count_units(pass, work, size, pass->network->fired);
+    st_record *record = &pass->network->record;
+    if (!record->next || record->room < size) return;
+    for (ptrdiff_t i = 0; i < size; i++) record->next[i] = pass->network->spikes[i];
+    record->next += size;
+    record->room -= size;
 }

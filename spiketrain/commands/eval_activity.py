@@ -108,7 +108,8 @@ def print_report(report: dict[str, Any]) -> None:
     table = Table(title=f"{report['model']} on {report['data']}, a token, {tokens:,} tokens")
     for name in ("layer", "firing rate", "zero outputs", "silent rows", "updates", "dense SynOps",
                  "effective MACs", "effective ACs", "weight kB", "dense kB"):  # fmt: skip
-        table.add_column(name, justify="left" if name == "layer" else "right")
+        left = name == "layer"
+        table.add_column(name, justify="left" if left else "right", no_wrap=left)
     for row in (*report["layers"], report["total"]):
         sums = [row["neuron_updates"], row["synops_dense"], row["synops_effective_macs"],
                 row["synops_effective_acs"]]  # fmt: skip
@@ -123,7 +124,8 @@ def print_report(report: dict[str, Any]) -> None:
             f"{row['weight_bytes_dense'] / tokens / 1e3:,.1f}",
         )
     console.print(table)
-    console.print(_units_table(report))
+    if report["units"]:
+        console.print(_units_table(report))
     console.print(_energy_table(report))
 
 
@@ -133,11 +135,10 @@ def _units_table(report: dict[str, Any]) -> Any:
     table = Table(title=f"units, in {report['recorded_tokens']:,} recorded tokens")
     for name in ("place", "units", "dead", "saturated", "firing rate", "mean count", "5, 50, 95 %, "
                  "largest", "binary", "ternary", "bitwise"):  # fmt: skip
-        table.add_column(name, justify="left" if name == "place" else "right")
+        left = name == "place"
+        table.add_column(name, justify="left" if left else "right", no_wrap=left)
     for name, row in report["units"].items():
-        trains = [
-            f"{one['steps']:,} steps, {one['spikes_per_unit']:.3g}" for one in row["expansions"]
-        ]
+        trains = [f"{one['steps']:,}: {one['spikes_per_unit']:.3g}" for one in row["expansions"]]
         table.add_row(
             name,
             *(f"{row[key]:,}" for key in ("units", "dead", "saturated")),
@@ -146,7 +147,7 @@ def _units_table(report: dict[str, Any]) -> Any:
             ", ".join(f"{value:,.0f}" for value in row["count_quantiles"]),
             *trains,
         )
-    table.caption = "expansions: time steps, spikes a unit and token; bits: see --json"
+    table.caption = "expansions: time steps: spikes a unit and token; bits: see --json"
     return table
 
 

@@ -225,7 +225,9 @@ def print_table(result: Perplexity, given: dict[str, Any]) -> None:
         "from the tokenizer)",
         "nats": f"{result.nll_nats:.3f}",
         "standard error": f"over {result.standard_error_count:,} {result.standard_error_over}",
-        "firing rate": f"{100 * result.firing_rate:.1f} % (layers: {layers})",
+        "firing rate": f"{100 * result.firing_rate:.1f} % (layers: {layers})"
+        if result.firing_rate
+        else "none: nothing in this model spikes",
         "tokens/s": f"{result.tokens_per_s:,.0f} in {given['backend']}, {given['threads']} threads",
         "peak memory": f"{result.peak_memory_bytes / 1e6:,.0f} MB",
         "protocol": result.protocol_text,

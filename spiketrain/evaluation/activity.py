@@ -27,7 +27,7 @@ from spiketrain.evaluation.sources import Source
 from spiketrain.evaluation.synops import synops_by_neurobench
 
 SATURATED = 0.95  # of tokens with an event
-_EVENT_BITS = {"float32": 32, "fixed16": 16, "fixed12": 12, "counts": 8}
+_EVENT_BITS = {"float32": 32, "fixed16": 16, "fixed12": 12, "counts": 8, "int8": 8}
 
 
 def tokens_of(model: Any, tokenizer: Any, source: Source, limit: int) -> NDArray[np.int64]:

@@ -1,9 +1,9 @@
-"""What every unit did at every token: spikes as whole numbers, read from states or from torch.
+"""What every unit did at every token: spikes as whole numbers, from the runtime or from torch.
 
 EGRU: a unit's output is in its state; its value is a count of steps of 1/32767 with int8 weights.
 SpikeGPT's LIF units reset to exactly zero when they fire, so a membrane at zero after a token is a
-spike. Where the runtime's state shows no spikes (spike counts before projections), the torch model
-gives them, in multiples of each token's smallest one.
+spike. Spike counts before products are what the runtime's `record` returns. The torch model gives
+values, whole multiples of a threshold of each token.
 """
 
 from __future__ import annotations
@@ -13,24 +13,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from runtime.errors import DataError
-
 EVENT_STEPS = 32767  # of an EGRU output of 1
 
 Recording = dict[str, NDArray[np.int32]]
 
 
 def record(model: Any, token_ids: NDArray[np.int64]) -> Recording:
-    """Counts (T, H) of each place of spikes over T tokens from the zero state; DataError."""
+    """Counts (T, H) of each place of spikes over T tokens from the zero state; none: no places."""
     if hasattr(model, "events"):
         return _from_torch(model, token_ids)
     state = model.new_state()
+    if model.records:
+        found: Recording = model.record(state, token_ids)
+        return found
     views = {name: array for name, array in state.arrays().items() if _shows_spikes(name)}
-    if not views:
-        raise DataError(
-            f"runtime must show spikes in its state to record them, a {model.config['model_type']} "
-            "of this kind does not: use --backend torch with the checkpoint, or --record 0"
-        )
     found = {
         _label(name): np.empty((token_ids.size, array.size), np.int32)
         for name, array in views.items()
@@ -67,12 +63,19 @@ def _from_torch(model: Any, token_ids: NDArray[np.int64]) -> Recording:
     graded = model.config["model_type"] == "egru"
     for place, events in enumerate(model.events(model.new_state(), token_ids)):
         size = np.abs(events)
-        if graded:
-            unit = np.full((len(events), 1), 1 / EVENT_STEPS)
-        else:
-            unit = np.where(size > 0, size, np.inf).min(axis=1, keepdims=True)
+        unit = np.full((len(events), 1), 1 / EVENT_STEPS) if graded else _thresholds(size)
         counts = np.zeros(events.shape, np.int32)
         np.copyto(counts, np.rint(events / unit), where=size > 0, casting="unsafe")
         counts[(size > 0) & (counts == 0)] = 1
         found[f"layers.{place}" if graded else f"events.{place}"] = counts
+    return found
+
+
+def _thresholds(size: NDArray[np.float32]) -> NDArray[np.float64]:
+    """What each token's values (T, H) >= 0 are multiples of: the least of them and their steps."""
+    ordered = np.sort(size.astype(np.float64), axis=1)
+    least = np.where(size > 0, size, np.inf).min(axis=1, keepdims=True)
+    steps = np.diff(ordered, axis=1, prepend=0.0)
+    steps[steps < 0.01 * least] = np.inf  # rounding
+    found: NDArray[np.float64] = steps.min(axis=1, keepdims=True)
     return found

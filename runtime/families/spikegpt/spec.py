@@ -173,6 +173,16 @@ class Spec:
         return (*found, head.inputs if head.by_rows else 0)
 
     @property
+    def recorded(self) -> dict[str, int]:
+        """Places of spike counts in the order in which a token passes them, and their units."""
+        if self.neuron_position != "projections":
+            return {}
+        found: dict[str, int] = {}
+        for name, kind, _ in self.halves:
+            found |= {m.name: m.inputs for m in self.matrices(name, kind)}
+        return {**found, "head": self.hidden_size}
+
+    @property
     def num_parameters(self) -> int:
         """Numbers that the model was fitted with; a matrix counts by its shape, however stored."""
         return sum(self._table().sizes)

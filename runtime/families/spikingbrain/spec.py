@@ -121,6 +121,22 @@ class Spec:
             found.append(sum(m.inputs for m in matrices if m.by_rows))
         return (*found, 0)
 
+    @property
+    def recorded(self) -> dict[str, int]:
+        """Places of spike counts in the order in which a token passes them, and their units."""
+        if not self.spikes:
+            return {}
+        heads, found = self.num_attention_heads * self.head_dim, dict[str, int]()
+        for layer in range(self.num_hidden_layers):
+            name, shared = f"layers.{layer}", self.num_shared_experts
+            found |= {f"{name}.attn.qkv": self.hidden_size, f"{name}.attn.o": heads}
+            found[f"{name}.mlp.gate_up"] = self.hidden_size
+            if self.down_proj == "spiked":
+                found[f"{name}.mlp.down"] = self.inner(layer)
+                for expert in range(shared if self.has_experts(layer) else 0):
+                    found[f"{name}.mlp.shared.{expert}.down"] = self.inner(layer)
+        return found
+
     # --- matrices ---------------------------------------------------------------------------
 
     def matrices(self) -> Iterator[Matrix]:

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import tiny
 import tiny_spikegpt
+import tiny_spikingbrain
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -25,6 +26,7 @@ MAKERS = {
     "spikegpt-counts": lambda path: tiny_spikegpt.tiny_spikegpt_package(
         path, neuron_position="projections", binary_embedding=False
     ),
+    "spikingbrain": tiny_spikingbrain.tiny_spikingbrain_package,
 }
 
 
@@ -67,7 +69,7 @@ def test_silent_rows_are_those_whose_unit_did_not_fire(models):
 
 
 def test_rows_of_events_are_those_that_are_skipped_or_read(models):
-    for name in ("spikegpt", "spikegpt-counts"):
+    for name in ("spikegpt", "spikegpt-counts", "spikingbrain"):
         model = models[name]
         report, _ = measure_activity(model, tokens(), 0)
         for row, rows in zip(report["layers"], model.event_rows, strict=True):
@@ -101,9 +103,51 @@ def test_neurobench_operations_are_pairs_of_non_zeros(models):
     assert found == {"dense": dense, "effective_macs": effective, "effective_acs": 0}
 
 
-def test_spikes_that_a_state_does_not_show_need_torch(models):
-    with pytest.raises(DataError, match="use --backend torch"):
-        record(models["spikegpt-counts"], tokens())
+@pytest.mark.parametrize("name", ["spikegpt-counts", "spikingbrain"])
+def test_spike_counts_are_recorded_where_products_read_them(models, name):
+    model = models[name]
+    report, recording = measure_activity(model, tokens(), 60)
+    assert list(recording) == list(model.records)
+    events = sum(int((counts != 0).sum()) for counts in recording.values())
+    rows = [row for row in report["layers"] if row["firing_rate"] is not None]
+    assert events == round(sum(row["firing_rate"] * row["neuron_updates"] for row in rows))
+    assert all(row["graded_steps"] is None for row in report["units"].values())
+
+
+def test_a_model_without_spikes_has_nothing_to_record(tmp_path, monkeypatch, capsys):
+    from spiketrain.cli import main
+
+    package = tiny_spikingbrain.tiny_spikingbrain_package(tmp_path / "p", "float32")
+    (tmp_path / "t.txt").write_text("An owl flew over the wood.")
+    for arguments in (["activity"], ["ppl"]):
+        command = ["spiketrain", "eval", *arguments, str(package), "--data"]
+        monkeypatch.setattr("sys.argv", [*command, str(tmp_path / "t.txt")])
+        with pytest.raises(SystemExit) as caught:
+            main()
+        assert not caught.value.code
+    out = capsys.readouterr().out
+    assert "recorded tokens" not in out
+    assert "nothing in this model spikes" in out
+
+
+def test_torch_and_runtime_count_the_same_spikes(tmp_path):
+    torch = pytest.importorskip("torch")
+    from lm.export import export_model
+    from lm.families.spikingbrain import Config, Model
+    from lm.scoring import TorchModel
+
+    torch.manual_seed(1)
+    model = Model(Config(
+        vocab_size=257, hidden_size=32, num_hidden_layers=2, num_attention_heads=2,
+        num_key_value_heads=1, head_dim=16, intermediate_size=48, sliding_window=8,
+        attn_layers=[1], spikes=True, dead_zone=1.6,
+    ))  # fmt: skip
+    export_model(model, tmp_path / "p")
+    ours = record(runtime.load_model(tmp_path / "p"), tokens(25))
+    theirs = record(TorchModel(model), tokens(25))
+    for one, other in zip(ours.values(), theirs.values(), strict=True):
+        assert (np.abs(one[one != 0]) >= 2).all()
+        assert (one != other).mean() < 0.002  # at a rounding
 
 
 @pytest.mark.parametrize("position", ["residual", "projections"])
@@ -181,7 +225,7 @@ def test_the_command_writes_pictures_and_a_page(models, tmp_path, monkeypatch, c
     from spiketrain.cli import main
 
     (tmp_path / "t.txt").write_text("An owl flew over the wood, and a fox sat under it. " * 9)
-    for name in ("egru", "spikegpt"):
+    for name in models:
         page, folder = tmp_path / f"{name}.html", tmp_path / name
         arguments = [models[name].path, "--data", tmp_path / "t.txt", "--limit", 400, "--json"]
         arguments += ["--record", 100, "--html", page, "--png", folder]
