@@ -39,17 +39,9 @@ NOISE = 1 << 20  # random numbers of a matrix: pieces of them, from random place
 WEIGHTS = {"embedding": "int8", "body": "int4-go", "down": "int4-go", "head": "int4-gi"}
 
 
-# --- ours --------------------------------------------------------------------------------------
-
-
-def write_package(path: Path, layers: int, linear: bool) -> None:
-    """A package with random weights, tensors in a temporary file beside it until it is written."""
-    from runtime.families.spikingbrain import Spec
-    from runtime.package import write_package
-
-    config = {
-        "model_type": "spikingbrain",
-        "architectures": ["SpikingBrainForCausalLM"],
+def sizes(layers: int, linear: bool) -> dict[str, Any]:
+    """Fields of a config that say how large it is."""
+    return {
         "vocab_size": VOCAB,
         "hidden_size": WIDTH,
         "num_hidden_layers": layers,
@@ -58,6 +50,20 @@ def write_package(path: Path, layers: int, linear: bool) -> None:
         "intermediate_size": INNER,
         "sliding_window": WINDOW,
         "attn_layers": [] if linear else list(range(1, layers, 2)),
+    }
+
+
+# --- ours --------------------------------------------------------------------------------------
+
+
+def write_package(path: Path, layers: int, linear: bool) -> None:
+    """A package with random weights, tensors in a temporary file beside it until it is written."""
+    from runtime.families.spikingbrain import Spec
+    from runtime.package import write_package
+
+    config = sizes(layers, linear) | {
+        "model_type": "spikingbrain",
+        "architectures": ["SpikingBrainForCausalLM"],
         "gate": "merged",
         "spikes": True,
         "window_cache": "bfloat16",
@@ -204,17 +210,7 @@ def write_checkpoint(path: Path, layers: int) -> None:
     from lm.families.spikingbrain.config import Config
     from lm.families.spikingbrain.upstream import expected_shapes
 
-    settings = {
-        "vocab_size": VOCAB,
-        "hidden_size": WIDTH,
-        "num_hidden_layers": layers,
-        "num_attention_heads": HEADS,
-        "num_key_value_heads": SHARED,
-        "intermediate_size": INNER,
-        "sliding_window": WINDOW,
-        "attn_layers": list(range(1, layers, 2)),
-        "max_position_embeddings": 131072,
-    }
+    settings = sizes(layers, linear=False) | {"max_position_embeddings": 131072}
     path.mkdir(parents=True)
     shards: list[list[tuple[str, tuple[int, ...]]]] = [[]]
     size = 0
