@@ -56,7 +56,7 @@ def sizes(layers: int, linear: bool) -> dict[str, Any]:
 # --- ours --------------------------------------------------------------------------------------
 
 
-def write_package(path: Path, layers: int, linear: bool) -> None:
+def write_package(path: Path, layers: int, linear: bool, dead_zone: float) -> None:
     """A package with random weights, tensors in a temporary file beside it until it is written."""
     from runtime.families.spikingbrain import Spec
     from runtime.package import write_package
@@ -71,7 +71,7 @@ def write_package(path: Path, layers: int, linear: bool) -> None:
             "format_version": 1,
             "weights": WEIGHTS,
             "events": "counts",
-            "fidelity": "integer",
+            "fidelity": "approximate" if dead_zone else "integer",
             "provenance": {"source": "random weights"},
         },
     }
@@ -80,7 +80,9 @@ def write_package(path: Path, layers: int, linear: bool) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         tensors = {
-            name: random_tensor(rng, Path(folder) / str(i), name, dtype, shape)
+            name: np.array([3.0, dead_zone], np.float32)
+            if name.endswith("spikes")
+            else random_tensor(rng, Path(folder) / str(i), name, dtype, shape)
             for i, (name, (dtype, shape)) in enumerate(shapes.items())
         }
         write_package(path, config, tensors)
@@ -108,8 +110,6 @@ def random_tensor(
         step = 2.0**-7 if len(shape) == 1 and shape[0] == VOCAB else 1 / (40 * np.sqrt(inputs))
         step = 2.0**-8 if len(shape) == 2 else step
         return np.full(shape, step, np.float32)
-    if kind.endswith("spikes"):
-        return np.array([3.0, 0.0], np.float32)
     return np.full(shape, 1.0 if kind == "weight" else 0.0, np.float32)
 
 
@@ -279,12 +279,13 @@ def main() -> None:
     parser.add_argument("path", type=Path)
     parser.add_argument("--layers", type=int, default=LAYERS, help="layers of the same width")
     parser.add_argument("--linear", action="store_true", help="linear attention in every layer")
+    parser.add_argument("--dead-zone", type=float, default=0.0, help="1.9: half of the inputs")
     parser.add_argument("--contexts", type=int, nargs="+", default=[0, 8192, 32768, 100_000])
     parser.add_argument("--tokens", type=int, default=4, help="tokens of a measurement")
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
     if options.step == "package":
-        write_package(options.path, options.layers, options.linear)
+        write_package(options.path, options.layers, options.linear, options.dead_zone)
     elif options.step == "checkpoint":
         write_checkpoint(options.path, options.layers)
     else:

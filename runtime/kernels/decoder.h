@@ -15,7 +15,7 @@
 #include "work.h"
 
 /* Most sequences or tokens of one pass over the weights. */
-#define ST_BLOCK_TOKENS 128
+#define ST_BLOCK_TOKENS 256
 /* Tokens that share a pass over the tiles of a window. */
 #define ST_QUERY_TOKENS 16
 

@@ -11,7 +11,7 @@
 /* Packed rows at a time: 128 KB, half of the second-level cache at the least. */
 #define ST_PACKED_ROWS 2048
 /* Tokens whose sums wait while the next rows are packed: 64 KB. */
-#define ST_WAITING 128
+#define ST_WAITING 256
 /* Rows of which the first byte is asked for before they are packed. */
 #define ST_FETCHED_AHEAD 32
 
