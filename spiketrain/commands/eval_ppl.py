@@ -111,8 +111,8 @@ def ppl(
             "needs --documents, which keeps the progress", param_hint="--resume"
         )
     two = baseline is not None or parity
-    if two and (documents is not None or batch > 1 or (parity and baseline is not None)):
-        rule = "goes with neither --documents nor --batch, nor with one another"
+    if two and (documents is not None or (parity and baseline is not None)):
+        rule = "goes with neither --documents nor one another"
         raise typer.BadParameter(rule, param_hint="--baseline, --parity")
     if checkpoint is not None and not parity:
         raise typer.BadParameter("needs --parity", param_hint="--checkpoint")
@@ -135,7 +135,7 @@ def ppl(
             other, its = open_model(baseline, second, threads, table_bytes)
             other_words = choose_tokenizer(its, tokenizer, data, other.vocab_size, baseline)
         with progress_bar(source.name) as source.on_progress:
-            found = compare(loaded, other, (words, other_words), source, settings, limit)
+            found = compare(loaded, other, (words, other_words), source, settings, limit, batch)
         if as_json:
             print(json.dumps({**found.to_dict(), **given, "baseline": baseline}, allow_nan=False))
         else:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -22,8 +23,8 @@ from runtime.errors import DataError
 from runtime.scoring import token_nats
 from spiketrain.evaluation.measure import EncodedText, measure
 from spiketrain.evaluation.perplexity import figures
-from spiketrain.evaluation.protocols import Settings, Span, spans
-from spiketrain.evaluation.reading import check_cells, logits_of, next_state
+from spiketrain.evaluation.protocols import Settings, Span, check_batch, cut, spans
+from spiketrain.evaluation.reading import check_cells, logits_of, logits_together, next_state
 from spiketrain.evaluation.sources import Source
 from spiketrain.evaluation.statistics import Z95, choose_units, ratio_error
 
@@ -71,8 +72,13 @@ def compare_tokens(
     source: Source,
     settings: Settings,
     limit: int | None = None,
+    batch: int = 1,
 ) -> Comparison:
-    """Both models on the same tokens of `source`, the first `limit` of them. DataError."""
+    """Both models on the same tokens of `source`, the first `limit` of them. DataError.
+
+    batch: spans side by side, for protocols that start them from the zero state.
+    """
+    check_batch(batch, settings)
     if baseline.vocab_size != model.vocab_size:
         raise DataError(
             f"baseline must have the model's {model.vocab_size} tokens, has {baseline.vocab_size}"
@@ -84,23 +90,25 @@ def compare_tokens(
     records: list[list[dict[str, Any]]] = [[] for _ in text.books]
     states: list[Any] = [None, None]
     largest, largest_at, tokens = 0.0, None, 0
-    for span in spans(text, settings):
-        if limit is not None:
-            span = Span(span.start, span.context, span.targets[: limit - tokens], span.place)
-        states = [
-            next_state(one, state, span.start)
-            for one, state in zip((model, baseline), states, strict=True)
-        ]
-        values = _paired(model, baseline, states, span)
-        tokens += values.shape[1]
-        for accounts, row in zip(text.books, values, strict=True):
-            accounts.score(span.place, row)
-        _close(text, records, span.place + values.shape[1] if values.size else 0)
-        apart = np.abs(values[0] - values[1])
-        if apart.size and (largest_at is None or apart.max() > largest):
-            largest, largest_at = float(apart.max()), span.place + int(apart.argmax())
-        if limit is not None and tokens >= limit:
-            break
+    drawn = spans(text, settings)
+    while (limit is None or tokens < limit) and (group := list(islice(drawn, batch))):
+        group = cut(group, None if limit is None else limit - tokens)
+        if len(group) == 1:
+            states = [
+                next_state(one, state, group[0].start)
+                for one, state in zip((model, baseline), states, strict=True)
+            ]
+            found = [_paired(model, baseline, states, group[0])]
+        else:
+            found = _paired_together(model, baseline, group)
+        for span, values in zip(group, found, strict=True):
+            tokens += values.shape[1]
+            for accounts, row in zip(text.books, values, strict=True):
+                accounts.score(span.place, row)
+            _close(text, records, span.place + values.shape[1] if values.size else 0)
+            apart = np.abs(values[0] - values[1])
+            if apart.size and (largest_at is None or apart.max() > largest):
+                largest, largest_at = float(apart.max()), span.place + int(apart.argmax())
     for _ in text.documents:  # the hash is that of the whole text
         pass
     _close(text, records, None)
@@ -141,10 +149,11 @@ def compare_documents(
     tokenizers: tuple[Any, Any],
     sources: tuple[Source, Source],
     settings: tuple[Settings, Settings],
+    batch: int = 1,
 ) -> Comparison:
     """Both models on the same documents, each with its own tokenizer, source and settings."""
     (ours, first), (theirs, second) = (
-        measure(one, tokenizer, source, its)
+        measure(one, tokenizer, source, its, batch=batch)
         for one, tokenizer, source, its in zip(
             (model, baseline), tokenizers, sources, settings, strict=True
         )
@@ -179,20 +188,34 @@ def compare_documents(
 
 def _paired(model: Any, baseline: Any, states: Sequence[Any], span: Span) -> NDArray[np.float64]:
     """Rows (4, T): nats of the model and of the baseline, divergence, same likeliest token."""
-    parts = [np.empty((4, 0))]
     both = zip(logits_of(model, states[0], span), logits_of(baseline, states[1], span), strict=True)
-    for (targets, ours), (_, theirs) in both:
-        parts.append(
-            np.stack(
-                [
-                    token_nats(ours, targets),
-                    token_nats(theirs, targets),
-                    _divergence(theirs, ours),
-                    (ours.argmax(axis=1) == theirs.argmax(axis=1)).astype(np.float64),
-                ]
-            )
-        )
-    return np.concatenate(parts, axis=1)
+    parts = [_rows(targets, ours, theirs) for (targets, ours), (_, theirs) in both]
+    return np.concatenate([np.empty((4, 0)), *parts], axis=1)
+
+
+def _paired_together(model: Any, baseline: Any, group: Sequence[Span]) -> list[NDArray[np.float64]]:
+    """As `_paired` of each span; all start from the zero state."""
+    parts: list[list[NDArray[np.float64]]] = [[np.empty((4, 0))] for _ in group]
+    both = zip(logits_together(model, group), logits_together(baseline, group), strict=True)
+    for (which, targets, ours), (_, _, theirs) in both:
+        rows = _rows(targets, ours, theirs)
+        for at, span in enumerate(which):
+            parts[span].append(rows[:, at : at + 1])
+    return [np.concatenate(rows, axis=1) for rows in parts]
+
+
+def _rows(
+    targets: NDArray[np.int64], ours: NDArray[np.float32], theirs: NDArray[np.float32]
+) -> NDArray[np.float64]:
+    """The four rows of `_paired` for targets (T,) from logits (T, V)."""
+    return np.stack(
+        [
+            token_nats(ours, targets),
+            token_nats(theirs, targets),
+            _divergence(theirs, ours),
+            (ours.argmax(axis=1) == theirs.argmax(axis=1)).astype(np.float64),
+        ]
+    )
 
 
 def _divergence(p: NDArray[np.float32], q: NDArray[np.float32]) -> NDArray[np.float64]:

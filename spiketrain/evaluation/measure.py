@@ -18,7 +18,7 @@ from spiketrain.evaluation.accounts import Accounts
 from spiketrain.evaluation.corpus import SEPARATOR
 from spiketrain.evaluation.perplexity import Perplexity, figures, peak_memory_bytes
 from spiketrain.evaluation.progress_file import ProgressFile
-from spiketrain.evaluation.protocols import Settings, Span, spans
+from spiketrain.evaluation.protocols import Settings, Span, check_batch, cut, spans
 from spiketrain.evaluation.reading import check_cells, nats_of, nats_together, next_state
 from spiketrain.evaluation.sources import Source
 
@@ -54,8 +54,7 @@ def measure(
     batch: windows or documents side by side, for protocols that start them from the zero state.
     lines: a file for one JSON object a document; with `resume` an interrupted one goes on.
     """
-    if batch > 1 and settings.carries:
-        raise DataError(f"batch must be 1 in protocol {settings.protocol}, got {batch}")
+    check_batch(batch, settings)
     if settings.protocol == "egru-published":
         check_cells(model)
     text = EncodedText(model, tokenizer, source, settings)
@@ -202,7 +201,8 @@ class _Run:
     def through(self, batch: int) -> None:
         """Score everything; what an exception leaves is the progress kept last."""
         while self._left() and (group := list(islice(self._spans, batch))):
-            self._score(self._cut(group))
+            room = None if self._limit is None else self._limit - self.tokens
+            self._score(cut(group, room))
             self._keep(now=False)
         self._keep(now=True)
         for _ in self._text.documents:  # the hash is that of the whole text
@@ -219,17 +219,6 @@ class _Run:
 
     def _left(self) -> bool:
         return self._limit is None or self.tokens < self._limit
-
-    def _cut(self, group: list[Span]) -> list[Span]:
-        """The spans up to the limit."""
-        if self._limit is None:
-            return group
-        room, found = self._limit - self.tokens, []
-        for span in group:
-            if room > 0:
-                found.append(Span(span.start, span.context, span.targets[:room], span.place))
-            room -= len(span.targets)
-        return found
 
     def _score(self, group: list[Span]) -> None:
         start = time.perf_counter()

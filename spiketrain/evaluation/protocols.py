@@ -23,6 +23,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from runtime.errors import DataError
 from spiketrain.evaluation.stream import Stream
 
 CARRY_TOKENS = 512  # in one span: how often progress is kept
@@ -130,6 +131,24 @@ def spans(texts: Iterable[list[int]], settings: Settings) -> Iterator[Span]:
     if settings.protocol == "half-window":
         return _half_window(stream, settings)
     return _carry(stream, settings)
+
+
+def cut(group: list[Span], room: int | None) -> list[Span]:
+    """The spans of a group up to `room` targets."""
+    if room is None:
+        return group
+    found = []
+    for span in group:
+        if room > 0:
+            found.append(Span(span.start, span.context, span.targets[:room], span.place))
+        room -= len(span.targets)
+    return found
+
+
+def check_batch(batch: int, settings: Settings) -> None:
+    """DataError unless so many spans may be read side by side."""
+    if batch > 1 and settings.carries:
+        raise DataError(f"batch must be 1 in protocol {settings.protocol}, got {batch}")
 
 
 def _carry(stream: Stream, settings: Settings) -> Iterator[Span]:

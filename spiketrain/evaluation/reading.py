@@ -57,19 +57,27 @@ def nats_of(model: Any, state: Any, span: Span) -> NDArray[np.float64]:
 def nats_together(model: Any, spans: Sequence[Span]) -> list[NDArray[np.float64]]:
     """Nats of spans that all start from the zero state, one token of each in a call.
 
-    Bitwise the same as one by one; what is saved is reading weights several times.
+    Bitwise the same as one by one in the runtime; what is saved is reading weights several times.
     """
+    found: list[list[float]] = [[] for _ in spans]
+    for which, targets, logits in logits_together(model, spans):
+        for span, value in zip(which, token_nats(logits, targets).tolist(), strict=True):
+            found[span].append(value)
+    return [np.asarray(values, np.float64) for values in found]
+
+
+def logits_together(
+    model: Any, spans: Sequence[Span]
+) -> Iterator[tuple[list[int], NDArray[np.int64], NDArray[np.float32]]]:
+    """Spans (N,) that have a target at a step, the targets (N,), logits (N, V) they come from."""
     inputs = [span.context + span.targets[:-1] for span in spans]
     states = [model.new_state() for _ in spans]
-    found: list[list[float]] = [[] for _ in spans]
     for at in range(max(map(len, inputs))):
         live = [i for i, tokens in enumerate(inputs) if at < len(tokens)]
         logits = model.step([states[i] for i in live], [inputs[i][at] for i in live])
-        scored = [row for row, i in enumerate(live) if at >= len(spans[i].context) - 1]
-        if not scored:
+        rows = [row for row, i in enumerate(live) if at >= len(spans[i].context) - 1]
+        if not rows:
             continue
-        targets = [spans[live[r]].targets[at - len(spans[live[r]].context) + 1] for r in scored]
-        nats = token_nats(logits[scored], np.asarray(targets, np.int64))
-        for row, value in zip(scored, nats.tolist(), strict=True):
-            found[live[row]].append(value)
-    return [np.asarray(values, np.float64) for values in found]
+        which = [live[row] for row in rows]
+        targets = [spans[i].targets[at - len(spans[i].context) + 1] for i in which]
+        yield which, np.asarray(targets, np.int64), logits[rows]

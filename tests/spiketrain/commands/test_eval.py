@@ -227,7 +227,7 @@ def test_torch_and_runtime_agree(tmp_path, monkeypatch, capsys):
         assert theirs["fingerprint"].startswith("torch-sha256:")
 
 
-@pytest.mark.parametrize("family", ["egru", "spikegpt"])
+@pytest.mark.parametrize("family", ["egru", "spikegpt", "spikingbrain"])
 def test_parity_of_the_backends_is_within_rounding(tmp_path, monkeypatch, capsys, family):
     pytest.importorskip("torch")
     from lm.export import export_model, family_module
@@ -235,7 +235,12 @@ def test_parity_of_the_backends_is_within_rounding(tmp_path, monkeypatch, capsys
     sizes = {
         "egru": {"embedding_size": 12, "hidden_sizes": [20, 12]},
         "spikegpt": {"hidden_size": 16, "num_hidden_layers": 2, "intermediate_size": 32},
-    }
+        "spikingbrain": {
+            "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2,
+            "num_key_value_heads": 1, "head_dim": 16, "intermediate_size": 48,
+            "attn_layers": [1], "sliding_window": 8, "spikes": True,
+        },
+    }  # fmt: skip
     module = family_module(family)
     module.Model(module.Config(vocab_size=257, **sizes[family])).save_pretrained(tmp_path / "hf")
     text = tmp_path / "plain.txt"
@@ -245,6 +250,10 @@ def test_parity_of_the_backends_is_within_rounding(tmp_path, monkeypatch, capsys
     assert run(monkeypatch, tmp_path / "hf", "--backend", "torch", "--parity", *arguments) == 0
     found = json.loads(capsys.readouterr().out)
     assert 0 <= found["largest_nll_difference"] < 1e-4
+    windows = ("--protocol", "stride", "--ctx", 8, "--stride", 4, "--backend", "torch", "--parity")
+    assert run(monkeypatch, tmp_path / "hf", *arguments, *windows, "--batch", 3) == 0
+    batched = json.loads(capsys.readouterr().out)
+    assert 0 <= batched["largest_nll_difference"] < 1e-4
     assert found["fingerprint"].startswith("torch-sha256:")
     assert found["baseline_fingerprint"].startswith("sha256:")
     assert found["tokens"] == len(text.read_bytes())
@@ -274,7 +283,7 @@ def test_a_baseline_is_compared_on_the_same_text(package, text, tmp_path, monkey
 
 @pytest.mark.parametrize(
     "arguments", [["--baseline", "bundled", "--parity"], ["--parity"], ["--checkpoint", "x"],
-                  ["--baseline", "bundled", "--batch", "2"]]
+                  ["--baseline", "bundled", "--documents", "x"]]
 )  # fmt: skip
 def test_comparisons_that_make_no_sense_are_bad_usage(package, text, monkeypatch, arguments):
     assert run(monkeypatch, package, "--data", text, *arguments) == 2

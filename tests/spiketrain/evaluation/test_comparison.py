@@ -97,11 +97,35 @@ def test_swapping_the_models_turns_the_difference_around(models, text):
     assert one.same_top_1 == two.same_top_1
 
 
+@pytest.mark.parametrize("limit", [None, 401])
+@pytest.mark.parametrize(
+    ("protocol", "options"),
+    [("stride", {"ctx": 64, "stride": 40}), ("half-window", {"ctx": 50}), ("rolling", {})],
+)
+def test_spans_side_by_side_change_no_figure(models, text, protocol, options, limit):
+    settings = settle(protocol, prefix=256 if protocol == "rolling" else None, **options)
+    one, many = (
+        compare_tokens(*models, models[0].tokenizer, open_source(str(text)), settings, limit, batch)
+        for batch in (1, 4)
+    )
+    assert many == one
+    assert limit is None or one.tokens == limit
+
+
+def test_a_carried_state_leaves_nothing_to_put_side_by_side(models, text):
+    with pytest.raises(DataError, match="batch must be 1 in protocol carry, got 2"):
+        compare_tokens(
+            *models, models[0].tokenizer, open_source(str(text)), settle("carry"), batch=2
+        )
+
+
 def test_documents_are_paired_where_tokenizers_differ(models, text):
     settings = settle("rolling", prefix=256)
     tokenizer = models[0].tokenizer
     sources = (open_source(str(text)), open_source(str(text)))
-    found = compare_documents(*models, (tokenizer, tokenizer), sources, (settings, settings))
+    arguments = ((tokenizer, tokenizer), sources, (settings, settings))
+    found = compare_documents(*models, *arguments)
+    assert compare_documents(*models, *arguments, batch=3) == found
     paired = compare_tokens(*models, tokenizer, open_source(str(text)), settings)
     assert found.difference_bits_per_byte == pytest.approx(paired.difference_bits_per_byte)
     width = found.difference_high - found.difference_low
