@@ -1,8 +1,8 @@
 """Chooser: the next token of one sequence from its logits. No clock, no lock, no other sequence.
 
 Penalties and bias move logits; the constraint, allowed_token_ids and min_new_tokens bar tokens;
-`runtime.sampling` draws among what is left. Log-probabilities are the model's own: of the logits
-as they came.
+`runtime.sampling` draws among what is left, for many sequences in one call. Log-probabilities are
+the model's own: of the logits as they came.
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from runtime.logprobs import TokenLogprob, token_logprob
 from runtime.penalties import RecentTokens
-from runtime.sampling import SamplingParams, sample
+from runtime.sampling import SamplingParams
 from serving.constraint import Constraint
 from serving.errors import NothingAllowed
 from serving.token_rules import TokenRules
@@ -39,18 +39,17 @@ class Chooser:
         constraint: Constraint | None,
         text: Sequence[int],
     ) -> None:
-        self._sampling = sampling
+        self.sampling = sampling
         self._rules = rules
         self._constraint = constraint
         window = rules.penalties.penalty_window if rules.penalties else 0
         self._recent = RecentTokens(window, text[-window:] if window else ())
 
-    def choose(self, logits: NDArray[np.float32], position: int, new_tokens: int) -> Choice:
-        """The token at `position`, after `new_tokens` of this completion; logits (V,) are kept.
+    def take(self, token: int, logits: NDArray[np.float32]) -> Choice:
+        """Remember a token that was drawn; how likely it was by the model's own logits (V,).
 
-        Raises NothingAllowed, ConstraintFailed, or SpiketrainError for logits that are not finite.
+        Raises ConstraintFailed.
         """
-        token = sample(self._adjusted(logits, new_tokens), self._sampling, position)
         self._recent.push(token)
         if self._constraint is not None:
             self._constraint.push(token)
@@ -63,7 +62,11 @@ class Chooser:
         """Whether the constraint lets nothing follow."""
         return self._constraint is not None and self._constraint.complete
 
-    def _adjusted(self, logits: NDArray[np.float32], new_tokens: int) -> NDArray[np.float32]:
+    def adjusted(self, logits: NDArray[np.float32], new_tokens: int) -> NDArray[np.float32]:
+        """What to draw from after `new_tokens` of this completion; logits (V,) are left alone.
+
+        Raises NothingAllowed, ConstraintFailed.
+        """
         rules = self._rules
         if rules.free and self._constraint is None:
             return logits

@@ -1,13 +1,14 @@
 """Runner: a batch through the model. An exception fails the requests it concerns, no others."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple, cast
 
 import numpy as np
 import structlog
 from numpy.typing import NDArray
 
-from runtime.errors import CallCancelled
+from runtime.errors import CallCancelled, SpiketrainError
+from runtime.sampling import sample_rows
 from serving.chooser import Choice
 from serving.completion import Completion
 from serving.errors import EngineFailure, ServingError
@@ -87,7 +88,7 @@ class Runner:
         job.prompt_weight_bytes = job.state.weight_bytes
         job.prompt_is_read()
         assert job.logits is not None
-        return [self._sample(job, job.logits)]
+        return self._sample([job], [job.logits])
 
     def _read(self, job: Job, chunk: Chunk[Job]) -> None:
         started_s = self._clock()
@@ -101,14 +102,18 @@ class Runner:
             logits = self._step(states, tokens)
         except Exception as error:
             return _failures(completions, error)
-        return list(map(self._after_step, completions, logits))
-
-    def _after_step(self, completion: Completion, logits: NDArray[np.float32]) -> Outcome:
-        if not completion.leaving:
-            return self._sample(completion, logits)
-        completion.logits = logits.copy()
-        completion.leave()
-        return Outcome(completion)
+        outcomes: list[Outcome] = []
+        going_on: list[Completion] = []
+        rows: list[NDArray[np.float32]] = []
+        for completion, row in zip(completions, logits, strict=True):
+            if completion.leaving:
+                completion.logits = row.copy()
+                completion.leave()
+                outcomes.append(Outcome(completion))
+            else:
+                going_on.append(completion)
+                rows.append(row)
+        return outcomes + self._sample(going_on, rows)
 
     def _step(self, states: list[Any], tokens: list[int]) -> NDArray[np.float32]:
         if self._dense_bytes:
@@ -120,14 +125,56 @@ class Runner:
         self._dense_bytes = dense / (after.tokens - before.tokens)
         return logits
 
-    def _sample(self, completion: Completion, logits: NDArray[np.float32]) -> Outcome:
-        try:
-            choice = completion.chooser.choose(logits, completion.position, completion.new_tokens)
-            return Outcome(completion, choice, completion.accept(choice.token, self._clock()))
-        except ServingError as error:  # of the request, not of the model
-            return Outcome(completion, error=error)
-        except Exception as error:
-            return _failures([completion], error)[0]
+    def _sample(
+        self, completions: Sequence[Completion], logits: Sequence[NDArray[np.float32]]
+    ) -> list[Outcome]:
+        """A token for each completion from its logits (V,), all drawn in one call."""
+        outcomes: list[Outcome] = []
+        drawing: list[tuple[Completion, NDArray[np.float32]]] = []
+        rows: list[NDArray[np.float32]] = []
+        for completion, own in zip(completions, logits, strict=True):
+            row = _adjusted(completion, own)
+            if isinstance(row, Outcome):
+                outcomes.append(row)
+            else:
+                rows.append(row)
+                drawing.append((completion, own))
+        if not rows:
+            return outcomes
+        params = [completion.chooser.sampling for completion, _ in drawing]
+        tokens = sample_rows(rows, params, [completion.position for completion, _ in drawing])
+        now_s = self._clock()
+        for (completion, own), token in zip(drawing, tokens, strict=True):
+            outcomes.append(_taken(completion, own, token, now_s))
+        return outcomes
+
+
+def _adjusted(completion: Completion, logits: NDArray[np.float32]) -> NDArray[np.float32] | Outcome:
+    """What to draw a completion's token from, or what came of it without a draw."""
+    try:
+        return completion.chooser.adjusted(logits, completion.new_tokens)
+    except Exception as error:
+        return _failure(completion, error)
+
+
+def _taken(
+    completion: Completion, logits: NDArray[np.float32], token: int, now_s: float
+) -> Outcome:
+    """What became of a completion whose token was drawn, -1 where that could not be."""
+    try:
+        if token < 0:
+            raise SpiketrainError("logits must be finite")
+        choice = completion.chooser.take(token, logits)
+        return Outcome(completion, choice, completion.accept(token, now_s))
+    except Exception as error:
+        return _failure(completion, error)
+
+
+def _failure(completion: Completion, error: Exception) -> Outcome:
+    """The outcome of the one completion that an exception concerns: of the request or the model."""
+    if isinstance(error, ServingError):
+        return Outcome(completion, error=error)
+    return _failures([completion], error)[0]
 
 
 def _failures(jobs: Iterable[Job], error: Exception) -> list[Outcome]:

@@ -32,6 +32,7 @@
 #include "sparse_rows.h"
 #include "mixing.h"
 #include "attention.h"
+#include "drawing.h"
 
 #include "sparse_int4.h"
 #include "sparse_shared.h"
@@ -86,4 +87,8 @@ const st_kernels ST_JOIN(st_kernels_, ST_BUILD) = {
     .widen_bfloat16 = widen_bfloat16,
     .widen_keys = widen_keys,
     .widen_values = widen_values,
+    .first_greatest = first_greatest,
+    .group_maxima = group_maxima,
+    .weigh = weigh,
+    .sum_weights = sum_weights,
 };

@@ -173,6 +173,10 @@ typedef struct {
     void (*widen_bfloat16)(const uint16_t *x, ptrdiff_t n, float *out);
     void (*widen_keys)(const int8_t *codes, const float *scale, ptrdiff_t size, float *out);
     void (*widen_values)(const int8_t *codes, const float *scale, ptrdiff_t size, float *out);
+    ptrdiff_t (*first_greatest)(const float *x, ptrdiff_t n);
+    void (*group_maxima)(const float *x, ptrdiff_t groups, float *maxima);
+    void (*weigh)(const float *x, ptrdiff_t n, double most, double temperature, double *weight);
+    double (*sum_weights)(const double *weight, ptrdiff_t n);
 } st_kernels;
 
 /* The build called `name`, or NULL when this library does not hold it. */

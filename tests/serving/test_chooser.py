@@ -25,13 +25,18 @@ def chooser(**fields):
     return Chooser(request.sampling, request.rules, request.constraint, request.prompt_ids)
 
 
+def draw(chooser, logits, position, new_tokens):
+    row = chooser.adjusted(logits, new_tokens)
+    return chooser.take(sample(row, chooser.sampling, position), logits)
+
+
 def choose(logits=LOGITS, new_tokens=0, **fields):
-    return chooser(**fields).choose(logits, 5, new_tokens)
+    return draw(chooser(**fields), logits, 5, new_tokens)
 
 
 def test_without_rules_a_token_is_what_sampling_draws():
     for position in range(20):
-        drawn = chooser(temperature=1.0).choose(LOGITS, position, 0).token
+        drawn = draw(chooser(temperature=1.0), LOGITS, position, 0).token
         assert drawn == sample(LOGITS, SamplingParams(seed=1), position)
 
 
@@ -59,7 +64,7 @@ def test_seen_tokens_of_the_prompt_are_penalised():
 
 def test_chosen_tokens_are_penalised():
     repeated = chooser(frequency_penalty=100.0)
-    assert [repeated.choose(LOGITS, at, at).token for at in range(5)] == [0, 1, 2, 3, 4]
+    assert [draw(repeated, LOGITS, at, at).token for at in range(5)] == [0, 1, 2, 3, 4]
 
 
 def test_an_end_is_not_chosen_before_min_new_tokens():
@@ -72,7 +77,7 @@ def test_an_end_is_not_chosen_before_min_new_tokens():
 
 def test_a_constraint_bars_tokens_until_it_is_complete():
     constrained = chooser(regex="[x-z]{2}")
-    assert [constrained.choose(LOGITS, at, at).token for at in range(2)] == [ord("x")] * 2
+    assert [draw(constrained, LOGITS, at, at).token for at in range(2)] == [ord("x")] * 2
     assert constrained.complete
     assert not chooser().complete
 

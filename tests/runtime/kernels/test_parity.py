@@ -19,7 +19,9 @@ from runtime.kernels import (
     reference_attention,
     reference_mixers,
     reference_rwkv,
+    reference_sampling,
     rwkv,
+    sampling,
 )
 
 TWINS = {
@@ -30,6 +32,7 @@ TWINS = {
     network: reference,
     neurons: reference,
     rwkv: reference_rwkv,
+    sampling: reference_sampling,
 }
 MANY_SIZES = (1, 2, 15, 16, 17, 63, 64, 65, 100, 4095, 4096, 4097)
 
