@@ -9,7 +9,6 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from math import inf
 from typing import Any
 
 import structlog
@@ -19,7 +18,6 @@ from serving.config import ServingConfig
 from serving.errors import (
     Cancelled,
     ConfigError,
-    DeadlineExceeded,
     Draining,
     EngineFailure,
     ServingError,
@@ -29,8 +27,9 @@ from serving.intake import Intake
 from serving.job import Job
 from serving.reader import log_end, read
 from serving.request import Defaults, Request
+from serving.roster import Roster
 from serving.runner import Outcome, Runner
-from serving.scheduler import Batch, Scheduler
+from serving.scheduler import Batch
 from serving.several import several
 from serving.waking import wake
 
@@ -59,15 +58,9 @@ class Engine:
         self.intake = Intake(model, config, self.tokenizer)
         self.max_sequences = _max_sequences(model, config)
         self._clock = clock
-        self._scheduler: Scheduler[Job] = Scheduler(
-            self.max_sequences,
-            config.max_queue,
-            config.prefill_chunk,
-            config.prefill_chunk_idle,
-        )
+        self._roster = Roster(self.max_sequences, config, self._last_word)
         self._runner = Runner(model, self.intake.prefixes, clock)
-        self._deadlines: dict[Job, float] = {}
-        self._changed = threading.Condition()  # its lock guards scheduler, deadlines, jobs
+        self._changed = threading.Condition()  # its lock guards the roster and its jobs
         self._refusing = self._stopping = False
         self._thread = threading.Thread(target=self._loop, name="engine", daemon=True)
 
@@ -84,9 +77,11 @@ class Engine:
         """End every completion with Draining, then wait for the thread to end."""
         with self._changed:
             self._refusing = self._stopping = True
-            for completion in self._scheduler.sequences():
-                self._end(completion, Draining())
+            for job in self._roster.scheduler.sequences():
+                self._roster.end(job, Draining())
             self._changed.notify_all()
+            due = self._roster.due()
+        self._wake(due)
         if self._thread.is_alive():
             self._thread.join()
 
@@ -101,13 +96,13 @@ class Engine:
     def num_running(self) -> int:
         """Slots in use."""
         with self._changed:
-            return self._scheduler.num_running
+            return self._roster.scheduler.num_running
 
     @property
     def num_waiting(self) -> int:
         """Requests in the queue."""
         with self._changed:
-            return self._scheduler.num_waiting
+            return self._roster.scheduler.num_waiting
 
     @property
     def defaults(self) -> Defaults:
@@ -157,17 +152,14 @@ class Engine:
         with self._changed:
             if self._refusing:
                 raise Draining
-            self._scheduler.check_room()
+            self._roster.scheduler.check_room()
 
     def enter(self, job: Job) -> None:
         """Queue a job; `cancel` has to follow. Raises QueueFull or Draining."""
         with self._changed:
             if self._refusing:
                 raise Draining
-            origin = job.origin
-            self._scheduler.submit(job, len(job.prompt_ids), origin.skipped, tuple(origin.marks))
-            if job.expires_s < inf:
-                self._deadlines[job] = job.expires_s
+            self._roster.enter(job)
             self._changed.notify_all()
 
     def take(self, completion: Completion) -> tuple[Delta | None, Finish | ServingError | None]:
@@ -175,14 +167,18 @@ class Engine:
         with self._changed:
             taken = completion.take()
             completion.taken_s = time.monotonic()
-            self._resume(completion)
+            if completion.paused:
+                self._roster.resume(completion)
+                self._changed.notify_all()
         return taken
 
     def cancel(self, job: Job) -> None:
         """Free the slot of a job that nobody waits for; one that has ended is left as it is."""
         with self._changed:
-            self._give_up(job, Cancelled())
+            self._roster.give_up(job, Cancelled())
             self._changed.notify_all()  # its slot may be another's now
+            due = self._roster.due()
+        self._wake(due)
 
     # Engine thread.
 
@@ -197,7 +193,10 @@ class Engine:
                 log.exception("a round failed; its requests are given up")
                 with self._changed:
                     for job in {*batch.decode, *(chunk.key for chunk in batch.chunks)}:
-                        self._end(job, EngineFailure("internal error, see the server's log"))
+                        failure = EngineFailure("internal error, see the server's log")
+                        self._roster.end(job, failure)
+                    due = self._roster.due()
+                self._wake(due)
 
     def _next_batch(self) -> Batch[Job] | None:
         """Wait for something to run; None when the engine stops."""
@@ -205,8 +204,9 @@ class Engine:
         with self._changed:
             while not self._stopping:
                 now_s = self._clock()
-                self._expire(now_s)
-                batch = self._scheduler.next_batch(
+                self._roster.expire(now_s)
+                self._wake(self._roster.due())
+                batch = self._roster.scheduler.next_batch(
                     pace.tokens_in(config.max_stall_s, config.prefill_chunk),
                     pace.tokens_in(IDLE_STALLS * config.max_stall_s, config.prefill_chunk_idle),
                 )
@@ -214,38 +214,16 @@ class Engine:
                     job.admitted_s = now_s
                 if batch:
                     return batch
-                earliest_s = min(self._deadlines.values(), default=None)
+                earliest_s = self._roster.earliest_s()
                 self._changed.wait(None if earliest_s is None else earliest_s - now_s)
         return None
 
     def _commit(self, batch: Batch[Job], outcomes: list[Outcome]) -> None:
-        """Leave the outcomes to their readers, end what is over, wake who is due."""
-        woken: list[Job] = []
+        """Leave the outcomes to their readers, and wake those who are due."""
         with self._changed:
-            self._scheduler.commit(batch)
-            for job, choice, text, error in outcomes:
-                if job.end is not None:  # cancelled while the model ran
-                    continue
-                if error is not None:
-                    self._end(job, error, wake=False)
-                elif job.done:
-                    self._end(job, job.giving_up or self._last_word(job), wake=False)
-                elif isinstance(job, Completion):
-                    job.put(choice, text)
-                    self._settle(job)
-                if job.due():
-                    woken.append(job)
-        self._wake(woken)
-
-    def _settle(self, completion: Completion) -> None:
-        """After a token: finish the completion, or pause it while its reader lags."""
-        if completion.leaving:
-            return
-        if completion.reason is not None:
-            self._end(completion, self._last_word(completion), wake=False)
-        elif completion.num_unread >= self.config.max_unread_tokens:
-            completion.paused = True
-            self._scheduler.pause(completion)
+            self._roster.commit(batch, outcomes)
+            due = self._roster.due()
+        self._wake(due)
 
     def _last_word(self, job: Job) -> object:
         """What the reader of a job hears when all went well."""
@@ -261,50 +239,9 @@ class Engine:
             index=job.request.sampling.index,
         )
 
-    # Under the lock.
-
-    def _expire(self, now_s: float) -> None:
-        if not self._deadlines or now_s < min(self._deadlines.values()):
-            return
-        for job, deadline_s in list(self._deadlines.items()):
-            if deadline_s > now_s:
-                continue
-            if not job.out_of_time():
-                self._give_up(job, DeadlineExceeded(job.timeout_s or 0.0))
-            elif job.can_leave:
-                self._let_leave(job)
-            else:
-                self._end(job, self._last_word(job))
-
-    def _give_up(self, job: Job, error: ServingError) -> None:
-        """End a job early; a turn that keeps what it has reads its last token first."""
-        if job.end is None and job.can_be_kept:
-            job.giving_up = job.giving_up or error
-            self._let_leave(job)
-        else:
-            self._end(job, error)
-
-    def _let_leave(self, job: Job) -> None:
-        self._deadlines.pop(job, None)
-        self._resume(job)
-
-    def _resume(self, job: Job) -> None:
-        if job.paused:
-            job.paused = False
-            self._scheduler.resume(job)
-            self._changed.notify_all()
-
-    def _end(self, job: Job, end: object, wake: bool = True) -> None:
-        """Free the slot and tell the reader; nothing happens to what has ended."""
-        if job.end is not None:
-            return
-        self._deadlines.pop(job, None)
-        self._scheduler.remove(job)
-        job.close(end)
-        if wake and job.due():
-            self._wake([job])
-
     def _wake(self, jobs: list[Job]) -> None:
+        if not jobs:
+            return
         for job in wake(jobs, self.config.flush_interval_s):  # nobody will ever read it
             self.cancel(job)
 

@@ -1,19 +1,16 @@
 """What every store of sessions has to pass; another store is one more entry of STORES."""
 
-import itertools
-import shutil
 import threading
 from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from session_records import data, session, snapshot
 
-from serving import session_journal
 from serving.errors import ConfigError
-from serving.session import Session, Snapshot
-from serving.session_errors import SessionsNotKept, SessionStoreFull
-from serving.session_journal import Journal
+from serving.session import Session
+from serving.session_errors import SessionStoreFull
 from serving.session_ledger import RECORD_BYTES
 from serving.session_store import MemoryStore
 from serving.session_store_lmdb import LmdbStore
@@ -38,28 +35,6 @@ def make(request, tmp_path):
     yield make
     for store in made:
         store.close()
-
-
-def snapshot(key, size=10):
-    return Snapshot(key, num_tokens=3, nbytes=size)
-
-
-def session(name="a", etag="1", head="s", expires_s=100.0, **checkpoints):
-    return Session(
-        id=name,
-        etag=etag,
-        seed=2**64 - 1,
-        head=snapshot(head),
-        ttl_s=60.0,
-        created_s=1.5,
-        changed_s=2.5,
-        expires_s=expires_s,
-        checkpoints={name: snapshot(key) for name, key in checkpoints.items()},
-    )
-
-
-def data(*keys, size=10):
-    return {key: key.encode().ljust(size, b".") for key in keys}
 
 
 def test_what_was_put_is_there(make):
@@ -245,136 +220,3 @@ def test_nothing_is_left_of_what_was_deleted(tmp_path_factory, steps):
                 assert (store.load(key) is not None) == (key in alive)
     for store in stores:
         store.close()
-
-
-@pytest.mark.parametrize("synced", [True, False])
-def test_sessions_on_disk_survive(tmp_path, synced):
-    pytest.importorskip("lmdb")
-    store = LmdbStore(tmp_path, 1 << 20, synced)
-    store.put(replace(session(), owner="x"), data("s"), None)
-    store.put(session("b", head="t"), data("t"), None)
-    store.delete("b")
-    store.close()
-    store = LmdbStore(tmp_path, 1 << 20, synced)
-    assert store.page("x", "", 10) == [store.get("a")] == [replace(session(), owner="x")]
-    assert store.load("s") == b"s........."
-    assert store.load("t") is None
-    assert store.count() == (1, RECORD_BYTES + 10)
-    store.close()
-
-
-def test_a_directory_that_cannot_be_one_is_an_error(tmp_path):
-    pytest.importorskip("lmdb")
-    (tmp_path / "file").write_text("no directory")
-    with pytest.raises(ConfigError, match="session_dir must be"):
-        LmdbStore(tmp_path / "file", 1 << 20)
-
-
-def test_one_server_at_a_time_has_a_directory(tmp_path):
-    pytest.importorskip("lmdb")
-    store = LmdbStore(tmp_path, 1 << 20)
-    with pytest.raises(ConfigError, match="is in use"):
-        LmdbStore(tmp_path, 1 << 20)
-    store.close()
-    LmdbStore(tmp_path, 1 << 20).close()
-
-
-@pytest.fixture
-def gated(tmp_path, monkeypatch):
-    """A store of which every group waits for `gate` before it is written."""
-    pytest.importorskip("lmdb")
-    commit = Journal._commit
-    gate = threading.Semaphore(0)
-
-    def wait_and_commit(journal, group):
-        gate.acquire()
-        commit(journal, group)
-
-    monkeypatch.setattr(Journal, "_commit", wait_and_commit)
-    store = LmdbStore(tmp_path, 1 << 20, synced=False)
-    yield store, gate
-    gate.release(1000)
-    store.close()
-
-
-def test_what_is_on_its_way_to_the_disk_is_there(gated):
-    store, _ = gated
-    assert store.put(session(), data("s"), None)
-    assert store.put(session("b", head="t"), data("t"), None)
-    assert store.put(session("c", head="s"), {}, None)
-    assert store.delete("a")
-    assert [s.id for s in store.page("", "", 10)] == ["b", "c"]
-    assert (store.load("s"), store.load("t")) == (b"s.........", b"t.........")
-
-
-def test_a_synced_change_waits_for_the_disk_and_shares_the_wait(gated):
-    store, gate = gated
-    store._synced = True
-    names = [f"n{number}" for number in range(8)]
-    threads = [
-        threading.Thread(target=store.put, args=(session(name, head=name), data(name), None))
-        for name in names
-    ]
-    for thread in threads:
-        thread.start()
-    while store.count()[0] < len(names):
-        pass
-    assert all(thread.is_alive() for thread in threads)
-    gate.release(2)  # the first change, then all others
-    for thread in threads:
-        thread.join()
-    assert not gate.acquire(blocking=False)
-
-
-def test_a_crash_leaves_whole_groups(tmp_path):
-    """A copy of the files, taken while a group waits, opens with what was written before."""
-    pytest.importorskip("lmdb")
-    store = LmdbStore(tmp_path / "live", 1 << 20)
-    store.put(session(), data("s"), None)
-    shutil.copytree(tmp_path / "live", tmp_path / "dead")
-    store.put(session(etag="2", head="t"), data("t"), "1")
-    store.close()
-    found = LmdbStore(tmp_path / "dead", 1 << 20)
-    assert found.get("a") == session()
-    assert found.load("s") == b"s........."
-    found.close()
-
-
-def put_until_refused(store):
-    for number in itertools.count():
-        before = store.get("b")
-        changed = session("b", str(number), head="b")
-        store.put(changed, data("b"), before.etag if before else None)
-
-
-@pytest.mark.parametrize("synced", [True, False])
-def test_a_disk_that_takes_nothing_is_said_so_and_tried_again(tmp_path, monkeypatch, synced):
-    pytest.importorskip("lmdb")
-    commit, broken = Journal._commit, threading.Event()
-
-    def fail_or_commit(journal, group):
-        if broken.is_set():
-            raise OSError("no space left")
-        commit(journal, group)
-
-    monkeypatch.setattr(Journal, "_commit", fail_or_commit)
-    monkeypatch.setattr(session_journal, "RETRY_S", 0.01)
-    store = LmdbStore(tmp_path, 1 << 20, synced)
-    store.put(session(), data("s"), None)
-    broken.set()
-    with pytest.raises(SessionsNotKept, match="no space left"):
-        put_until_refused(store)
-    assert store.get("a") == session()
-    broken.clear()
-    while True:
-        try:
-            assert store.put(session("c", head="c"), data("c"), None)
-            break
-        except SessionsNotKept:
-            continue
-    kept = store.page("", "", 1000)
-    store.close()
-    found = LmdbStore(tmp_path, 1 << 20, synced)
-    assert found.page("", "", 1000) == kept
-    assert all(found.load(s.head.key) for s in kept)
-    found.close()
