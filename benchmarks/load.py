@@ -25,6 +25,7 @@ import json
 import random
 import statistics
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator
@@ -126,35 +127,35 @@ class Clients:
 
 
 @asynccontextmanager
-async def served(model: Path, streams: int, threads: int, tokens: int) -> AsyncIterator[Clients]:
-    """A server of the model in another process, and its clients."""
+async def started(model: Path, **settings: Any) -> AsyncIterator[tuple[str, psutil.Process]]:
+    """A server of the model in another process, under these settings: its address and process."""
     with tempfile.TemporaryDirectory() as folder:
         port_file = Path(folder) / "port"
-        flags = {
-            "port": 0,
-            "port-file": port_file,
-            "threads": threads,
-            "max-batch-size": streams,
-            "max-queue": 10_000,
-            "log-level": "error",
-        }
-        command = ["spiketrain", "serve", str(model)]
-        process = subprocess.Popen(
-            command + [str(word) for name, value in flags.items() for word in (f"--{name}", value)],
-            stdout=subprocess.DEVNULL,
-        )
+        flags = {"port": 0, "port_file": port_file, "log_level": "error", **settings}
+        command = [str(Path(sys.executable).with_name("spiketrain")), "serve", str(model)]
+        for name, value in flags.items():
+            command += [f"--{name.replace('_', '-')}", str(value)]
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
         try:
             while not port_file.exists():
                 if process.poll() is not None:
                     raise SystemExit(f"the server ended with {process.returncode}")
                 await asyncio.sleep(0.05)
-            address = f"127.0.0.1:{int(port_file.read_text())}"
-            async with grpc.aio.insecure_channel(address) as channel:
-                stub = generation_grpc.GenerationStub(channel)
-                yield Clients(stub, psutil.Process(process.pid), tokens)
+            yield f"127.0.0.1:{int(port_file.read_text())}", psutil.Process(process.pid)
         finally:
             process.terminate()
             process.wait()
+
+
+@asynccontextmanager
+async def served(model: Path, streams: int, threads: int, tokens: int) -> AsyncIterator[Clients]:
+    """A server of the model in another process, and its clients."""
+    settings = {"threads": threads, "max_batch_size": streams, "max_queue": 10_000}
+    async with (
+        started(model, **settings) as (address, process),
+        grpc.aio.insecure_channel(address) as channel,
+    ):
+        yield Clients(generation_grpc.GenerationStub(channel), process, tokens)
 
 
 def in_process(model: Any, tokens: int, seed: int) -> tuple[float, float]:

@@ -1,80 +1,123 @@
 """How soon a server says that it is full, over gRPC on this machine.
 
-    python benchmarks/overload.py [--model DIRECTORY] [--refusals N]
+    python benchmarks/overload.py [--model DIRECTORY] [--refusals N] [--json]
 
-A server of its own is filled until slots and queue are taken by completions that go on; then
-requests with a short and with a long prompt are refused one after the other. Prints milliseconds
-from the call to the status RESOURCE_EXHAUSTED.
+A server in a process of its own is filled by another one until slots and queue are taken by
+completions that go on; then requests with a short and with a long prompt are refused one after the
+other. Milliseconds are those from the call to the status RESOURCE_EXHAUSTED, and for comparison to
+the answer of GetModel, which asks nothing of the engine.
 """
+
+from __future__ import annotations
 
 import argparse
 import asyncio
+import json
+import subprocess
+import sys
 import time
+from pathlib import Path
+from typing import Any
 
 import grpc
 import numpy as np
+from load import started  # beside this file
 
-import runtime
 import spiketrain
 import spiketrain.v1.generation_pb2 as pb
 import spiketrain.v1.generation_pb2_grpc as generation_grpc
-from serving.config import ServingConfig
-from serving.engine import Engine
-from serving.logs import log_to_stderr
-from serving.server import Server
+import spiketrain.v1.models_pb2 as models_pb
+import spiketrain.v1.models_pb2_grpc as models_grpc
 
 LONG = "Once upon a time there was a king. " * 5000  # 175 kB of text
+SLOTS, QUEUE = 32, 128
+ENDLESS = pb.GenerateRequest(text="Once", max_new_tokens=65536, ignore_eos=True)
+PAUSE_S = 0.01  # between requests
 
 
-async def refused_ms(stub, text):
-    """Milliseconds until a request is refused for want of room."""
-    started_s = time.perf_counter()
-    call = stub.Generate(pb.GenerateRequest(text=text))
-    code = await call.code()
-    if code is not grpc.StatusCode.RESOURCE_EXHAUSTED:
-        raise SystemExit(f"expected RESOURCE_EXHAUSTED, got {code.name}")
-    return 1e3 * (time.perf_counter() - started_s)
+async def fill(address: str) -> None:
+    """Take every slot and place, and read what comes, until this process is ended."""
 
+    async def drain(stub: Any) -> None:
+        while True:
+            call = stub.GenerateStream(ENDLESS)
+            while await call.read() is not grpc.aio.EOF:
+                pass
+            await asyncio.sleep(0.1)  # it was refused: another one had the last place
 
-async def measure(model, refusals):
-    """Fill a server of `model`, then print how long refusals take."""
-    engine = Engine(model, ServingConfig(port=0))
-    server = Server(engine, "overload")
-    port = await server.start()
-    config = engine.config
-    wanted = pb.GenerateRequest(text="Once", max_new_tokens=config.max_new_tokens, ignore_eos=True)
-    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+    async with grpc.aio.insecure_channel(address) as channel:
         stub = generation_grpc.GenerationStub(channel)
-        places = engine.max_sequences + config.max_queue
-        running = [asyncio.ensure_future(drain(stub, wanted)) for _ in range(places)]
-        while engine.num_running + engine.num_waiting < places:
-            await asyncio.sleep(0.01)
-        for name, text in (("short", "Once"), ("long", LONG)):
-            taken = [await refused_ms(stub, text) for _ in range(refusals)]
-            half, most = np.percentile(taken, [50, 99])
-            print(
-                f"{name} prompt: median {half:.2f} ms, p99 {most:.2f} ms, max {max(taken):.2f} ms"
-            )
-        for task in running:
-            task.cancel()
-        await asyncio.gather(*running, return_exceptions=True)
-    await server.stop(0.0)
+        await asyncio.gather(*(drain(stub) for _ in range(SLOTS + QUEUE)))
 
 
-async def drain(stub, wanted):
-    """Read a completion to its end."""
-    async for _ in stub.GenerateStream(wanted):
-        pass
+async def wait_until_full(stub: Any) -> None:
+    """Return once a request is refused."""
+    code = None
+    while code is not grpc.StatusCode.RESOURCE_EXHAUSTED:
+        await asyncio.sleep(0.1)
+        code = await stub.Generate(ENDLESS, timeout=1.0).code()
 
 
-def main():
-    """Parse, load, measure."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", default=spiketrain.bundled_model())
-    parser.add_argument("--refusals", type=int, default=200)
-    arguments = parser.parse_args()
-    log_to_stderr("error")
-    asyncio.run(measure(runtime.load_model(arguments.model), arguments.refusals))
+async def milliseconds(ask: Any, expected: grpc.StatusCode, times: int) -> dict[str, float]:
+    """Median, 99th percentile and greatest time of calls one after the other."""
+    taken = []
+    for _ in range(times):
+        await asyncio.sleep(PAUSE_S)
+        started_s = time.perf_counter()
+        code = await ask().code()
+        taken.append(1e3 * (time.perf_counter() - started_s))
+        if code is not expected:
+            raise SystemExit(f"expected {expected.name}, got {code.name}")
+    half, most = np.percentile(taken, [50, 99])
+    return {"median_ms": float(half), "p99_ms": float(most), "max_ms": max(taken)}
+
+
+async def measure(model: Path, refusals: int) -> dict[str, dict[str, float]]:
+    """Times by what was asked."""
+    async with (
+        started(model, max_batch_size=SLOTS, max_queue=QUEUE) as (address, _),
+        grpc.aio.insecure_channel(address) as channel,
+    ):
+        filler = subprocess.Popen([sys.executable, __file__, "--fill", address])
+        try:
+            stub = generation_grpc.GenerationStub(channel)
+            models = models_grpc.ModelsStub(channel)
+            await wait_until_full(stub)
+            full = grpc.StatusCode.RESOURCE_EXHAUSTED
+            short, long = pb.GenerateRequest(text="Once"), pb.GenerateRequest(text=LONG)
+            asked = models_pb.GetModelRequest()
+            return {
+                "GetModel": await milliseconds(
+                    lambda: models.GetModel(asked), grpc.StatusCode.OK, refusals
+                ),
+                "short prompt": await milliseconds(lambda: stub.Generate(short), full, refusals),
+                "long prompt": await milliseconds(lambda: stub.Generate(long), full, refusals),
+            }
+        finally:
+            filler.kill()
+            filler.wait()
+
+
+def main() -> None:
+    """Parse and measure."""
+    parser = argparse.ArgumentParser(description="How soon a full server says so.")
+    parser.add_argument("--model", type=Path, default=spiketrain.bundled_model())
+    parser.add_argument("--refusals", type=int, default=500)
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument("--fill", help=argparse.SUPPRESS)  # ADDRESS: be the one that fills
+    options = parser.parse_args()
+    if options.fill is not None:
+        asyncio.run(fill(options.fill))
+        return
+    result = asyncio.run(measure(options.model, options.refusals))
+    if options.json:
+        print(json.dumps(result))
+        return
+    for name, row in result.items():
+        print(
+            f"{name}: median {row['median_ms']:.2f} ms, p99 {row['p99_ms']:.2f} ms, "
+            f"max {row['max_ms']:.2f} ms"
+        )
 
 
 if __name__ == "__main__":

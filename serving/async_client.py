@@ -1,7 +1,7 @@
 """`client.py` for event loops: the same methods, to be awaited."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from contextlib import aclosing
 from typing import Any
 
@@ -19,7 +19,7 @@ import spiketrain.v1.tokenization_pb2_grpc as tokenization_grpc
 from serving.channel import Access, open_channel
 from serving.chat import Chat
 from serving.chat_wire import from_chat
-from serving.client_wire import to_append, to_import, to_score
+from serving.client_wire import to_append, to_import, to_score, to_score_piece
 from serving.events import Completed, Event, join
 from serving.reply_wire import from_reply
 from serving.request import Request
@@ -100,10 +100,27 @@ class AsyncClient:
         return await self._call(self._models.GetModel, models_pb.GetModelRequest())
 
     async def score(
-        self, context: str | Sequence[int], continuation: str | Sequence[int]
+        self,
+        context: str | Sequence[int],
+        continuation: str | Sequence[int],
+        per_token: bool = False,
     ) -> scoring_pb.ScoreResponse:
         """How likely a continuation is after a context, both text or both token ids."""
-        return await self._call(self._scoring.Score, to_score(context, continuation))
+        return await self._call(self._scoring.Score, to_score(context, continuation, per_token))
+
+    async def score_stream(
+        self, pieces: Iterable[str | Sequence[int]], per_token: bool = False
+    ) -> AsyncGenerator[scoring_pb.ScoreStreamResponse, None]:
+        """How likely each piece of one text is after those before, as the pieces are read."""
+        wanted = (to_score_piece(piece, per_token) for piece in pieces)
+        call = self._scoring.ScoreStream(wanted, metadata=self._metadata)
+        try:
+            async for reply in call:
+                yield reply
+        except grpc.RpcError as error:
+            raise ServerError(error) from None
+        finally:
+            call.cancel()
 
     async def create_session(
         self, ttl_s: float | None = None, seed: int | None = None
@@ -116,6 +133,11 @@ class AsyncClient:
         """What is known of a session."""
         wanted = sessions_pb.GetSessionRequest(id=session_id)
         return await self._call(self._sessions.GetSession, wanted)
+
+    async def list_sessions(self, after: str = "", count: int = 100) -> list[sessions_pb.Session]:
+        """The caller's first `count` sessions with an id greater than `after`, in order of ids."""
+        wanted = sessions_pb.ListSessionsRequest(page_token=after, page_size=count)
+        return list((await self._call(self._sessions.ListSessions, wanted)).sessions)
 
     async def delete_session(self, session_id: str, etag: str = "") -> None:
         """Forget a session."""
@@ -130,9 +152,18 @@ class AsyncClient:
         reply = await self._call(self._sessions.Append, wanted, changes=not etag)
         return reply.session
 
-    async def fork(self, session_id: str, checkpoint: str = "") -> sessions_pb.Session:
+    async def fork(
+        self,
+        session_id: str,
+        checkpoint: str = "",
+        etag: str = "",
+        ttl_s: float | None = None,
+        seed: int | None = None,
+    ) -> sessions_pb.Session:
         """A new session where another one, or a checkpoint of it, is."""
-        wanted = sessions_pb.ForkRequest(id=session_id, checkpoint=checkpoint)
+        wanted = sessions_pb.ForkRequest(
+            id=session_id, checkpoint=checkpoint, etag=etag, ttl_s=ttl_s, seed=seed
+        )
         return await self._call(self._sessions.Fork, wanted, changes=True)
 
     async def checkpoint(self, session_id: str, name: str, etag: str = "") -> sessions_pb.Session:

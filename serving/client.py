@@ -1,7 +1,7 @@
 """A client: plain data in and out, errors of the server as ServerError, retries where safe."""
 
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import closing
 from typing import Any
 
@@ -19,7 +19,7 @@ import spiketrain.v1.tokenization_pb2_grpc as tokenization_grpc
 from serving.channel import Access, open_channel
 from serving.chat import Chat
 from serving.chat_wire import from_chat
-from serving.client_wire import to_append, to_import, to_score
+from serving.client_wire import to_append, to_import, to_score, to_score_piece
 from serving.events import Completed, Event, join
 from serving.reply_wire import from_reply
 from serving.request import Request
@@ -100,10 +100,26 @@ class Client:
         return self._call(self._models.GetModel, models_pb.GetModelRequest())
 
     def score(
-        self, context: str | Sequence[int], continuation: str | Sequence[int]
+        self,
+        context: str | Sequence[int],
+        continuation: str | Sequence[int],
+        per_token: bool = False,
     ) -> scoring_pb.ScoreResponse:
         """How likely a continuation is after a context, both text or both token ids."""
-        return self._call(self._scoring.Score, to_score(context, continuation))
+        return self._call(self._scoring.Score, to_score(context, continuation, per_token))
+
+    def score_stream(
+        self, pieces: Iterable[str | Sequence[int]], per_token: bool = False
+    ) -> Generator[scoring_pb.ScoreStreamResponse, None, None]:
+        """How likely each piece of one text is after those before, as the pieces are read."""
+        wanted = (to_score_piece(piece, per_token) for piece in pieces)
+        call = self._scoring.ScoreStream(wanted, metadata=self._metadata)
+        try:
+            yield from call
+        except grpc.RpcError as error:
+            raise ServerError(error) from None
+        finally:
+            call.cancel()
 
     def create_session(
         self, ttl_s: float | None = None, seed: int | None = None
@@ -116,6 +132,11 @@ class Client:
         """What is known of a session."""
         wanted = sessions_pb.GetSessionRequest(id=session_id)
         return self._call(self._sessions.GetSession, wanted)
+
+    def list_sessions(self, after: str = "", count: int = 100) -> list[sessions_pb.Session]:
+        """The caller's first `count` sessions with an id greater than `after`, in order of ids."""
+        wanted = sessions_pb.ListSessionsRequest(page_token=after, page_size=count)
+        return list((self._call(self._sessions.ListSessions, wanted)).sessions)
 
     def delete_session(self, session_id: str, etag: str = "") -> None:
         """Forget a session."""
@@ -130,9 +151,18 @@ class Client:
         reply = self._call(self._sessions.Append, wanted, changes=not etag)
         return reply.session
 
-    def fork(self, session_id: str, checkpoint: str = "") -> sessions_pb.Session:
+    def fork(
+        self,
+        session_id: str,
+        checkpoint: str = "",
+        etag: str = "",
+        ttl_s: float | None = None,
+        seed: int | None = None,
+    ) -> sessions_pb.Session:
         """A new session where another one, or a checkpoint of it, is."""
-        wanted = sessions_pb.ForkRequest(id=session_id, checkpoint=checkpoint)
+        wanted = sessions_pb.ForkRequest(
+            id=session_id, checkpoint=checkpoint, etag=etag, ttl_s=ttl_s, seed=seed
+        )
         return self._call(self._sessions.Fork, wanted, changes=True)
 
     def checkpoint(self, session_id: str, name: str, etag: str = "") -> sessions_pb.Session:

@@ -12,11 +12,20 @@ from serving.request import check_utf8
 PIECE_BYTES = 1 << 20
 
 
-def to_score(context: str | Sequence[int], continuation: str | Sequence[int]) -> Any:
+def to_score(
+    context: str | Sequence[int], continuation: str | Sequence[int], per_token: bool
+) -> Any:
     """A ScoreRequest. Raises RequestError for ids that are none."""
-    message = scoring_pb.ScoreRequest()
+    message = scoring_pb.ScoreRequest(per_token=per_token)
     _put(message, "context", "context_text", "context_token_ids", context)
     _put(message, "continuation", "continuation_text", "continuation_token_ids", continuation)
+    return message
+
+
+def to_score_piece(content: str | Sequence[int], per_token: bool) -> Any:
+    """A ScoreStreamRequest. Raises RequestError for ids that are none."""
+    message = scoring_pb.ScoreStreamRequest(per_token=per_token)
+    _put(message, "content", "text", "token_ids", content)
     return message
 
 

@@ -48,7 +48,14 @@ class Plain:
         return call
 
     async def generate_stream(self, request):
-        stream = self._client.generate_stream(request)
+        async for event in self._each(self._client.generate_stream(request)):
+            yield event
+
+    async def score_stream(self, *arguments, **fields):
+        async for reply in self._each(self._client.score_stream(*arguments, **fields)):
+            yield reply
+
+    async def _each(self, stream):
         while (event := await asyncio.to_thread(next, stream, None)) is not None:
             yield event
 
@@ -303,7 +310,11 @@ async def test_a_session_is_kept_between_calls(client):
         first = await connected.generate(spiketrain.Request("ab", session=turn, max_new_tokens=2))
         assert (first.text, first.finish.session_tokens) == ("he", 4)
         kept = await connected.checkpoint(session.id, "here", first.finish.session_etag)
-        twin = await connected.fork(session.id)
+        twin = await connected.fork(session.id, etag=kept.etag, seed=6)
+        assert twin.seed == 6
+        found = await connected.list_sessions()
+        assert [one.id for one in found] == sorted([session.id, twin.id])
+        assert await connected.list_sessions(found[0].id, 1) == found[1:]
         longer = await connected.append(session.id, [1, 2, 3], kept.etag)
         assert (twin.num_tokens, longer.num_tokens) == (4, 7)
         with pytest.raises(spiketrain.ServerError) as caught:
@@ -361,6 +372,22 @@ async def test_a_continuation_is_scored(client, tmp_path):
             await connected.score([1], [-1])
     assert (found.tokens, found.bytes) == (2, 2)
     assert found.log_probability == pytest.approx(expected, rel=1e-12)
+
+
+async def test_a_text_is_scored_in_pieces(client, tmp_path):
+    model = runtime.load_model(tiny_egru_package(tmp_path / "tiny"))
+    async with serving(model) as served, client(served.port) as connected:
+        whole = await connected.score([97], [98, 99, 100], per_token=True)
+        pieces = ([97], [98, 99], [100])
+        found = [reply async for reply in connected.score_stream(pieces, per_token=True)]
+        with pytest.raises(spiketrain.ServerError) as caught:
+            _ = [reply async for reply in connected.score_stream([[10**6]])]
+    assert [reply.piece.tokens for reply in found] == [1, 2, 1]
+    scores = [score for reply in found[1:] for score in reply.piece.token_scores]
+    assert [score.token_id for score in scores] == [98, 99, 100]
+    assert len(whole.token_scores) == 3
+    assert found[-1].total_tokens == 4
+    assert caught.value.code == "INVALID_ARGUMENT"
 
 
 async def test_several_completions_come_by_index(client):
