@@ -67,21 +67,23 @@ def sample_rows(
     rows: list[NDArray[np.float32]], params: Sequence[SamplingParams], positions: Sequence[int]
 ) -> list[int]:
     """`sample` for each of several rows of logits (V,); -1 where the greatest is not finite."""
+    size = rows[0].size
     choices = np.array(
         [
             (
                 chosen.temperature,
-                chosen.top_k,
+                min(chosen.top_k, size),
                 chosen.top_p,
                 chosen.min_p,
                 chosen.typical_p,
                 kernel.uniform(chosen.seed, position, chosen.index),
             )
             for chosen, position in zip(params, positions, strict=True)
-        ]
+        ],
+        np.float64,
     )
     tokens = np.empty(len(rows), np.int64)
-    _drawer(rows[0].size).draw(rows, choices, tokens)
+    _drawer(size).draw(rows, choices, tokens)
     found: list[int] = tokens.tolist()
     return found
 

@@ -64,6 +64,13 @@ def test_the_completions_of_one_seed_differ_and_repeat():
     assert drawn[0] != drawn[1]
 
 
+def test_more_than_all_tokens_are_all_tokens():
+    flat, everything = np.zeros(9, np.float32), SamplingParams(seed=2)
+    for top_k in (9, 10, 10**400):
+        chosen = SamplingParams(seed=2, top_k=top_k)
+        assert all(sample(flat, chosen, at) == sample(flat, everything, at) for at in range(20))
+
+
 def test_tiny_top_p_is_greedy():
     assert set(np.flatnonzero(draws(SamplingParams(top_p=1e-9), count=50))) == {1}
 
