@@ -16,6 +16,7 @@ import json
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -40,20 +41,22 @@ async def fill(address: str) -> None:
 
     async def drain(stub: Any) -> None:
         while True:
-            call = stub.GenerateStream(ENDLESS)
-            while await call.read() is not grpc.aio.EOF:
-                pass
-            await asyncio.sleep(0.1)  # it was refused: another one had the last place
+            with suppress(grpc.aio.AioRpcError):  # refused: another one had the last place
+                async for _ in stub.GenerateStream(ENDLESS):
+                    pass
+            await asyncio.sleep(0.1)
 
     async with grpc.aio.insecure_channel(address) as channel:
         stub = generation_grpc.GenerationStub(channel)
         await asyncio.gather(*(drain(stub) for _ in range(SLOTS + QUEUE)))
 
 
-async def wait_until_full(stub: Any) -> None:
+async def wait_until_full(stub: Any, filler: subprocess.Popen[bytes]) -> None:
     """Return once a request is refused."""
     code = None
     while code is not grpc.StatusCode.RESOURCE_EXHAUSTED:
+        if filler.poll() is not None:
+            raise SystemExit(f"who fills the server ended with {filler.returncode}")
         await asyncio.sleep(0.1)
         code = await stub.Generate(ENDLESS, timeout=1.0).code()
 
@@ -82,7 +85,7 @@ async def measure(model: Path, refusals: int) -> dict[str, dict[str, float]]:
         try:
             stub = generation_grpc.GenerationStub(channel)
             models = models_grpc.ModelsStub(channel)
-            await wait_until_full(stub)
+            await wait_until_full(stub, filler)
             full = grpc.StatusCode.RESOURCE_EXHAUSTED
             short, long = pb.GenerateRequest(text="Once"), pb.GenerateRequest(text=LONG)
             asked = models_pb.GetModelRequest()
