@@ -23,15 +23,21 @@ public-domain and CC BY fairy tales and children's classics (`attribution.tsv`).
 |---|---|---|
 | this package (int8 weights, 16-bit events) | **{int8:.4f}** | {zeros} |
 | the same model in float32 | {float32:.4f} | {float32_zeros} |
+| the same recipe without a teacher, float32 | {alone:.4f} | {alone_zeros} |
 | dense LSTM of {lstm_parameters:,} parameters, float32 | {lstm:.4f} | 0 % |
 
-{verdict}  Both read the same {tokens:,} tokens once, in the same loop, from an embedding and a
+{verdict}  It had a teacher, which the LSTM
+had not: {share:.0%} of its loss is how far its predictions are from those of that LSTM on the same
+text (knowledge distillation).  Without one it needs {alone_gap}.
+
+All of them read the same {tokens:,} tokens once, in the same loop, from an embedding and a
 projection of the same size before the tied head.  Learning rates of the LSTM that were run on all
-tokens: {rates}.  The EGRU's recipe took more trials than the LSTM's, all of them judged on `train`
-and `valid`.
-Training took {egru_minutes:.0f} minutes for the EGRU and {lstm_minutes:.0f} for the LSTM, each on
-one core, beside other work.  The projection is folded into the head of this package, so that the
-head too reads events only: {stored:,} numbers are stored for the {parameters:,} trained.
+tokens: {rates}.
+The EGRU's recipe took more trials than the LSTM's, all of them judged on `train` and `valid`.
+Training took {egru_minutes:.0f} minutes for the EGRU with its teacher beside it and
+{lstm_minutes:.0f} for the LSTM, each on one core, beside other work.  The projection is folded
+into the head of this package, so that the head too reads events only: {stored:,} numbers are
+stored for the {parameters:,} trained.
 
 ![bits per byte over activity](activity.png)
 
@@ -65,6 +71,7 @@ def collect(runs: Path) -> dict[str, Any]:
         "command": COMMAND,
         "egru": _read(runs / "stories-egru" / "result.json"),
         "egru_config": _settings(runs / "stories-egru" / "config.json"),
+        "egru_alone": _read(runs / "alone" / "result.json"),
         "lstm": min(lstms, key=lambda run: run["valid_bits_per_byte"]),
         "lstm_learning_rates": lstms,
         "activity_curve": _series(runs, "penalty-", "penalty"),
@@ -76,8 +83,8 @@ def collect(runs: Path) -> dict[str, Any]:
 def card(report: dict[str, Any]) -> str:
     """The model card in Markdown."""
     int8, float32 = report["package"]["int8"], report["package"]["float32"]
-    egru, lstm = report["egru"], report["lstm"]
-    gap = int8["bits_per_byte"] - lstm["test_bits_per_byte"]
+    egru, lstm, alone = report["egru"], report["lstm"], report["egru_alone"]
+    beside = lstm["test_bits_per_byte"]
     sizes = report["egru_config"]["model"]["hidden_sizes"]
     return CARD.format(
         layers="one EGRU layer" if len(sizes) == 1 else f"{len(sizes)} EGRU layers",
@@ -89,19 +96,23 @@ def card(report: dict[str, Any]) -> str:
         float32=float32["bits_per_byte"],
         zeros=_zeros(int8["firing_rates"], sizes),
         float32_zeros=_zeros(float32["firing_rates"], sizes),
-        lstm=lstm["test_bits_per_byte"],
+        alone=alone["test_bits_per_byte"],
+        alone_zeros=_zeros(alone["test_firing_rates"], sizes),
+        alone_gap=_gap(alone["test_bits_per_byte"] - beside),
+        share=report["egru_config"]["distil"]["weight"],
+        lstm=beside,
         lstm_parameters=lstm["parameters"],
-        verdict=(
-            "The EGRU needs "
-            + (f"{gap:.4f} bits per byte more" if gap > 0 else f"{-gap:.4f} bits per byte less")
-            + " than the LSTM."
-        ),
+        verdict=f"The EGRU needs {_gap(int8['bits_per_byte'] - beside)} than the LSTM.",
         rates=_by_rate(report["lstm_learning_rates"]),
         egru_minutes=egru["seconds"] / 60,
         lstm_minutes=lstm["seconds"] / 60,
         curve_tokens=report["activity_curve"][0]["tokens"],
         command=report["command"],
     )
+
+
+def _gap(bits: float) -> str:
+    return f"{abs(bits):.4f} bits per byte {'more' if bits > 0 else 'less'}"
 
 
 def _stored(package: Path) -> int:
@@ -151,6 +162,8 @@ def _settings(path: Path) -> dict[str, Any]:
     recipe = _read(path)
     recipe.pop("data", None)
     recipe.get("run", {}).pop("start_from", None)
+    if recipe.get("distil"):
+        recipe["distil"]["teacher"] = Path(recipe["distil"]["teacher"]).name
     return recipe
 
 

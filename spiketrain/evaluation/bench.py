@@ -7,6 +7,7 @@ same run; a share above 1 means that weights stayed in a cache.
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -25,6 +26,8 @@ BATCHES = (1, 4, 16, 64)
 READ_BYTES = 256 << 20
 PIECE_BYTES = 4 << 20
 FEED = 1024  # tokens of context read in one call
+WARM_UP_S = 0.3
+LEAST_ROUND_S = 0.1
 
 
 def read_bandwidth() -> float:
@@ -115,13 +118,19 @@ class Bench:
         return self._random.integers(0, model.vocab_size, count)
 
     def _median(self, work: Callable[[], None]) -> float:
-        """Seconds of one call, after one that warms up."""
-        work()
+        """Seconds of one call, after calls that warm up; short ones are timed several at once."""
+        begin, calls = time.perf_counter(), 0
+        while not calls or time.perf_counter() - begin < WARM_UP_S:
+            work()
+            calls += 1
+        a_call = (time.perf_counter() - begin) / calls
+        repeats = math.ceil(max(1.0, LEAST_ROUND_S / a_call))
         times = []
         for _ in range(self._rounds):
             begin = time.perf_counter()
-            work()
-            times.append(time.perf_counter() - begin)
+            for _ in range(repeats):
+                work()
+            times.append((time.perf_counter() - begin) / repeats)
         return statistics.median(times)
 
 

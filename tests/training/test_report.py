@@ -32,8 +32,10 @@ def runs(tmp_path):
         "optimizer": {"betas": [0.0, 0.999]},
         "data": {"train": "/secret/train.txt"},
     }
-    put(tmp_path / "stories-egru" / "config.json", config)
+    taught = config | {"distil": {"teacher": "/secret/lstm-1e-2", "weight": 0.3}}
+    put(tmp_path / "stories-egru" / "config.json", taught)
     put(tmp_path / "stories-egru" / "result.json", RESULT)
+    put(tmp_path / "alone" / "result.json", RESULT | {"test_bits_per_byte": 1.4321})
     put(tmp_path / "lstm-5e-3" / "config.json", config)
     put(tmp_path / "lstm-1e-2" / "config.json", config)
     put(tmp_path / "lstm-5e-3" / "result.json", RESULT)
@@ -63,6 +65,9 @@ def test_the_card_shows_what_was_measured(runs):
         "5,000",
         "1,230 numbers",
         "0.0212 bits per byte more",
+        "30% of its loss",
+        "without a teacher, float32 | 1.4321 | 82.0 %",
+        "Without one it needs 0.0479 bits per byte less",
         "82.0 %",
         "layer 2: 70.0 %",
         "mean 80.0 %",
@@ -78,9 +83,9 @@ def test_the_card_shows_what_was_measured(runs):
 
 def test_one_layer_is_called_so(runs):
     result = RESULT | {"valid_firing_rates": [0.1], "test_firing_rates": [0.1]}
-    config = {"model": {"hidden_sizes": [24]}, "optimizer": {"betas": [0.0, 0.999]}}
-    (runs / "stories-egru" / "config.json").write_text(json.dumps(config))
-    for name in ("stories-egru", "penalty-0", "penalty-0.01"):
+    path = runs / "stories-egru" / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"model": {"hidden_sizes": [24]}}))
+    for name in ("stories-egru", "alone", "penalty-0", "penalty-0.01"):
         (runs / name / "result.json").write_text(json.dumps(result))
     for name in ("int8", "float32"):
         package = {"bits_per_byte": 1.5, "firing_rates": [0.1]}

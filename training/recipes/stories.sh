@@ -1,10 +1,10 @@
 #!/bin/sh
-# Everything behind the bundled model, one command, resumable: train the EGRU, the LSTM of equal
-# parameters, the curve of bits per byte over activity; convert, measure, report.
+# Everything behind the bundled model, one command, resumable: train the LSTM, the EGRU of equal
+# parameters that it teaches, the curve of bits per byte over activity; convert, measure, report.
 #
 #   SPIKETRAIN_DATA=folder-with-stories sh training/recipes/stories.sh [RUNS] [PACKAGE]
 #
-# About four hours on one core; a part that has its result.json is not made again.
+# About six hours on one core; a part that has its result.json is not made again.
 set -eu
 here=$(dirname "$0")
 runs=${1:-runs}
@@ -19,17 +19,22 @@ train() { # run, recipe, overrides...
     spiketrain train "$here/$recipe" --out "$runs/$run" --resume "$@"
 }
 
-train stories-egru stories-egru.toml
-tokenizer="data.tokenizer=$(cd "$runs" && pwd)/stories-egru/tokenizer.model"
-
 # The dense LSTM, best of three learning rates.
-for rate in 5e-3 1e-2 2e-2; do
+train lstm-5e-3 stories-lstm.toml
+tokenizer="data.tokenizer=$(cd "$runs" && pwd)/lstm-5e-3/tokenizer.model"
+for rate in 2.5e-3 1e-2; do
     train "lstm-$rate" stories-lstm.toml "$tokenizer" "optimizer.learning_rate=$rate"
 done
 
+# The EGRU, alone and with the best LSTM as its teacher.
+train alone stories-egru.toml "$tokenizer"
+teacher="distil.teacher=$runs/lstm-5e-3"
+train stories-egru stories-egru.toml "$tokenizer" "$teacher" distil.weight=0.5
+
 # The price of an event is the dial: short runs on from the same weights, one for each setting.
 for penalty in 0 0.002 0.006 0.02; do
-    train "penalty-$penalty" stories-egru.toml "$tokenizer" "activity.penalty=$penalty" \
+    train "penalty-$penalty" stories-egru.toml "$tokenizer" "$teacher" distil.weight=0.5 \
+        "activity.penalty=$penalty" \
         activity.target_rate=0 activity.floor_rate=0 activity.ramp=0.1 \
         "run.start_from=$runs/stories-egru" run.tokens=500000 \
         optimizer.learning_rate=1e-3 optimizer.warmup_tokens=20000 'data.test=""'
