@@ -38,9 +38,9 @@ class _Scan(torch.autograd.Function):
         steps, batch, width = xk.shape
         hidden = width // 4
         matrix = weight.to(xk.dtype)
-        gates = torch.empty(steps, batch, width)
-        cells = torch.empty(steps + 1, batch, hidden)
-        h = torch.empty(steps + 1, batch, hidden, dtype=xk.dtype)
+        gates = torch.empty(steps, batch, width, device=xk.device)
+        cells = torch.empty(steps + 1, batch, hidden, device=xk.device)
+        h = torch.empty(steps + 1, batch, hidden, dtype=xk.dtype, device=xk.device)
         h[0], cells[0] = h0, c0
         for t in range(steps):
             pre = torch.addmm(xk[t], h[t], matrix)
@@ -132,8 +132,12 @@ class Model(nn.Module):
 
     def initial_state(self, batch: int):
         """Zero cells and outputs, (B, H) each, one pair a layer."""
+        device = self.embeddings.weight.device
         return tuple(
-            (torch.zeros(batch, size), torch.zeros(batch, size, dtype=self._dtype))
+            (
+                torch.zeros(batch, size, device=device),
+                torch.zeros(batch, size, dtype=self._dtype, device=device),
+            )
             for size in self.config.hidden_sizes
         )
 
