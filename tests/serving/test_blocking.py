@@ -45,6 +45,14 @@ def test_leaving_early_frees_the_slot(n):
         model.gate.release(1000)
 
 
+@pytest.fixture
+def interruptible():
+    """SIGINT raises KeyboardInterrupt, even if whoever started the tests ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def wait_and_interrupt(engine):
     with stream_blocking(engine, Request("abc")) as events:
         next(events)
@@ -52,6 +60,7 @@ def wait_and_interrupt(engine):
         next(events)
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupt_frees_the_slot():
     model = FakeModel(gate=threading.Semaphore(0))
     with serving(model) as engine:
