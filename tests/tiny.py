@@ -40,14 +40,7 @@ def tiny_egru_package(
     vocab = (BYTE_VOCAB_SIZE if with_tokenizer else 101) if vocab is None else vocab
     config = egru_config(weights, tied, projection, vocab, hidden_sizes, embedding_size, zoneout)
     tensors = egru_tensors(config, seed, threshold)
-    generation: dict[str, Any] = {"temperature": 1.0, "top_k": 0, "top_p": 1.0}
-    generation["max_new_tokens"] = 32
-    if with_tokenizer:
-        generation["eos_token_id"] = BYTE_VOCAB_SIZE - 1
-    files = {"generation_config.json": json.dumps(generation).encode()}
-    if with_tokenizer:
-        files["tokenizer.json"] = json.dumps(byte_tokenizer(vocab)).encode()
-        files["tokenizer_config.json"] = json.dumps({"eos_token": END_OF_TEXT}).encode()
+    files = package_files(vocab, with_tokenizer)
     write_package(path, config, tensors, files, force=force)
     return Path(path)
 
@@ -125,6 +118,19 @@ def _put(
     codes = np.rint(weight / np.expand_dims(scale, axis))
     tensors[f"{name}.weight"] = np.clip(codes, -127, 127).astype(np.int8)
     tensors[f"{name}.scale"] = scale
+
+
+def package_files(vocab: int, with_tokenizer: bool) -> dict[str, bytes]:
+    """What stands beside the tensors: sampling defaults, and a tokenizer of bytes if asked."""
+    generation: dict[str, Any] = {"temperature": 1.0, "top_k": 0, "top_p": 1.0}
+    generation["max_new_tokens"] = 32
+    if with_tokenizer:
+        generation["eos_token_id"] = BYTE_VOCAB_SIZE - 1
+    files = {"generation_config.json": json.dumps(generation).encode()}
+    if with_tokenizer:
+        files["tokenizer.json"] = json.dumps(byte_tokenizer(vocab)).encode()
+        files["tokenizer_config.json"] = json.dumps({"eos_token": END_OF_TEXT}).encode()
+    return files
 
 
 def byte_tokenizer(vocab: int) -> dict[str, Any]:

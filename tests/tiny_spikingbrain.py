@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tiny import BYTE_VOCAB_SIZE, END_OF_TEXT, byte_tokenizer
+from tiny import BYTE_VOCAB_SIZE, package_files
 
 from runtime.families.spikingbrain import Spec
 from runtime.families.spikingbrain.layout import FLOATS
@@ -32,14 +31,7 @@ def tiny_spikingbrain_package(
     """
     vocab = (BYTE_VOCAB_SIZE if with_tokenizer else 101) if vocab is None else vocab
     config = spikingbrain_config(weights, down, head, embedding, vocab, **fields)
-    generation: dict[str, Any] = {"temperature": 1.0, "top_k": 0, "top_p": 1.0}
-    generation["max_new_tokens"] = 32
-    if with_tokenizer:
-        generation["eos_token_id"] = BYTE_VOCAB_SIZE - 1
-    files = {"generation_config.json": json.dumps(generation).encode()}
-    if with_tokenizer:
-        files["tokenizer.json"] = json.dumps(byte_tokenizer(vocab)).encode()
-        files["tokenizer_config.json"] = json.dumps({"eos_token": END_OF_TEXT}).encode()
+    files = package_files(vocab, with_tokenizer)
     write_package(path, config, spikingbrain_tensors(config, seed), files, force=force)
     return Path(path)
 

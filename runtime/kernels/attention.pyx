@@ -6,6 +6,7 @@ ascending order, so all builds give the same bits.
 
 from libc.stdint cimport int8_t, int16_t, int32_t, int64_t, uint16_t
 
+from runtime.kernels.checks cimport check_size
 from runtime.kernels.dispatch cimport current
 
 cdef extern from "kernels.h" nogil:
@@ -181,8 +182,3 @@ def widen_values(const int8_t[:, ::1] codes, const float[::1] scale, float[:, ::
     if codes.shape[1]:
         with nogil:
             current().widen_values(&codes[0, 0], &scale[0], codes.shape[1], &out[0, 0])
-
-
-cdef void check_size(str name, Py_ssize_t got, Py_ssize_t rule) except *:
-    if got != rule:
-        raise ValueError(f"{name} must be {rule}, got {got}")

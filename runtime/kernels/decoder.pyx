@@ -11,6 +11,7 @@ from libc.string cimport memset
 
 import numpy as np
 
+from runtime.kernels.checks cimport check_size
 from runtime.kernels.dispatch cimport current, st_kernels
 from runtime.kernels.products cimport (
     ST_BFLOAT16,
@@ -24,6 +25,8 @@ from runtime.kernels.products cimport (
     st_sparse,
 )
 from runtime.kernels.runner cimport Runner, st_record
+
+from runtime.kernels.runner import WORK_COUNTERS
 
 cdef extern from "decoder.h" nogil:
     enum:
@@ -106,16 +109,7 @@ cdef extern from "decoder.h" nogil:
         int scan, int want, float *logits, st_sequence_work *sequence
     )
 
-COUNTERS = (
-    "neurons",
-    "events",
-    "silent_rows",
-    "weight_bytes_touched",
-    "weight_bytes_dense",
-    "macs_dense",
-    "macs_effective",
-    "acs_effective",
-)
+COUNTERS = (*WORK_COUNTERS, "acs_effective")
 MAX_TOKENS = ST_BLOCK_TOKENS
 CACHES = {"float32": ST_CACHE_FLOAT32, "bfloat16": ST_CACHE_BFLOAT16, "int8": ST_CACHE_INT8}
 GATES = {"low_rank": ST_GATE_LOW_RANK, "merged": ST_GATE_MERGED, "tied": ST_GATE_TIED}
@@ -140,14 +134,12 @@ cdef class Network(Runner):
     """
 
     cdef st_decoder network
-    cdef object keep
     cdef readonly object counters
 
     def __cinit__(self):
         memset(&self.network, 0, sizeof(st_decoder))
 
     def __init__(self, shape, embedding, last_norm, layers, head, state_bytes, threads):
-        self.keep = []
         self.state_bytes = state_bytes
         self._set_shape(shape)
         self._set_embedding(embedding[0], embedding[1])
@@ -335,14 +327,3 @@ cdef class Network(Runner):
         if not 8 <= at <= self.state_bytes - size:
             raise ValueError(f"places must lie in a state of {self.state_bytes}, got {at}")
         return at
-
-    cdef const float *_floats(self, array, Py_ssize_t size) except NULL:
-        cdef const float[::1] view = array
-        check_size("vector", view.shape[0], size)
-        self.keep.append(array)
-        return &view[0]
-
-
-cdef void check_size(str name, Py_ssize_t got, Py_ssize_t rule) except *:
-    if got != rule:
-        raise ValueError(f"{name} must be {rule}, got {got}")

@@ -10,8 +10,11 @@ from libc.string cimport memset
 
 import numpy as np
 
+from runtime.kernels.checks cimport check_size
 from runtime.kernels.dispatch cimport ST_MAX_LANES, current, st_kernels, st_matrix
 from runtime.kernels.runner cimport Runner
+
+from runtime.kernels.runner import WORK_COUNTERS
 
 cdef extern from "network.h" nogil:
     ctypedef struct st_pool:
@@ -53,15 +56,7 @@ cdef extern from "network.h" nogil:
         int want, float *logits, st_lane_activity *activity
     )
 
-COUNTERS = (
-    "neurons",
-    "events",
-    "silent_rows",
-    "weight_bytes_touched",
-    "weight_bytes_dense",
-    "macs_dense",
-    "macs_effective",
-)
+COUNTERS = WORK_COUNTERS
 
 
 cdef void one_pass(
@@ -86,14 +81,12 @@ cdef class Network(Runner):
     """
 
     cdef st_network network
-    cdef object keep
     cdef readonly object counters
 
     def __cinit__(self):
         memset(&self.network, 0, sizeof(st_network))
 
     def __init__(self, layers, projection, head, embedding, zoneout, threads, table=None):
-        self.keep = []
         self.network.is_int8 = head[0].dtype == np.int8
         self.network.kernels = current()
         self.network.zoneout = zoneout
@@ -150,13 +143,6 @@ cdef class Network(Runner):
             raise ValueError("weight must have contiguous rows")
         self.keep.append(weight)
         return &view[0, 0]
-
-    cdef const float *_floats(self, array, Py_ssize_t size) except NULL:
-        cdef const float[::1] view = array
-        if view.shape[0] != size:
-            raise ValueError(f"vector must have {size} elements, has {view.shape[0]}")
-        self.keep.append(array)
-        return &view[0]
 
     cdef void _set_layers(self, layers) except *:
         cdef Py_ssize_t i
@@ -219,8 +205,3 @@ cdef class Network(Runner):
         filled = flags
         self.network.table = &rows[0, 0]
         self.network.table_filled = &filled[0]
-
-
-cdef void check_size(str name, Py_ssize_t got, Py_ssize_t rule) except *:
-    if got != rule:
-        raise ValueError(f"{name} must be {rule}, got {got}")

@@ -10,6 +10,7 @@ from libc.stdint cimport int8_t, int16_t, int32_t, uint8_t, uint16_t
 
 import numpy as np
 
+from runtime.kernels.checks cimport check_size
 from runtime.kernels.dispatch cimport current, st_kernels
 
 cdef extern from "dense.h" nogil:
@@ -413,8 +414,3 @@ cdef void check_rows(
 ) except *:
     if columns > 1 and stride != itemsize:
         raise ValueError(f"{name} must have contiguous rows")
-
-
-cdef void check_size(str name, Py_ssize_t got, Py_ssize_t rule) except *:
-    if got != rule:
-        raise ValueError(f"{name} must be {rule}, got {got}")

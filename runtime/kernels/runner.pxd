@@ -18,6 +18,7 @@ cdef class Runner:
     cdef st_pass one_pass
     cdef void *compiled
     cdef st_record *records
+    cdef object keep
     cdef Py_ssize_t most_tokens, vocabulary, state_bytes, alignment
 
     cdef void _runs(
@@ -28,3 +29,4 @@ cdef class Runner:
         self, const int64_t[::1] tokens, Py_ssize_t columns, Py_ssize_t counters
     ) except *
     cdef void *_state(self, state) except NULL
+    cdef const float *_floats(self, array, Py_ssize_t size) except NULL

@@ -3,7 +3,18 @@
 from libc.stdint cimport int32_t, int64_t, uint8_t
 from libc.stdlib cimport calloc, free
 
+from runtime.kernels.checks cimport check_size
+
 SEQUENCE_COUNTERS = ("events", "neurons", "weight_bytes_touched")
+WORK_COUNTERS = (
+    "neurons",
+    "events",
+    "silent_rows",
+    "weight_bytes_touched",
+    "weight_bytes_dense",
+    "macs_dense",
+    "macs_effective",
+)
 
 
 cdef class Runner:
@@ -14,6 +25,7 @@ cdef class Runner:
 
     def __cinit__(self):
         self.alignment = 1
+        self.keep = []
 
     cdef void _runs(
         self, st_pass one_pass, void *compiled, Py_ssize_t most_tokens, Py_ssize_t vocabulary,
@@ -125,4 +137,10 @@ cdef class Runner:
                 f"state must have {self.state_bytes} bytes on a multiple of {self.alignment}, "
                 f"has {view.shape[0]}"
             )
+        return &view[0]
+
+    cdef const float *_floats(self, array, Py_ssize_t size) except NULL:
+        cdef const float[::1] view = array
+        check_size("vector", view.shape[0], size)
+        self.keep.append(array)
         return &view[0]

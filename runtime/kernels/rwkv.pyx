@@ -11,9 +11,12 @@ from libc.string cimport memset
 
 import numpy as np
 
+from runtime.kernels.checks cimport check_size
 from runtime.kernels.dispatch cimport current, st_kernels
 from runtime.kernels.products cimport Dense, Sparse, st_dense, st_pool, st_sparse
 from runtime.kernels.runner cimport Runner, st_record
+
+from runtime.kernels.runner import WORK_COUNTERS
 
 cdef extern from "rwkv.h" nogil:
     enum:
@@ -81,16 +84,7 @@ cdef extern from "rwkv.h" nogil:
         int want, float *logits, st_sequence_work *sequence
     )
 
-COUNTERS = (
-    "neurons",
-    "events",
-    "silent_rows",
-    "weight_bytes_touched",
-    "weight_bytes_dense",
-    "macs_dense",
-    "macs_effective",
-    "acs_effective",
-)
+COUNTERS = (*WORK_COUNTERS, "acs_effective")
 MAX_TOKENS = ST_MAX_TOKENS
 POSITIONS = {
     "residual": ST_ON_RESIDUAL,
@@ -120,7 +114,6 @@ cdef class Network(Runner):
     """
 
     cdef st_rwkv network
-    cdef object keep
     cdef Py_ssize_t state_size
     cdef readonly object counters
 
@@ -131,7 +124,6 @@ cdef class Network(Runner):
         self, position, tau, epsilon, embedding, first_norm, last_norm, halves, head, head_scale,
         state_size, threads
     ):
-        self.keep = []
         self.network.kernels = current()
         self.network.position = POSITIONS[position]
         self.network.tau = tau
@@ -275,14 +267,3 @@ cdef class Network(Runner):
         check_size("matrix outputs", matrix.matrix.cols, outputs)
         self.keep.append(matrix)
         return matrix.matrix
-
-    cdef const float *_floats(self, array, Py_ssize_t size) except NULL:
-        cdef const float[::1] view = array
-        check_size("vector", view.shape[0], size)
-        self.keep.append(array)
-        return &view[0]
-
-
-cdef void check_size(str name, Py_ssize_t got, Py_ssize_t rule) except *:
-    if got != rule:
-        raise ValueError(f"{name} must be {rule}, got {got}")

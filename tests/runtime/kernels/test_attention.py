@@ -1,41 +1,23 @@
 """Parts of decoder layers against their scalar twins, on every build, bit for bit."""
 
+import kernel_twins
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from kernel_twins import normal
 
-from runtime.kernels import attention, dispatch, reference_attention
+from runtime.kernels import attention, reference_attention
 
 TILE = attention.TILE
 
 
-@pytest.fixture(params=dispatch.runnable(), autouse=True, scope="module")
-def build(request):
-    before = dispatch.active()
-    dispatch.select(request.param)
-    yield request.param
-    dispatch.select(before)
-
-
-def normal(rng, *shape, spread=1.0):
-    array = (spread * rng.normal(size=shape)).astype(np.float32)
-    array.flags.writeable = False
-    return array
+pytestmark = pytest.mark.usefixtures("build")
 
 
 def both(name, inputs, outputs):
-    """Results and written arrays of the kernel and its twin."""
-    found = []
-    for module in (attention, reference_attention):
-        mine = [array.copy() for array in outputs]
-        result = getattr(module, name)(*inputs, *mine)
-        found.append((result, mine))
-    (ours, our_arrays), (theirs, their_arrays) = found
-    assert ours == theirs
-    for a, b in zip(our_arrays, their_arrays, strict=True):
-        assert a.tobytes() == b.tobytes(), name
-    return ours, our_arrays
+    """Result and written arrays of the kernel, which are its twin's."""
+    return kernel_twins.both((attention, reference_attention), name, inputs, outputs)
 
 
 def nan(*shape):

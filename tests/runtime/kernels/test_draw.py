@@ -5,17 +5,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from runtime.kernels import dispatch, reference_sampling, sampling
+from runtime.kernels import reference_sampling, sampling
 
 SHARE = st.floats(0.001, 1.0) | st.sampled_from([0.5, 0.95, 1.0])
 
 
-@pytest.fixture(params=dispatch.runnable(), autouse=True, scope="module")
-def build(request):
-    before = dispatch.active()
-    dispatch.select(request.param)
-    yield request.param
-    dispatch.select(before)
+pytestmark = pytest.mark.usefixtures("build")
 
 
 def both(rows, choices):

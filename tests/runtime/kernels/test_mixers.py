@@ -1,39 +1,21 @@
 """Mixers against their scalar twins, on every build that this machine runs, bit for bit."""
 
+import kernel_twins
 import numpy as np
 import pytest
+from kernel_twins import normal
 
-from runtime.kernels import dispatch, mixers, reference_mixers
+from runtime.kernels import mixers, reference_mixers
 
 SIZES = (1, 2, 15, 16, 17, 63, 64, 65, 200)
 
 
-@pytest.fixture(params=dispatch.runnable(), autouse=True, scope="module")
-def build(request):
-    before = dispatch.active()
-    dispatch.select(request.param)
-    yield request.param
-    dispatch.select(before)
-
-
-def normal(rng, size, spread=1.0):
-    array = (spread * rng.normal(size=size)).astype(np.float32)
-    array.flags.writeable = False
-    return array
+pytestmark = pytest.mark.usefixtures("build")
 
 
 def both(name, inputs, outputs):
-    """Results and written arrays of the kernel and its twin."""
-    found = []
-    for module in (mixers, reference_mixers):
-        mine = [array.copy() for array in outputs]
-        result = getattr(module, name)(*inputs, *mine)
-        found.append((result, mine))
-    (ours, our_arrays), (theirs, their_arrays) = found
-    assert ours == theirs or (ours is None and theirs is None)
-    for a, b in zip(our_arrays, their_arrays, strict=True):
-        assert a.tobytes() == b.tobytes(), name
-    return our_arrays
+    """Written arrays of the kernel, which are its twin's."""
+    return kernel_twins.both((mixers, reference_mixers), name, inputs, outputs)[1]
 
 
 def nan(size):
@@ -43,7 +25,7 @@ def nan(size):
 @pytest.mark.parametrize("size", SIZES)
 def test_layer_norm_is_its_twin_and_the_definition(size):
     rng = np.random.default_rng(size)
-    x, weight, bias = normal(rng, size, 3.0), normal(rng, size), normal(rng, size)
+    x, weight, bias = normal(rng, size, spread=3.0), normal(rng, size), normal(rng, size)
     (out,) = both("layer_norm", (x, weight, bias, 1e-5), [nan(size)])
     wide = x.astype(np.float64)
     wanted = (wide - wide.mean()) / np.sqrt(wide.var() + 1e-5) * weight + bias
@@ -53,7 +35,7 @@ def test_layer_norm_is_its_twin_and_the_definition(size):
 @pytest.mark.parametrize("size", SIZES)
 def test_elementwise_kernels_are_their_twins(size):
     rng = np.random.default_rng(size)
-    a, b, c = (normal(rng, size, 2.0) for _ in range(3))
+    a, b, c = (normal(rng, size, spread=2.0) for _ in range(3))
     count = rng.integers(0, 40, size).astype(np.int32)
     both("token_shift", (a, b, c), [nan(size)])
     both("gate", (a, b), [nan(size)])
@@ -69,7 +51,7 @@ def test_wkv_is_its_twin_and_the_closed_form(size):
     state = [np.zeros(size, np.float32), np.zeros(size, np.float32), np.full(size, -1e38, "f")]
     keys, values = [], []
     for _ in range(6):
-        r, k, v = normal(rng, size), normal(rng, size, 8.0), normal(rng, size)
+        r, k, v = normal(rng, size), normal(rng, size, spread=8.0), normal(rng, size)
         *state, out = both("wkv", (r, k, v, decay, bonus), [*state, nan(size)])
         t = len(keys)
         weights = [np.exp((t - 1 - s) * decay.astype("d") + keys[s]) for s in range(t)]
@@ -83,11 +65,11 @@ def test_wkv_is_its_twin_and_the_closed_form(size):
 @pytest.mark.parametrize("size", SIZES)
 def test_lif_is_its_twin(size):
     rng = np.random.default_rng(size)
-    x, scale = normal(rng, size, 3.0), normal(rng, size)
+    x, scale = normal(rng, size, spread=3.0), normal(rng, size)
     threshold = rng.uniform(0.1, 2.0, size).astype(np.float32)
     count = rng.integers(0, 9, size).astype(np.int32)
     for tau in (2.0, 1.5):
-        both("lif", (x, scale, threshold, tau), [normal(rng, size, 0.3).copy(), count])
+        both("lif", (x, scale, threshold, tau), [normal(rng, size, spread=0.3).copy(), count])
 
 
 def test_lif_fires_at_exactly_the_threshold_and_resets_to_zero():
@@ -103,7 +85,7 @@ def test_lif_fires_at_exactly_the_threshold_and_resets_to_zero():
 @pytest.mark.parametrize("spread", [0.0, 1e-42, 1.0, 1e30])
 def test_counts_are_their_twins(size, spread):
     rng = np.random.default_rng(size)
-    x = normal(rng, size, spread)
+    x = normal(rng, size, spread=spread)
     for scale in (0.5, 1.0, 1e-6):
         both("count_spikes", (x, scale), [np.zeros(size, np.int16)])
 

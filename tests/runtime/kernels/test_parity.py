@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 
 from runtime.kernels import (
     attention,
-    dispatch,
     functions,
     gather,
     mixers,
@@ -37,12 +36,7 @@ TWINS = {
 MANY_SIZES = (1, 2, 15, 16, 17, 63, 64, 65, 100, 4095, 4096, 4097)
 
 
-@pytest.fixture(params=dispatch.runnable(), autouse=True, scope="module")
-def build(request):
-    before = dispatch.active()
-    dispatch.select(request.param)
-    yield request.param
-    dispatch.select(before)
+pytestmark = pytest.mark.usefixtures("build")
 
 
 def same(a, b):
