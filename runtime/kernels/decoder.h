@@ -2,8 +2,8 @@
  * to ST_BLOCK_TOKENS sequences, or a run of tokens of one.
  *
  * A state begins with the number of tokens read. Window layers keep keys and values of the last
- * `tiles` * ST_TILE_KEYS positions, position p in tile p / ST_TILE_KEYS mod tiles, which is enough
- * for a window and a block of tokens: keys as (tile, head, channel, key), values as (tile, head,
+ * `tiles` * ST_TILE_KEYS positions, position p in tile p / ST_TILE_KEYS mod tiles, which must be enough
+ * for a window and ST_ENTRY_TOKENS more: keys as (tile, head, channel, key), values as (tile, head,
  * key, channel). */
 #ifndef ST_DECODER_H
 #define ST_DECODER_H
@@ -16,6 +16,9 @@
 
 /* Most sequences or tokens of one pass over the weights. */
 #define ST_BLOCK_TOKENS 256
+/* Most tokens of one sequence that enter a window before the first of them looks. The size of a
+ * stored state depends on it. */
+#define ST_ENTRY_TOKENS 128
 /* Tokens that share a pass over the tiles of a window. */
 #define ST_QUERY_TOKENS 16
 

@@ -31,6 +31,7 @@ from runtime.kernels.runner import WORK_COUNTERS
 cdef extern from "decoder.h" nogil:
     enum:
         ST_BLOCK_TOKENS
+        ST_ENTRY_TOKENS
         ST_CACHE_FLOAT32
         ST_CACHE_BFLOAT16
         ST_CACHE_INT8
@@ -111,6 +112,7 @@ cdef extern from "decoder.h" nogil:
 
 COUNTERS = (*WORK_COUNTERS, "acs_effective")
 MAX_TOKENS = ST_BLOCK_TOKENS
+ENTRY_TOKENS = ST_ENTRY_TOKENS
 CACHES = {"float32": ST_CACHE_FLOAT32, "bfloat16": ST_CACHE_BFLOAT16, "int8": ST_CACHE_INT8}
 GATES = {"low_rank": ST_GATE_LOW_RANK, "merged": ST_GATE_MERGED, "tied": ST_GATE_TIED}
 
@@ -249,6 +251,10 @@ cdef class Network(Runner):
             layer.w_norm = self._floats(given.w_norm, n.size)
         if layer.window:
             layer.tiles, layer.visible = given.tiles, given.visible
+            if not 1 <= layer.visible <= layer.tiles * 64 - ST_ENTRY_TOKENS + 1:
+                raise ValueError(
+                    f"{layer.tiles} tiles must hold {layer.visible} keys and {ST_ENTRY_TOKENS} more"
+                )
             item = (4, 2, 1)[n.cache]
             layer.keys = self._within(given.keys, given.tiles * 64 * narrow * item)
             layer.values = self._within(given.values, given.tiles * 64 * narrow * item)

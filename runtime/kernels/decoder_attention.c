@@ -162,15 +162,22 @@ static void store(const st_decoder *n, const float *x, ptrdiff_t step, uint8_t *
     }
 }
 
+/* Tokens that enter a window layer's rings before the first of them looks. */
+typedef struct {
+    const st_layer *layer;
+    ptrdiff_t first, count;
+} st_entry;
+
 /* Rotates queries and keys, codes and scales the queries, stores keys and values. */
 static void enter(const st_block *block, const void *subject, int part, ptrdiff_t first,
                   ptrdiff_t last)
 {
     (void)part;
-    const st_layer *layer = subject;
+    const st_entry *entry = subject;
+    const st_layer *layer = entry->layer;
     st_decoder *n = block->network;
     const float factor = 1.0f / sqrtf((float)n->size);
-    for (ptrdiff_t t = first; t < last; t++) {
+    for (ptrdiff_t t = entry->first + first; t < entry->first + last; t++) {
         const float *cosine = n->cosine + t * (n->size / 2), *sine = n->sine + t * (n->size / 2);
         uint8_t *state = st_state_of(block, t);
         ptrdiff_t position = (ptrdiff_t)st_position(block, t), slot = position % ST_TILE_KEYS;
@@ -307,10 +314,11 @@ static void look(const st_block *block, const st_layer *layer, ptrdiff_t first, 
 static void look_all(const st_block *block, const void *subject, int part, ptrdiff_t first,
                      ptrdiff_t last)
 {
+    const st_entry *entry = subject;
     ptrdiff_t heads = block->network->shared_heads, step = block->scan ? ST_QUERY_TOKENS : 1;
     for (ptrdiff_t u = first; u < last; u++) {
-        ptrdiff_t t = u / heads * step;
-        look(block, subject, t, ST_MIN(t + step, block->tokens), u % heads, part);
+        ptrdiff_t t = u / heads * step, end = ST_MIN(t + step, entry->count);
+        look(block, entry->layer, entry->first + t, entry->first + end, u % heads, part);
     }
 }
 
@@ -331,6 +339,19 @@ static void combine(const st_block *block, const void *subject, int part, ptrdif
     }
 }
 
+/* A run of tokens in pieces for which the rings have room, or one token of each state. */
+static void look_through_window(const st_block *block, const st_layer *layer)
+{
+    const st_decoder *n = block->network;
+    ptrdiff_t heads = n->shared_heads, step = block->scan ? ST_QUERY_TOKENS : 1;
+    for (ptrdiff_t first = 0; first < block->tokens; first += ST_ENTRY_TOKENS) {
+        const st_entry entry = {layer, first, ST_MIN(ST_ENTRY_TOKENS, block->tokens - first)};
+        ptrdiff_t values = entry.count * queries(n), runs = (entry.count + step - 1) / step;
+        st_share(block, &entry, enter, entry.count, 1, values);
+        st_share(block, &entry, look_all, runs * heads, 1, values * n->size);
+    }
+}
+
 void st_attend(const st_block *block, st_layer *layer)
 {
     st_decoder *n = block->network;
@@ -340,11 +361,7 @@ void st_attend(const st_block *block, st_layer *layer)
         st_share(block, layer, make_positive, T, 1, values);
         st_share(block, layer, scan, block->scan ? heads : heads * T, 1, values * n->size);
     }
-    if (layer->window) {
-        ptrdiff_t parts = block->scan ? (T + ST_QUERY_TOKENS - 1) / ST_QUERY_TOKENS : T;
-        st_share(block, layer, enter, T, 1, values);
-        st_share(block, layer, look_all, parts * heads, 1, values * n->size);
-    }
+    if (layer->window) look_through_window(block, layer);
     if (layer->linear && layer->window) st_share(block, layer, combine, T, 1, values);
     st_read(block, &n->outer, &layer->o_place, n->mixed, queries(n), queries(n),
             layer->attn_work);

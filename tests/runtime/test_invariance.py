@@ -207,6 +207,18 @@ def test_models_in_several_python_threads_do_not_disturb_one_another(models):
         assert ours.tobytes() == theirs.tobytes()
 
 
+def test_a_prompt_of_several_passes_gives_the_bits_of_its_tokens(models):
+    """Longer than a pass over the weights, and than any window and its ring."""
+    ids = np.random.default_rng(6).integers(0, VOCAB, 700)
+    expected, read = one_by_one(models[0], ids)
+    for model in models:
+        for cut in (0, 1, 300):
+            state = model.new_state()
+            found = [model.forward(state, part) for part in (ids[:cut], ids[cut:]) if part.size]
+            assert np.concatenate(found).tobytes() == expected.tobytes()
+            assert state.to_bytes() == read.to_bytes()
+
+
 def test_a_cancelled_call_leaves_the_state_between_two_tokens(models):
     ids = np.random.default_rng(4).integers(0, VOCAB, 3000)
     for model in models:

@@ -1,7 +1,7 @@
 """What one sequence's state holds: its position, linear states, and rings of keys and values.
 
 A ring has tiles of 64 positions, position p in tile p / 64 modulo their number: room for the window
-and for a block of tokens that enters before any of its tokens looks.
+and for the tokens that enter together before the first of them looks.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
+from runtime.kernels.decoder import ENTRY_TOKENS
 from runtime.state import StateArray
 
 TILE = 64
-BLOCK = 128  # tokens of one pass: runtime.kernels.decoder.MAX_TOKENS
 CACHES = {"float32": "float32", "bfloat16": "uint16", "int8": "int8"}
 MAX_POSITION = 1 << 31  # rotation is exact to float32 up to here
 
@@ -36,7 +36,7 @@ class StateShape:
 
     def tiles(self, layer: int) -> int:
         """Tiles of a window layer's rings."""
-        return -(-(self.visible[layer] + TILE - 1) // TILE) + BLOCK // TILE - 1
+        return -(-(self.visible[layer] + TILE - 1) // TILE) + ENTRY_TOKENS // TILE - 1
 
     def arrays(self) -> tuple[StateArray, ...]:
         """The arrays in order, each on a cache line."""
