@@ -23,12 +23,14 @@ def export_model(
     provenance: Mapping[str, Any] | None = None,
     force: bool = False,
     codes: Mapping[str, Any] | None = None,
+    max_dial: float | None = None,
 ) -> str:
     """Write `model` as a package to `target` and return its fingerprint.
 
     weights: "float32" (fidelity exact), or a format of integers (fidelity integer) that the family
     has; head: that of the head alone.  files: tokenizer, generation config, report, as name ->
-    content or path.  codes: stored tensors by matrix, for a family that takes them.
+    content or path.  codes: stored tensors by matrix, for a family that takes them.  max_dial: what
+    a sequence's dial may reach.
     Raises SpiketrainError, a ValueError, on a weight format that the family has not, PackageError
     if the target exists and `force` is false.
     """
@@ -39,6 +41,8 @@ def export_model(
     chosen = {"codes": codes} if codes else {}
     config, tensors = family.to_runtime(model, weights, head, **chosen)
     config["spiketrain"]["provenance"] = dict(provenance or {})
+    if max_dial is not None:
+        config["spiketrain"]["max_dial"] = max_dial
     return write_package(target, config, tensors, files, force)
 
 

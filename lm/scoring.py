@@ -17,7 +17,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from lm.dial import set_dial
 from runtime.activity import Activity, LayerActivity
+from runtime.dial import NO_DIAL
 
 
 @dataclass(slots=True)
@@ -42,12 +44,16 @@ class TorchState:
 class TorchModel:
     """A LanguageModel as the runtime's Model: `forward` one sequence, `step` one token of several.
 
-    eos_token_ids: where a text ends, which a checkpoint alone does not say.
+    eos_token_ids: where a text ends, which a checkpoint alone does not say. dial: of all sequences.
     """
 
-    def __init__(self, model: PreTrainedModel, eos_token_ids: Sequence[int] = ()) -> None:
+    def __init__(
+        self, model: PreTrainedModel, eos_token_ids: Sequence[int] = (), dial: float = NO_DIAL
+    ) -> None:
         model.config.compute_dtype = "float32"
         self.torch = model.eval().float()
+        set_dial(model, dial)
+        self.dial = dial
         self.config: dict[str, Any] = model.config.to_dict()
         self.vocab_size = int(model.config.vocab_size)
         self.eos_token_ids = tuple(eos_token_ids)

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from runtime.activity import Activity, layer_activities
+from runtime.dial import NO_DIAL, checked_dial
 from runtime.errors import CallCancelled, PackageError, SpiketrainError
 from runtime.package import Package, read_package
 from runtime.state import Layout, State, state_from_bytes
@@ -27,22 +28,28 @@ DEFAULT_TABLE_BYTES = 1 << 30
 
 
 def load_model(
-    path: str | os.PathLike[str], threads: int = 1, table_bytes: int = DEFAULT_TABLE_BYTES
+    path: str | os.PathLike[str],
+    threads: int = 1,
+    table_bytes: int = DEFAULT_TABLE_BYTES,
+    dial: float = NO_DIAL,
 ) -> Model:
     """The model of the package at `path`; PackageError when it is not a good package.
 
     threads: how many the model computes with. table_bytes: most memory for the first layer's
-    products by token, which are otherwise computed anew for each token.
+    products by token, which are otherwise computed anew for each token. dial: that of new states
+    where none is given; RequestError outside the package's range.
     """
     _check_whole("threads", threads, 1, MAX_THREADS)
     _check_whole("table_bytes", table_bytes, 0, 1 << 62)
-    return Model(read_package(path), threads, table_bytes)
+    return Model(read_package(path), threads, table_bytes, dial)
 
 
 class Model:
     """A package ready to run. Calls from several threads wait for one another."""
 
-    def __init__(self, package: Package, threads: int, table_bytes: int) -> None:
+    def __init__(
+        self, package: Package, threads: int, table_bytes: int, dial: float = NO_DIAL
+    ) -> None:
         family = importlib.import_module(f"runtime.families.{package.family}")
         spec = package.spec
         self.path: Path = package.path
@@ -52,6 +59,8 @@ class Model:
         self.fingerprint: str = package.fingerprint
         self.vocab_size: int = spec.vocab_size
         self.state_nbytes: int = spec.state_nbytes
+        self.max_dial: float = getattr(spec, "max_dial", NO_DIAL)
+        self.dial = checked_dial(dial, self.max_dial)
         self.records: dict[str, int] = getattr(spec, "recorded", {})  # places and their units
         self.event_rows: tuple[int, ...] = getattr(spec, "event_rows", ())  # () where unknown
         self.threads = threads
@@ -68,9 +77,13 @@ class Model:
         self._tokens = 0
         _models.add(self)
 
-    def new_state(self) -> State:
-        """The state before the first token."""
-        return State(self._layout)
+    def new_state(self, dial: float | None = None) -> State:
+        """The state before the first token; RequestError for a dial outside [1, max_dial]."""
+        state = State(self._layout)
+        wanted = self.dial if dial is None else checked_dial(dial, self.max_dial)
+        if wanted != NO_DIAL:
+            state.arrays()["dial"][0] = wanted
+        return state
 
     def state_from_bytes(self, blob: bytes | bytearray | memoryview) -> State:
         """The state that `to_bytes` stored; StateError when it is damaged or not of this model."""

@@ -192,9 +192,14 @@ def _family_spec(where: str, config: Mapping[str, Any]) -> Any:
         raise PackageError(f"{where}: model_type must be one of {known}, got {name!r:.200}")
     module = importlib.import_module(f"runtime.families.{name}")
     try:
-        return module.Spec.from_config(dict(config))
+        spec = module.Spec.from_config(dict(config))
     except ValueError as error:
         raise PackageError(f"{where}: {error}") from None
+    if "max_dial" in config["spiketrain"] and not getattr(spec, "recorded", {}):
+        stated = config["spiketrain"]["max_dial"]
+        rule = "must be left out where no spike counts are made"
+        raise PackageError(f"{where}: spiketrain.max_dial {rule}, got {stated!r:.200}")
+    return spec
 
 
 def _read_tensors(root: Path) -> dict[str, NDArray[Any]]:

@@ -22,6 +22,7 @@ FORMAT_VERSION = 1
 FIDELITIES = ("exact", "integer", "weight-only", "approximate")
 
 _FORMAT_KEYS = {"format_version", "weights", "events", "fidelity", "fingerprint", "provenance"}
+_OPTIONAL_KEYS = {"max_dial"}
 _SHARES = ("top_p", "typical_p")  # in (0, 1]
 GENERATION_KEYS = (
     "temperature",
@@ -49,7 +50,7 @@ def check_format(where: str, config: Mapping[str, Any]) -> None:
         raise PackageError(
             f"{where}: spiketrain.format_version must be {FORMAT_VERSION}, got {version!r:.200}"
         )
-    for key in sorted(_FORMAT_KEYS ^ set(ours)):
+    for key in sorted(_FORMAT_KEYS ^ (set(ours) - _OPTIONAL_KEYS)):
         problem = "is unknown" if key in ours else "is missing"
         raise PackageError(f"{where}: spiketrain.{key!s:.200} {problem}")
     weights = ours["weights"]

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from runtime.dial import NO_DIAL
 from runtime.errors import StateError
 
 MAGIC = b"SPKSTATE"
@@ -83,6 +84,12 @@ class State:
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Named views; writing to them writes to the state."""
         return {array.name: _view(self.buffer, array) for array in self.layout.arrays}
+
+    @property
+    def dial(self) -> float:
+        """How far this sequence's thresholds are raised; see runtime.dial."""
+        found = self.arrays().get("dial")
+        return NO_DIAL if found is None else float(found[0])
 
     def copy(self) -> State:
         """An independent state that continues like this one."""

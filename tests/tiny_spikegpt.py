@@ -23,6 +23,7 @@ def tiny_spikegpt_package(
     vocab: int | None = None,
     with_tokenizer: bool = True,
     force: bool = False,
+    max_dial: float | None = None,
     **fields: Any,
 ) -> Path:
     """Write a random SpikeGPT package to `path` and return it; fields are those of the config.
@@ -30,14 +31,18 @@ def tiny_spikegpt_package(
     With a tokenizer the vocabulary is the 256 bytes and the end of text (id 256).
     """
     vocab = (BYTE_VOCAB_SIZE if with_tokenizer else 101) if vocab is None else vocab
-    config = spikegpt_config(weights, head, vocab, **fields)
+    config = spikegpt_config(weights, head, vocab, max_dial, **fields)
     files = package_files(vocab, with_tokenizer)
     write_package(path, config, spikegpt_tensors(config, seed), files, force=force)
     return Path(path)
 
 
 def spikegpt_config(
-    weights: str = "int8", head: str | None = None, vocab: int = 101, **fields: Any
+    weights: str = "int8",
+    head: str | None = None,
+    vocab: int = 101,
+    max_dial: float | None = None,
+    **fields: Any,
 ) -> dict[str, Any]:
     """The config.json of such a package."""
     config: dict[str, Any] = {
@@ -64,6 +69,8 @@ def spikegpt_config(
         "fidelity": "exact" if weights == "float32" else "integer",
         "provenance": {"source": "tests/tiny_spikegpt.py", "licence": "Apache-2.0"},
     }
+    if max_dial is not None:
+        config["spiketrain"]["max_dial"] = max_dial
     return config
 
 

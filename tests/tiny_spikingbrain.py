@@ -23,6 +23,7 @@ def tiny_spikingbrain_package(
     vocab: int | None = None,
     with_tokenizer: bool = True,
     force: bool = False,
+    max_dial: float | None = None,
     **fields: Any,
 ) -> Path:
     """Write a random SpikingBrain package to `path` and return it; fields are those of the config.
@@ -30,7 +31,7 @@ def tiny_spikingbrain_package(
     With a tokenizer the vocabulary is the 256 bytes and the end of text (id 256).
     """
     vocab = (BYTE_VOCAB_SIZE if with_tokenizer else 101) if vocab is None else vocab
-    config = spikingbrain_config(weights, down, head, embedding, vocab, **fields)
+    config = spikingbrain_config(weights, down, head, embedding, vocab, max_dial, **fields)
     files = package_files(vocab, with_tokenizer)
     write_package(path, config, spikingbrain_tensors(config, seed), files, force=force)
     return Path(path)
@@ -42,6 +43,7 @@ def spikingbrain_config(
     head: str | None = None,
     embedding: str | None = None,
     vocab: int = 101,
+    max_dial: float | None = None,
     **fields: Any,
 ) -> dict[str, Any]:
     """The config.json of such a package; spikes unless weights are floats or fields say so."""
@@ -74,6 +76,8 @@ def spikingbrain_config(
         "fidelity": "exact" if plain and not spikes else "integer",
         "provenance": {"source": "tests/tiny_spikingbrain.py", "licence": "Apache-2.0"},
     }
+    if max_dial is not None:
+        config["spiketrain"]["max_dial"] = max_dial
     return config
 
 

@@ -90,6 +90,7 @@ typedef struct {
     const double *rates; /* of rotation, for each pair of channels */
     int event_format;
     float most_k;
+    ptrdiff_t dial; /* bytes from the start of a state; 0 for a dial of 1 */
     st_record record;
     /* scratch */
     float *x, *normed, *q, *k, *v, *decay, *low, *positive_q, *positive_k, *mixed, *seen, *branch,

@@ -101,6 +101,7 @@ cdef extern from "decoder.h" nogil:
         const double *rates
         int event_format
         float most_k
+        Py_ssize_t dial
         st_record record
 
     int st_decoder_prepare(st_decoder *network)
@@ -175,6 +176,7 @@ cdef class Network(Runner):
         n.size, n.inner, n.rank = shape.head_dim, shape.inner, shape.gate_rank
         n.most_experts = shape.most_experts
         n.most_k = shape.most_k
+        n.dial = self._within(shape.dial, sizeof(float)) if shape.dial else 0
         n.event_format = ST_INT8
         check_size("rates", rates.shape[0], n.size // 2)
         n.rates = &rates[0]

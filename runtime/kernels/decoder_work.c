@@ -75,6 +75,16 @@ typedef struct {
     ptrdiff_t stride, size;
 } st_read_job;
 
+/* Thresholds below which a sequence's inputs are silent. Rounding leaves nothing of half a one, which
+ * is what a dial above 1 raises where the place has no larger dead zone. */
+static float dead_zone_of(const st_block *block, ptrdiff_t t, const st_place *place)
+{
+    ptrdiff_t at = block->network->dial;
+    float dial = at ? *(const float *)(st_state_of(block, t) + at) : 1.0f;
+    if (dial == 1.0f) return place->dead_zone;
+    return dial * (place->dead_zone < 0.5f ? 0.5f : place->dead_zone);
+}
+
 static void read_rows(const st_block *block, const void *subject, int part, ptrdiff_t first,
                       ptrdiff_t last)
 {
@@ -89,15 +99,16 @@ static void read_rows(const st_block *block, const void *subject, int part, ptrd
         const float *row = job->from + t * job->stride;
         float *values = reading->values + t * job->size;
         st_sparse_list *list = &reading->events.list[t];
+        float dead_zone = dead_zone_of(block, t, place);
         if (place->values) {
-            kernels->spike_values(row, place->k, place->dead_zone, job->size, values);
+            kernels->spike_values(row, place->k, dead_zone, job->size, values);
             int64_t fired = 0;
             for (ptrdiff_t i = 0; i < job->size; i++) fired += values[i] != 0.0f;
             reading->fired[t] = fired;
         }
         if (place->events || block->network->record.next)
             list->count = kernels->spike_list(
-                row, place->k, place->dead_zone, job->size,
+                row, place->k, dead_zone, job->size,
                 st_sparse_most(reading->events.format, ST_COUNTS), list->index, list->value,
                 &list->unit, &reading->fired[t]);
     }

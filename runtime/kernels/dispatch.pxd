@@ -39,7 +39,7 @@ cdef extern from "kernels.h" nogil:
         void (*square_relu)(const float *, Py_ssize_t, float *) noexcept nogil
         void (*add_counts)(const float *, const int32_t *, Py_ssize_t, float *) noexcept nogil
         void (*add_vector)(const float *, Py_ssize_t, float *) noexcept nogil
-        float (*count_spikes)(const float *, float, Py_ssize_t, int16_t *) noexcept nogil
+        float (*count_spikes)(const float *, float, float, Py_ssize_t, int16_t *) noexcept nogil
         void (*rms_norm)(const float *, const float *, float, Py_ssize_t, float *) noexcept nogil
         void (*rotate)(const float *, const float *, Py_ssize_t, float *) noexcept nogil
         void (*silu_product)(const float *, const float *, Py_ssize_t, float *) noexcept nogil

@@ -156,7 +156,7 @@ typedef struct {
     void (*square_relu)(const float *x, ptrdiff_t n, float *out);
     void (*add_counts)(const float *x, const int32_t *count, ptrdiff_t n, float *out);
     void (*add_vector)(const float *x, ptrdiff_t n, float *out);
-    float (*count_spikes)(const float *x, float scale, ptrdiff_t n, int16_t *counts);
+    float (*count_spikes)(const float *x, float scale, float dial, ptrdiff_t n, int16_t *counts);
     void (*rms_norm)(const float *x, const float *weight, float epsilon, ptrdiff_t n, float *out);
     void (*rotate)(const float *cosine, const float *sine, ptrdiff_t half, float *x);
     void (*silu_product)(const float *gate, const float *up, ptrdiff_t n, float *out);

@@ -108,18 +108,18 @@ def add_vector(const float[::1] x, float[::1] out):
             current().add_vector(&x[0], n, &out[0])
 
 
-def count_spikes(const float[::1] x, float scale, int16_t[::1] counts):
+def count_spikes(const float[::1] x, float scale, float dial, int16_t[::1] counts):
     """counts = sign(x) floor(|x| / V) with V = scale * mean |x|; returns V.
 
-    x (N,), counts (N,), at most 32767 in size.  Where V is below 2 ** -100, all counts and what is
-    returned are 0.
+    x (N,), counts (N,), at most 32767 in size, 0 where |x| / V is below dial >= 1.  Where V is
+    below 2 ** -100, all counts and what is returned are 0.
     """
     cdef Py_ssize_t n = counts.shape[0]
     cdef float threshold = 0.0
     check_sizes(n, x.shape[0], n, n)
     if n:
         with nogil:
-            threshold = current().count_spikes(&x[0], scale, n, &counts[0])
+            threshold = current().count_spikes(&x[0], scale, dial, n, &counts[0])
     return threshold
 
 

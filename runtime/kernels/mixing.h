@@ -176,8 +176,9 @@ static void add_vector(const float *restrict x, ptrdiff_t n, float *restrict sum
 /* Thresholds so small that rounding could distort them count nothing. */
 #define ST_LEAST_THRESHOLD 0x1p-100f
 
-/* sign(x) floor(|x| / V) with V = scale * mean |x|, at most 32767 in size; returns V, or 0. */
-static float count_spikes(const float *restrict x, float scale, ptrdiff_t n,
+/* sign(x) floor(|x| / V) with V = scale * mean |x|, at most 32767 in size, 0 where |x| / V is below
+ * the dial; returns V, or 0. */
+static float count_spikes(const float *restrict x, float scale, float dial, ptrdiff_t n,
                           int16_t *restrict counts)
 {
     float threshold = scale * (sum_of_sizes(x, n) / (float)n);
@@ -188,6 +189,7 @@ static float count_spikes(const float *restrict x, float scale, ptrdiff_t n,
     for (ptrdiff_t i = 0; i < n; i++) {
         float size = magnitude(x[i]) / threshold;
         size = size > 32767.0f ? 32767.0f : size;
+        size = size < dial ? 0.0f : size;
         int32_t count = (int32_t)size;
         counts[i] = (int16_t)(x[i] < 0.0f ? -count : count);
     }

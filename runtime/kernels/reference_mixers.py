@@ -100,8 +100,11 @@ def add_vector(x, out):
         out[i] = _single(float(out[i]) + float(x[i]))
 
 
-def count_spikes(x, scale, counts):
-    """Write sign(x) floor(|x| / V), V = scale * mean |x|, to counts; returns V, or 0."""
+def count_spikes(x, scale, dial, counts):
+    """Write sign(x) floor(|x| / V), V = scale * mean |x|, to counts; returns V, or 0.
+
+    A count is 0 where |x| / V is below the dial.
+    """
     if not len(x):
         return 0.0
     mean = _single(_lane_sum([abs(float(v)) for v in x]) / len(x))
@@ -109,6 +112,7 @@ def count_spikes(x, scale, counts):
     threshold = threshold if threshold >= 2.0**-100 else 0.0
     for i in range(len(counts)):
         size = _single(abs(float(x[i])) / threshold) if threshold else 0.0
-        count = int(min(size, 32767.0))
+        size = min(size, 32767.0)
+        count = int(size) if size >= _single(dial) else 0
         counts[i] = -count if x[i] < 0 else count
     return threshold

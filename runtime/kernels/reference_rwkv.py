@@ -42,11 +42,13 @@ class Network:
         head,
         head_scale,
         state_size,
+        dial,
         threads,
     ):
         self.position, self.tau, self.epsilon = position, tau, epsilon
         self.embedding, self.first_norm, self.last_norm = embedding, first_norm, last_norm
         self.halves, self.head, self.head_scale = halves, head, head_scale
+        self.dial = dial
         self.width = len(first_norm[0])
         rows = 1 + sum(2 if half.kind == "channel" else 1 for half in halves)
         self.counters = np.zeros((rows, _COLUMNS), np.int64)
@@ -78,6 +80,7 @@ class Network:
         """Advance a state by a token; returns its products as (row, matrix, values or None)."""
         state = state.view(np.float32)
         self._products, self._activity = [], activity[0]
+        self._least = 1.0 if self.dial is None else state[self.dial]
         residual, count = _floats(self.width), np.zeros(self.width, np.int32)
         layer_norm(self._embed(token), *self.first_norm, self.epsilon, residual)
         row = 0
@@ -178,7 +181,7 @@ class Network:
 
     def _counts(self, row, matrix, x, scale, y):
         counts = np.zeros(len(x), np.int16)
-        unit = np.array([count_spikes(x, scale, counts)], np.float32)
+        unit = np.array([count_spikes(x, scale, self._least, counts)], np.float32)
         matrix.counts(counts[None], unit, y[None], None)
         self._units(row, len(x), np.count_nonzero(counts))
         self._read(row, matrix, counts, True)

@@ -56,6 +56,7 @@ typedef struct {
     float head_scale;
     st_work *head_work;
     int body_format, head_format;
+    ptrdiff_t dial; /* its place in a state, in floats; -1 for a dial of 1 */
     /* scratch */
     float *x, *residual, *normed, *mixed[3], *hidden, *branch, *square, *unit;
     int32_t *count;

@@ -76,6 +76,7 @@ cdef extern from "rwkv.h" nogil:
         float head_scale
         st_work *head_work
         int body_format, head_format
+        Py_ssize_t dial
 
     int st_rwkv_prepare(st_rwkv *network)
     void st_rwkv_release(st_rwkv *network)
@@ -110,7 +111,8 @@ cdef class Network(Runner):
     embedding: (rows (V, C) float32, None), (codes (V, C) int8, scale (V,)) or
     (bits (V, ceil(C / 8)) uint8, None); first_norm, last_norm: (weight (C,), bias (C,));
     halves: objects as runtime.families.spikegpt.Half; head: Dense, or Sparse before projections;
-    head_scale: of the head's adaptive threshold; state_size: floats in a state.
+    head_scale: of the head's adaptive threshold; state_size: floats in a state; dial: its place
+    there, None for a dial of 1.
     """
 
     cdef st_rwkv network
@@ -122,7 +124,7 @@ cdef class Network(Runner):
 
     def __init__(
         self, position, tau, epsilon, embedding, first_norm, last_norm, halves, head, head_scale,
-        state_size, threads
+        state_size, dial, threads
     ):
         self.network.kernels = current()
         self.network.position = POSITIONS[position]
@@ -130,6 +132,7 @@ cdef class Network(Runner):
         self.network.epsilon = epsilon
         self.network.width = first_norm[0].shape[0]
         self.state_size = state_size
+        self.network.dial = -1 if dial is None else self._place(dial, 1)
         self.network.first_norm = self._norm(first_norm)
         self.network.last_norm = self._norm(last_norm)
         self._set_embedding(embedding[0], embedding[1])

@@ -153,6 +153,13 @@ typedef struct {
     st_sparse_input *events;
 } st_counting;
 
+/* What a sequence's counts have to reach, in thresholds. */
+static float dial_of(const st_pass *pass, ptrdiff_t t)
+{
+    ptrdiff_t at = pass->network->dial;
+    return at < 0 ? 1.0f : pass->state[pass->scan ? 0 : t][at];
+}
+
 static void count_rows(const st_pass *pass, const void *subject, ptrdiff_t first, ptrdiff_t last)
 {
     const st_counting *counting = subject;
@@ -161,7 +168,8 @@ static void count_rows(const st_pass *pass, const void *subject, ptrdiff_t first
         int16_t *spikes = n->spikes + t * counting->size;
         int64_t fired = 0;
         n->unit[t] = n->kernels->count_spikes(counting->from + t * counting->stride,
-                                              counting->scale, counting->size, spikes);
+                                              counting->scale, dial_of(pass, t),
+                                              counting->size, spikes);
         for (ptrdiff_t i = 0; i < counting->size; i++) fired += spikes[i] != 0;
         n->fired[t] = fired;
     }

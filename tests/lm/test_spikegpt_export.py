@@ -9,9 +9,10 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
 import runtime  # noqa: E402
+from lm.dial import set_dial  # noqa: E402
 from lm.export import export_model  # noqa: E402
 from lm.families.spikegpt import Config, Model  # noqa: E402
-from runtime.errors import SpiketrainError  # noqa: E402
+from runtime.errors import RequestError, SpiketrainError  # noqa: E402
 from runtime.package import read_package  # noqa: E402
 
 DATA = Path(__file__).parent.parent / "data" / "spikegpt"
@@ -93,6 +94,27 @@ UNUSED = ("numerator.0", "denominator.0", "exponent.0")
 
 def flatten(state):
     return [part[0].numpy() for layer in state for part in layer]
+
+
+@pytest.mark.parametrize("dial", [1.3, 2.0])
+def test_a_dial_means_the_same_in_torch_and_in_the_runtime(tmp_path, dial):
+    source = tiny(neuron_position="projections", threshold_scale=0.6)
+    plain, _ = torch_logits(source)
+    set_dial(source, dial)
+    export_model(source, tmp_path / "p", max_dial=2.0)
+    model = runtime.load_model(tmp_path / "p", dial=dial)
+    logits = model.forward(model.new_state(), IDS)
+    wanted, _ = torch_logits(source)
+    assert np.abs(logits - wanted).max() < 1e-4
+    assert np.abs(plain - wanted).max() > 1e-2
+
+
+def test_a_dial_is_refused_out_of_range_and_where_nothing_counts():
+    for dial in (0.5, 17.0, float("nan")):
+        with pytest.raises(RequestError, match="dial must be from 1 to 16, got"):
+            set_dial(tiny(neuron_position="projections"), dial)
+    with pytest.raises(RequestError, match="dial must be 1"):
+        set_dial(tiny(), 2.0)
 
 
 @pytest.mark.parametrize("fields", VARIANTS[2:4], ids=str)

@@ -6,6 +6,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
 import runtime  # noqa: E402
+from lm.dial import set_dial  # noqa: E402
 from lm.export import export_model  # noqa: E402
 from lm.families.spikingbrain import Config, Model  # noqa: E402
 
@@ -31,8 +32,10 @@ VARIANTS = {
 IDS = [int(x) for x in torch.arange(64) * 7 % 50]
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_float_packages_give_the_logits_of_torch(variant, tmp_path):
+@pytest.mark.parametrize(
+    ("variant", "dial"), [(name, 1.0) for name in VARIANTS] + [("spikes", 1.7), ("raw down", 2.5)]
+)
+def test_float_packages_give_the_logits_of_torch(variant, dial, tmp_path):
     torch.manual_seed(0)
     sizes = {
         "vocab_size": 50,
@@ -45,8 +48,9 @@ def test_float_packages_give_the_logits_of_torch(variant, tmp_path):
         "initializer_range": 0.15,
     }
     model = Model(Config(**(sizes | VARIANTS[variant]))).eval()
-    export_model(model, tmp_path / "package")
-    package = runtime.load_model(tmp_path / "package")
+    set_dial(model, dial)
+    export_model(model, tmp_path / "package", max_dial=4.0 if model.config.spikes else None)
+    package = runtime.load_model(tmp_path / "package", dial=dial)
     found = torch.from_numpy(package.forward(package.new_state(), IDS).copy())
     with torch.no_grad():
         wanted = model(torch.tensor([IDS])).logits[0]

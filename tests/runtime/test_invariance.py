@@ -43,12 +43,21 @@ KINDS = {
     "spikegpt none": {**GPT, "neuron_position": "none", "binary_embedding": False},
     "spikegpt projections wide": {**GPT, "neuron_position": "projections", "hidden_size": 130},
     "spikegpt int4 projections": {**GPT, "weights": "int4", "neuron_position": "projections"},
+    "spikegpt dial": {**GPT, "neuron_position": "projections", "max_dial": 4.0},
     "spikingbrain float32": {**BRAIN, "weights": "float32", "window_cache": "bfloat16"},
     "spikingbrain bfloat16 mixed": {**BRAIN, **MIXED, "weights": "bfloat16", "spikes": True},
     "spikingbrain int8-gi16 coded": {**BRAIN, **CODED, "weights": "int8-gi16"},
     "spikingbrain int8 experts": {**BRAIN, **EXPERTS, "weights": "int8", "head": "int4-gi"},
     "spikingbrain int4 wide": {**BRAIN, "weights": "int4-go", "hidden_size": 130},
     "spikingbrain int4 dense": {**BRAIN, "weights": "int4-gi", "spikes": False},
+    "spikingbrain int4 dial": {**BRAIN, "weights": "int4-go", "max_dial": 4.0},
+    "spikingbrain float32 dial": {
+        **BRAIN,
+        **MIXED,
+        "weights": "float32",
+        "spikes": True,
+        "max_dial": 3.0,
+    },
 }
 
 
@@ -76,8 +85,13 @@ def write(path, kind):
 tokens = st.lists(st.integers(0, VOCAB - 1), min_size=1, max_size=70)
 
 
+def dialled(model, number):
+    """A new state; sequences of different numbers have different dials where there is one."""
+    return model.new_state(1.0 + (model.max_dial - 1.0) * (number % 4) / 3.0)
+
+
 def one_by_one(model, ids, state=None):
-    state = state or model.new_state()
+    state = state or dialled(model, 1)
     return np.array([model.step([state], [token])[0] for token in ids]), state
 
 
@@ -86,7 +100,7 @@ def one_by_one(model, ids, state=None):
 def test_any_cut_of_the_prompt_gives_the_logits_of_single_steps(models, ids, cuts, which):
     expected, end = one_by_one(models[0], ids)
     model = models[which]
-    state = model.new_state()
+    state = dialled(model, 1)
     edges = sorted({0, len(ids), *(min(cut, len(ids)) for cut in cuts)})
     parts = [ids[a:b] for a, b in itertools.pairwise(edges)]
     logits = np.concatenate([model.forward(state, part) for part in parts])
@@ -94,7 +108,7 @@ def test_any_cut_of_the_prompt_gives_the_logits_of_single_steps(models, ids, cut
     assert state.to_bytes() == end.to_bytes()
     assert (state.position, state.events, state.neurons) == (len(ids), end.events, end.neurons)
     assert state.weight_bytes == end.weight_bytes or which == 2  # no table: other bytes
-    state = model.new_state()
+    state = dialled(model, 1)
     assert model.forward(state, ids, last_only=True).tobytes() == expected[-1].tobytes()
 
 
@@ -105,9 +119,11 @@ def test_any_cut_of_the_prompt_gives_the_logits_of_single_steps(models, ids, cut
 )
 @settings(max_examples=20, deadline=None)
 def test_company_in_a_batch_changes_nothing(models, batch, which, order):
-    alone = [one_by_one(models[0], ids[:6])[0] for ids in batch]
+    alone = [
+        one_by_one(models[0], ids[:6], dialled(models[0], b))[0] for b, ids in enumerate(batch)
+    ]
     model = models[which]
-    states = [model.new_state() for _ in batch]
+    states = [dialled(model, b) for b in range(len(batch))]
     for step in range(max(min(len(ids), 6) for ids in batch)):
         lanes = [b for b, ids in enumerate(batch) if step < min(len(ids), 6)]
         order.shuffle(lanes)
@@ -120,7 +136,7 @@ def test_company_in_a_batch_changes_nothing(models, batch, which, order):
 @settings(max_examples=20, deadline=None)
 def test_copies_and_stored_states_continue_as_the_original(models, ids, more, which):
     model = models[which]
-    state = model.new_state()
+    state = dialled(model, 2)
     model.forward(state, ids)
     twin = state.copy()
     stored = models[0].state_from_bytes(state.to_bytes())
@@ -137,7 +153,7 @@ from runtime import load_model
 from runtime.errors import CallCancelled
 from runtime.kernels import dispatch
 model = load_model(sys.argv[1], threads=2)
-state = model.new_state()
+state = model.new_state(model.max_dial)
 logits = model.forward(state, [i * 7 % 101 for i in range(60)])
 print(dispatch.active(), hashlib.sha256(logits.tobytes() + state.to_bytes()).hexdigest())
 """
@@ -213,7 +229,7 @@ def test_a_prompt_of_several_passes_gives_the_bits_of_its_tokens(models):
     expected, read = one_by_one(models[0], ids)
     for model in models:
         for cut in (0, 1, 300):
-            state = model.new_state()
+            state = dialled(model, 1)
             found = [model.forward(state, part) for part in (ids[:cut], ids[cut:]) if part.size]
             assert np.concatenate(found).tobytes() == expected.tobytes()
             assert state.to_bytes() == read.to_bytes()

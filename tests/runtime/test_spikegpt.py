@@ -18,6 +18,8 @@ KINDS = [
     {"weights": "int8", "neuron_position": "projections", "binary_embedding": False},
     {"weights": "int4"},
     {"weights": "int4", "head": "int8", "neuron_position": "projections", "pre_ffn": True},
+    {"weights": "int8", "neuron_position": "projections", "max_dial": 2.0},
+    {"weights": "float32", "neuron_position": "projections", "max_dial": 2.0},
 ]
 SMALL = {"hidden_size": 20, "num_hidden_layers": 2, "intermediate_size": 36, "vocab": 17}
 
@@ -61,7 +63,8 @@ def assert_all_fire(model, network, have_neurons):
 
 def play(network, model, rng):
     """Steps of three sequences, then runs of one; everything that came out."""
-    states = [model.new_state().buffer for _ in range(3)]
+    more = (model.max_dial - 1.0) / 3.0
+    states = [model.new_state(1.0 + number * more).buffer for number in (1, 2, 0)]
     results = []
     for _ in range(2):
         logits = np.full((3, model.vocab_size), np.nan, np.float32)

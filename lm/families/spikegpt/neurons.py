@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from lm.families.spikegpt.config import Config
 from lm.kernels.lif import lif
 from lm.kernels.spike_counts import spike_counts
+from runtime.dial import NO_DIAL
 
 LEAST_THRESHOLD = 1e-3
 LEAST_THRESHOLD_SCALE = 0.05
@@ -41,6 +42,7 @@ class Spikes(nn.Module):
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.start = config.threshold_scale
+        self.dial = NO_DIAL
         self.threshold_scale = nn.Parameter(torch.empty(1))
 
     def reset_parameters(self) -> None:
@@ -53,4 +55,9 @@ class Spikes(nn.Module):
             with torch.no_grad():
                 least = max(LEAST_THRESHOLD_SCALE, x.shape[-1] / MOST_COUNTS)
                 self.threshold_scale.clamp_(min=least)
-        return spike_counts(x, self.threshold_scale, cost)
+        read = spike_counts(x, self.threshold_scale, cost)
+        if self.dial == NO_DIAL:
+            return read
+        size = x.abs().to(self.threshold_scale.dtype)
+        unit = self.threshold_scale * size.mean(-1, keepdim=True)
+        return torch.where(size / unit < self.dial, torch.zeros_like(read), read)

@@ -11,6 +11,7 @@ from torch.nn import functional as F  # noqa: N812 - its usual name
 
 from lm.families.spikingbrain.config import Config
 from lm.spikes import any_spike, priced
+from runtime.dial import NO_DIAL
 
 LEAST_V, MOST_V = 1e-5, 1e4
 ATTENTION_K = 3.0  # of the q of window attention
@@ -71,6 +72,7 @@ class Spikes(nn.Module):
         self.fires = config.spikes and fires
         self.start = (config.spike_k, config.dead_zone)
         if self.fires:
+            self.dial = NO_DIAL
             self.k = nn.Parameter(torch.empty(1), requires_grad=config.train_spikes)
             self.dead_zone = nn.Parameter(torch.empty(1), requires_grad=False)
             self.reset_parameters()
@@ -85,7 +87,10 @@ class Spikes(nn.Module):
         """X (B, T, C) -> what is read, same shape; appended to events, its price taken of costs."""
         if not self.fires:
             return x
-        read = spiked(x, self.k, self.dead_zone, costs.pop(0) if costs else None)
+        zone = self.dead_zone
+        if self.dial != NO_DIAL:
+            zone = self.dial * zone.clamp(min=0.5)  # rounding leaves nothing of half a threshold
+        read = spiked(x, self.k, zone, costs.pop(0) if costs else None)
         events.append(read)
         return read
 

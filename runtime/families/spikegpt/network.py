@@ -72,6 +72,7 @@ class Model(CompiledModel):
             self._matrix(spec.head_matrix),
             self._number("head.threshold_scale") if spiking else 0.0,
             spec.state_nbytes // 4,
+            spec.dial_place,
             threads,
         )
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from runtime.dial import NO_DIAL, most_dial
 from runtime.families.spikegpt.layout import Matrix, TensorTable
 from runtime.state import StateArray
 
@@ -51,7 +52,7 @@ _EVENTS = {"float32": "float32", "int8": "fixed16", "int4": "fixed12"}
 class Spec:
     """The config of one SpikeGPT package, checked at birth (ValueError names field, rule, value).
 
-    embedding, body, head: weight formats of these tensor classes.
+    embedding, body, head: weight formats of these tensor classes. max_dial: 1 for none.
     """
 
     vocab_size: int
@@ -68,6 +69,7 @@ class Spec:
     embedding: str = "bits"
     body: str = "float32"
     head: str = "float32"
+    max_dial: float = NO_DIAL
 
     def __post_init__(self) -> None:
         _check_size("vocab_size", self.vocab_size, MAX_VOCAB_SIZE)
@@ -127,7 +129,7 @@ class Spec:
                 f"spiketrain.weights must have a format for each of {_CLASSES}, "
                 f"got {weights!r:.200}"
             )
-        spec = cls(**values, **weights)
+        spec = cls(**values, **weights, max_dial=most_dial(ours))
         if ours["events"] != spec.events:
             raise ValueError(
                 f"spiketrain.events must be {spec.events!r} here, got {ours['events']!r:.200}"
@@ -291,19 +293,30 @@ class Spec:
                         initial,
                     )
                 )
+        if self.dial_place is not None:
+            at, most = 4 * self.dial_place, self.max_dial
+            found.append(StateArray("dial", "float32", (1,), at, NO_DIAL, most, NO_DIAL))
         return tuple(found)
 
     @property
+    def dial_place(self) -> int | None:
+        """Where a state has its dial, in floats: behind its vectors; None for no dial."""
+        vectors = len(self.state_vectors) * self.num_hidden_layers
+        return vectors * self.hidden_size if self.max_dial > NO_DIAL else None
+
+    @property
     def state_nbytes(self) -> int:
-        """Bytes of one sequence's state: 4 * vectors * layers * hidden_size."""
-        return 4 * len(self.state_vectors) * self.num_hidden_layers * self.hidden_size
+        """Bytes of one sequence's state: 4 * vectors * layers * hidden_size, 4 for a dial."""
+        vectors = len(self.state_vectors) * self.num_hidden_layers
+        return 4 * (vectors * self.hidden_size + (self.dial_place is not None))
 
     @property
     def state_formula(self) -> str:
         """`state_nbytes` in words, for people."""
         return (
             f"4 bytes * {len(self.state_vectors)} vectors * {self.num_hidden_layers} layers * "
-            f"{self.hidden_size} channels = {self.state_nbytes} bytes"
+            f"{self.hidden_size} channels{' + 4 for the dial' * (self.dial_place is not None)} = "
+            f"{self.state_nbytes} bytes"
         )
 
 

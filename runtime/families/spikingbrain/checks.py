@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from runtime.dial import most_dial
 from runtime.families.spikingbrain.layout import FLOATS, group_of
 from runtime.families.spikingbrain.window import CACHES
 
@@ -60,6 +61,7 @@ _DEFAULTS: dict[str, Any] = {
     "corrections": {},
 }
 _CLASSES = ("embedding", "body", "down", "head")
+_FORMAT_FIELDS = (*_CLASSES, "max_dial")  # told by the spiketrain object
 # Said by other tensors or by formats: kept for people.
 _REMARKS = ("quant_weight_group_size", "spike_k", "dead_zone")
 _OTHER_KEYS = ("model_type", "architectures", "spiketrain", "tie_word_embeddings", *_REMARKS)
@@ -71,7 +73,7 @@ def from_config(cls: Any, names: tuple[str, ...], config: Mapping[str, Any]) -> 
         raise ValueError(
             f"model_type must be 'spikingbrain', got {config.get('model_type')!r:.200}"
         )
-    known = [name for name in names if name not in _CLASSES]
+    known = [name for name in names if name not in _FORMAT_FIELDS]
     for key in sorted(set(config) - set(known) - set(_OTHER_KEYS)):
         raise ValueError(f"{key!s:.200} is unknown")
     if config.get("tie_word_embeddings", False) is not False:
@@ -91,7 +93,7 @@ def from_config(cls: Any, names: tuple[str, ...], config: Mapping[str, Any]) -> 
             f"spiketrain.weights must have a format for each of {_CLASSES}, "
             f"got {ours['weights']!r:.200}"
         )
-    spec = cls(**values, **ours["weights"])
+    spec = cls(**values, **ours["weights"], max_dial=most_dial(ours))
     if ours["events"] != events_of(spec):
         raise ValueError(
             f"spiketrain.events must be {events_of(spec)!r} here, got {ours['events']!r:.200}"

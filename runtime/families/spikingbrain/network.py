@@ -42,7 +42,10 @@ class Expert:
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """What all layers share, as runtime.kernels.decoder reads it; rates (d / 2,) of rotation."""
+    """What all layers share, as runtime.kernels.decoder reads it; rates (d / 2,) of rotation.
+
+    dial: bytes from the start of a state, 0 where there is none.
+    """
 
     width: int
     heads: int
@@ -58,6 +61,7 @@ class Shape:
     window_cache: str
     attention_spikes: bool
     rates: NDArray[np.float64]
+    dial: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +173,7 @@ class Model(CompiledModel):
             spec.window_cache,
             spec.attention_spikes,
             float(spec.rope_theta) ** (-np.arange(half, dtype=np.float64) / half),
+            self._places.get("dial", 0),
         )
 
     # --- layers -----------------------------------------------------------------------------

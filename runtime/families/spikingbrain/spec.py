@@ -9,6 +9,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from runtime.dial import NO_DIAL
 from runtime.families.spikingbrain.checks import (
     check_fields,
     check_formats,
@@ -29,7 +30,7 @@ class Spec:
 
     Fields are those of the config, most under their upstream names; embedding, body, down, head are
     weight formats. window_keys: keys that a query sees, its own included. parallel: every layer has
-    both kinds of attention. corrections: codes outside int8 by matrix.
+    both kinds of attention. corrections: codes outside int8 by matrix. max_dial: 1 for none.
     """
 
     vocab_size: int
@@ -66,6 +67,7 @@ class Spec:
     body: str
     down: str
     head: str
+    max_dial: float = NO_DIAL
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -254,6 +256,7 @@ class Spec:
             self.window_cache,
             tuple(i for i in layers if self.has_state(i)),
             {i: full.get(i, self.window_keys) for i in layers if self.has_window(i)},
+            self.max_dial,
         )
 
     def state_arrays(self, tensors: Mapping[str, NDArray[Any]]) -> tuple[StateArray, ...]:
@@ -271,6 +274,8 @@ class Spec:
         shape = self.state_shape
         heads, size = self.num_key_value_heads, self.head_dim
         parts = ["64 bytes for the position"]
+        if self.max_dial > NO_DIAL:
+            parts.append("64 for the dial")
         if shape.linear:
             parts.append(f"{len(shape.linear)} layers * 4 bytes * {heads} heads * {size} * {size}")
         item = {"float32": "4 bytes", "bfloat16": "2 bytes", "int8": "1 byte + 4 bytes"}

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from runtime.dial import NO_DIAL
 from runtime.kernels.decoder import ENTRY_TOKENS
 from runtime.state import StateArray
 
@@ -26,13 +27,17 @@ _LEAST_SCALE, _MOST_SCALE = 0.0, 1e4
 
 @dataclass(frozen=True, slots=True)
 class StateShape:
-    """Sizes that a state depends on; visible: keys that a query of each window layer sees."""
+    """Sizes that a state depends on; visible: keys that a query of each window layer sees.
+
+    max_dial: above 1, the state holds its sequence's dial.
+    """
 
     shared_heads: int
     head_dim: int
     cache: str
     linear: tuple[int, ...]
     visible: Mapping[int, int]
+    max_dial: float = NO_DIAL
 
     def tiles(self, layer: int) -> int:
         """Tiles of a window layer's rings."""
@@ -42,7 +47,8 @@ class StateShape:
         """The arrays in order, each on a cache line."""
         found, offset = [], 0
         for name, dtype, shape, low, high in self._entries():
-            found.append(StateArray(name, dtype, shape, offset, low, high))
+            initial = NO_DIAL if name == "dial" else 0.0
+            found.append(StateArray(name, dtype, shape, offset, low, high, initial))
             offset += -(-prod(shape) * np.dtype(dtype).itemsize // TILE) * TILE
         return tuple(found)
 
@@ -56,6 +62,8 @@ class StateShape:
     def _entries(self) -> Any:
         heads, size = self.shared_heads, self.head_dim
         yield "position", "int64", (1,), 0, MAX_POSITION
+        if self.max_dial > NO_DIAL:
+            yield "dial", "float32", (1,), NO_DIAL, self.max_dial
         for layer in self.linear:
             yield f"state.{layer}", "float32", (heads, size, size), -_MOST, _MOST
         dtype = CACHES[self.cache]

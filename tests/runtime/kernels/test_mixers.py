@@ -87,16 +87,29 @@ def test_counts_are_their_twins(size, spread):
     rng = np.random.default_rng(size)
     x = normal(rng, size, spread=spread)
     for scale in (0.5, 1.0, 1e-6):
-        both("count_spikes", (x, scale), [np.zeros(size, np.int16)])
+        for dial in (1.0, 1.5, 3.0):
+            both("count_spikes", (x, scale, dial), [np.zeros(size, np.int16)])
 
 
 def test_counts_have_a_dead_zone_and_the_sign_of_their_input():
     counts = np.zeros(4, np.int16)
     x = np.array([4.0, -3.9, 1.0, -3.1], np.float32)  # mean |x| = 3
-    assert mixers.count_spikes(x, 1.0, counts) == 3.0
+    assert mixers.count_spikes(x, 1.0, 1.0, counts) == 3.0
     assert counts.tolist() == [1, -1, 0, -1]
-    assert mixers.count_spikes(x, 0.5, counts) == 1.5
+    assert mixers.count_spikes(x, 0.5, 1.0, counts) == 1.5
     assert counts.tolist() == [2, -2, 0, -2]
+
+
+def test_a_dial_silences_what_is_below_it_and_leaves_the_rest():
+    counts = np.zeros(5, np.int16)
+    x = np.array([9.0, -3.0, 4.5, 4.4999995, -0.1], np.float32)
+    scale = 3.0 / (np.abs(x).sum() / 5)
+    assert mixers.count_spikes(x, scale, 1.5, counts) == pytest.approx(3.0)
+    unit = mixers.count_spikes(x, scale, 1.0, counts.copy())
+    at = np.float32(4.5) / np.float32(unit)
+    for dial, wanted in ((1.0, [3, -1, 1, 1, 0]), (at, [3, 0, 1, 0, 0]), (3.1, [0, 0, 0, 0, 0])):
+        mixers.count_spikes(x, scale, dial, counts)
+        assert counts.tolist() == wanted
 
 
 def test_vectors_of_different_sizes_are_refused():

@@ -1,0 +1,46 @@
+"""Dial: how far a sequence raises the sizes below which its inputs are silent, at least 1.
+
+Where a model makes spike counts, an input counts only from `dial` times the size from which it
+would: the first threshold, or a larger dead zone. Larger counts stay as they are. A dial is a
+float32, like what it multiplies.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from runtime.errors import RequestError
+
+NO_DIAL = 1.0
+MOST_DIAL = 16.0
+
+
+def checked_dial(dial: Any, most: float) -> float:
+    """The dial in use where `most` is the greatest; RequestError for one outside [1, most]."""
+    number = isinstance(dial, (int, float, np.floating)) and not isinstance(dial, bool)
+    rounded = _rounded(dial) if number else math.nan
+    if not NO_DIAL <= rounded <= most:
+        rule = f"be from 1 to {most:g}" if most > NO_DIAL else "be 1: this model has no other"
+        raise RequestError("dial", rule, dial)
+    return rounded
+
+
+def most_dial(ours: dict[str, Any]) -> float:
+    """The greatest dial of a package with this `spiketrain` object; ValueError for a wrong one."""
+    stated = ours.get("max_dial", NO_DIAL)
+    number = isinstance(stated, (int, float)) and not isinstance(stated, bool)
+    if "max_dial" in ours and not (number and NO_DIAL < stated <= MOST_DIAL):
+        raise ValueError(
+            f"spiketrain.max_dial must be a number above 1 and at most {MOST_DIAL:g}, "
+            f"got {stated!r:.200}"
+        )
+    return _rounded(stated)
+
+
+def _rounded(value: float) -> float:
+    """As float32; what is too large for one becomes infinite."""
+    with np.errstate(over="ignore"):
+        return float(np.float32(value))
