@@ -21,7 +21,7 @@ MOST_DIAL = 16.0
 def checked_dial(dial: Any, most: float) -> float:
     """The dial in use where `most` is the greatest; RequestError for one outside [1, most]."""
     number = isinstance(dial, (int, float, np.floating)) and not isinstance(dial, bool)
-    rounded = _rounded(dial) if number else math.nan
+    rounded = as_number(dial) if number else math.nan
     if not NO_DIAL <= rounded <= most:
         rule = f"be from 1 to {most:g}" if most > NO_DIAL else "be 1: this model has no other"
         raise RequestError("dial", rule, dial)
@@ -37,10 +37,10 @@ def most_dial(ours: dict[str, Any]) -> float:
             f"spiketrain.max_dial must be a number above 1 and at most {MOST_DIAL:g}, "
             f"got {stated!r:.200}"
         )
-    return _rounded(stated)
+    return as_number(stated)
 
 
-def _rounded(value: float) -> float:
-    """As float32; what is too large for one becomes infinite."""
+def as_number(value: float) -> float:
+    """The shortest decimal that stands for a dial's float32; too large a number is infinite."""
     with np.errstate(over="ignore"):
-        return float(np.float32(value))
+        return float(str(np.float32(value)))

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from runtime.dial import NO_DIAL
+from runtime.dial import NO_DIAL, as_number
 from runtime.errors import StateError
 
 MAGIC = b"SPKSTATE"
@@ -89,7 +89,7 @@ class State:
     def dial(self) -> float:
         """How far this sequence's thresholds are raised; see runtime.dial."""
         found = self.arrays().get("dial")
-        return NO_DIAL if found is None else float(found[0])
+        return NO_DIAL if found is None else as_number(found[0])
 
     def copy(self) -> State:
         """An independent state that continues like this one."""

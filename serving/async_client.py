@@ -19,7 +19,7 @@ import spiketrain.v1.tokenization_pb2_grpc as tokenization_grpc
 from serving.channel import Access, open_channel
 from serving.chat import Chat
 from serving.chat_wire import from_chat
-from serving.client_wire import to_append, to_import, to_score, to_score_piece
+from serving.client_wire import to_append, to_import, to_score, to_score_pieces
 from serving.events import Completed, Event, join
 from serving.reply_wire import from_reply
 from serving.request import Request
@@ -104,15 +104,20 @@ class AsyncClient:
         context: str | Sequence[int],
         continuation: str | Sequence[int],
         per_token: bool = False,
+        dial: float | None = None,
     ) -> scoring_pb.ScoreResponse:
         """How likely a continuation is after a context, both text or both token ids."""
-        return await self._call(self._scoring.Score, to_score(context, continuation, per_token))
+        wanted = to_score(context, continuation, per_token, dial)
+        return await self._call(self._scoring.Score, wanted)
 
     async def score_stream(
-        self, pieces: Iterable[str | Sequence[int]], per_token: bool = False
+        self,
+        pieces: Iterable[str | Sequence[int]],
+        per_token: bool = False,
+        dial: float | None = None,
     ) -> AsyncGenerator[scoring_pb.ScoreStreamResponse, None]:
         """How likely each piece of one text is after those before, as the pieces are read."""
-        wanted = (to_score_piece(piece, per_token) for piece in pieces)
+        wanted = to_score_pieces(pieces, per_token, dial)
         call = self._scoring.ScoreStream(wanted, metadata=self._metadata)
         try:
             async for reply in call:
@@ -123,10 +128,10 @@ class AsyncClient:
             call.cancel()
 
     async def create_session(
-        self, ttl_s: float | None = None, seed: int | None = None
+        self, ttl_s: float | None = None, seed: int | None = None, dial: float | None = None
     ) -> sessions_pb.Session:
         """An empty session; its id goes into SessionTurn."""
-        wanted = sessions_pb.CreateSessionRequest(ttl_s=ttl_s, seed=seed)
+        wanted = sessions_pb.CreateSessionRequest(ttl_s=ttl_s, seed=seed, dial=dial)
         return await self._call(self._sessions.CreateSession, wanted, changes=True)
 
     async def get_session(self, session_id: str) -> sessions_pb.Session:

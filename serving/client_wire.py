@@ -1,6 +1,6 @@
 """What clients alone put on the wire: contents that are text or token ids."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import spiketrain.v1.generation_pb2 as generation_pb
@@ -13,20 +13,27 @@ PIECE_BYTES = 1 << 20
 
 
 def to_score(
-    context: str | Sequence[int], continuation: str | Sequence[int], per_token: bool
+    context: str | Sequence[int],
+    continuation: str | Sequence[int],
+    per_token: bool,
+    dial: float | None,
 ) -> Any:
     """A ScoreRequest. Raises RequestError for ids that are none."""
-    message = scoring_pb.ScoreRequest(per_token=per_token)
+    message = scoring_pb.ScoreRequest(per_token=per_token, dial=dial)
     _put(message, "context", "context_text", "context_token_ids", context)
     _put(message, "continuation", "continuation_text", "continuation_token_ids", continuation)
     return message
 
 
-def to_score_piece(content: str | Sequence[int], per_token: bool) -> Any:
-    """A ScoreStreamRequest. Raises RequestError for ids that are none."""
-    message = scoring_pb.ScoreStreamRequest(per_token=per_token)
-    _put(message, "content", "text", "token_ids", content)
-    return message
+def to_score_pieces(
+    pieces: Iterable[str | Sequence[int]], per_token: bool, dial: float | None
+) -> Iterator[Any]:
+    """ScoreStreamRequests as pieces are read. Raises RequestError for ids that are none."""
+    for content in pieces:
+        message = scoring_pb.ScoreStreamRequest(per_token=per_token, dial=dial)
+        _put(message, "content", "text", "token_ids", content)
+        yield message
+        dial = None  # in the first message alone
 
 
 def to_append(session_id: str, content: str | Sequence[int], etag: str) -> Any:

@@ -60,7 +60,7 @@ class Conversation:
 
     def _continue(self, line: str) -> Iterator[str]:
         if not self._session:
-            self._session = self._client.create_session().id
+            self._session = self._client.create_session(dial=self._sampling.get("dial")).id
         turn = SessionTurn(self._session)
         request = Request(line, session=turn, **self._sampling)
         for event in self._client.generate_stream(request):

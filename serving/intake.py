@@ -57,6 +57,7 @@ class Intake:
             self._tokenizer,
             self._grammars,
             continues=turn is not None and turn.start.logits is not None,
+            kept_dial=None if turn is None else turn.start.state.dial,
         )
         text = self._text(prepared)
         origin = self._origin(prepared) if turn is None else Origin(turn.start, turn=turn)
@@ -94,10 +95,10 @@ class Intake:
     def _origin(self, request: Prepared) -> Origin:
         """Where a prompt begins whose first tokens may have been read before."""
         if request.cache_salt is None or request.prompt_top is not None:  # every token is read
-            return Origin()
-        keys = self.prefixes.keys(request.prompt_ids, request.cache_salt)
+            return Origin(dial=request.dial)
+        keys = self.prefixes.keys(request.prompt_ids, request.cache_salt, request.dial)
         skipped, state = self.prefixes.find(keys)
         if skipped:
             state.events = state.neurons = state.weight_bytes = 0  # another request's
         new = {length: key for length, key in worth_keeping(keys).items() if length > skipped}
-        return Origin(Start(state) if skipped else None, skipped, new)
+        return Origin(Start(state) if skipped else None, skipped, new, dial=request.dial)

@@ -24,13 +24,15 @@ class Origin:
     """What a sequence has before its prompt is read.
 
     start: None for nothing. skipped: tokens of the prompt that `start` has read. marks: lengths of
-    the prompt after which the state is worth keeping, and its keys. turn: of a session.
+    the prompt after which the state is worth keeping, and its keys. turn: of a session. dial: of a
+    state that is yet to be made; None for the model's.
     """
 
     start: Start | None = None
     skipped: int = 0
     marks: Mapping[int, bytes] = field(default_factory=dict)
     turn: Turn | None = None
+    dial: float | None = None
 
 
 class Wake(IntEnum):

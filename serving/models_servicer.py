@@ -6,6 +6,7 @@ import grpc
 
 import spiketrain.v1.models_pb2 as models_pb
 import spiketrain.v1.models_pb2_grpc as models_grpc
+from runtime.dial import NO_DIAL
 from runtime.penalties import MAX_WINDOW
 from serving.constraint import KINDS
 from serving.engine import Engine
@@ -32,6 +33,7 @@ def _describe(engine: Engine, name: str, has_chat: bool) -> Any:
     model, limits, defaults = engine.model, engine.config, engine.defaults
     needs_text = [*KINDS, "text"] if engine.tokenizer is not None else []
     chat = ["chat"] if has_chat else []
+    dial = ["dial"] if model.max_dial > NO_DIAL else []
     return models_pb.Model(
         name=name,
         family=model.config["model_type"],
@@ -54,6 +56,7 @@ def _describe(engine: Engine, name: str, has_chat: bool) -> Any:
             max_penalty_window=MAX_WINDOW,
             max_n=MAX_N,
             max_prompt_logprobs=MAX_PROMPT_LOGPROBS,
+            max_dial=model.max_dial,
             session_bytes=limits.session_bytes,
             session_ttl_s=limits.session_ttl_s,
         ),
@@ -67,6 +70,9 @@ def _describe(engine: Engine, name: str, has_chat: bool) -> Any:
             repetition_penalty=defaults.repetition_penalty,
         ),
         capabilities=sorted(
-            [*needs_text, *chat, "logprobs", "prefix_cache", "scoring", "sessions", "token_ids"]
+            [
+                *(*needs_text, *chat, *dial),
+                *("logprobs", "prefix_cache", "scoring", "sessions", "token_ids"),
+            ]
         ),
     )

@@ -1,8 +1,8 @@
 """PrefixCache: states after the beginnings of prompts, so that the next prompt need not read them.
 
-A state is kept under a hash of the tokens it has read and the salt of the request. It is the state
-that reading these tokens would give, to the last bit, so results do not depend on the cache. The
-least recently used states make room for new ones. Calls come from any thread.
+A state is kept under a hash of the tokens it has read, its dial and the salt of the request. It is
+the state that reading these tokens would give, to the last bit, so results do not depend on the
+cache. The least recently used states make room for new ones. Calls come from any thread.
 """
 
 import hashlib
@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+
+from runtime.dial import NO_DIAL
 
 BLOCK_TOKENS = 64  # states are kept after multiples of this
 SPARSE_TOKENS = 512  # beyond so many tokens, after multiples of this and at the end
@@ -51,7 +53,7 @@ class PrefixCache:
         self._nbytes = self._hits = self._misses = self._reused = self._evictions = 0
         self._lock = threading.Lock()
 
-    def keys(self, prompt_ids: Sequence[int], salt: str) -> dict[int, bytes]:
+    def keys(self, prompt_ids: Sequence[int], salt: str, dial: float = NO_DIAL) -> dict[int, bytes]:
         """Lengths of a prompt's beginnings at which a state may be kept, shortest first: its keys.
 
         The last token is in none of them: it is read for its logits.
@@ -60,6 +62,7 @@ class PrefixCache:
             return {}
         encoded = salt.encode()
         digest = hashlib.sha256(len(encoded).to_bytes(8, "little") + encoded + self._fingerprint)
+        digest.update(np.asarray(dial, "<f4").tobytes())
         whole = (len(prompt_ids) - 1) // BLOCK_TOKENS * BLOCK_TOKENS
         data = memoryview(np.asarray(prompt_ids[:whole], "<u4").tobytes())
         keys = {}

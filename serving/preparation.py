@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from runtime.dial import checked_dial
 from runtime.errors import RequestError
 from runtime.penalties import DEFAULT_WINDOW, Penalties
 from runtime.sampling import SamplingParams
@@ -64,6 +65,7 @@ class Prepared:
     timeout_s: float | None
     cache_salt: str | None
     prompt_top: int | None  # likeliest tokens beside each of the prompt's; None: no such report
+    dial: float
 
 
 def prepare(
@@ -74,10 +76,12 @@ def prepare(
     encoder: Encoder | None,
     grammars: Grammars | None,
     continues: bool = False,
+    kept_dial: float | None = None,
 ) -> Prepared:
-    """Settle and check a request for a model, of which vocab_size and eos_token_ids are read.
+    """Settle and check a request for a model, of which sizes, ends of text and dials are read.
 
-    continues: whether there are logits already, so that the prompt may be empty.
+    continues: whether there are logits already, so that the prompt may be empty. kept_dial: that of
+    the request's session.
     Raises RequestError naming field, rule and value; NoTokenizer; TokenizerError.
     """
     most = limits.max_new_tokens
@@ -115,7 +119,19 @@ def prepare(
         request.timeout_s,
         _cache_salt(request),
         _prompt_top(request, len(ids)),
+        _dial(request, model, kept_dial),
     )
+
+
+def _dial(request: Request, model: Any, kept: float | None) -> float:
+    """The request's, else that of its session or of new states."""
+    settled: float = _or(kept, model.dial)
+    if request.dial is None:
+        return settled
+    wanted = checked_dial(request.dial, model.max_dial)
+    if kept is not None and wanted != kept:
+        raise RequestError("dial", f"be left out or {kept:g}, the session's", request.dial)
+    return wanted
 
 
 def _sampling(request: Request, defaults: Defaults) -> SamplingParams:

@@ -50,6 +50,7 @@ class Request:
     top_logprobs: int | None = None
     prompt_logprobs: bool = False
     n: int = 1
+    dial: float | None = None
     json_schema: str | None = None
     regex: str | None = None
     grammar: str | None = None

@@ -71,7 +71,7 @@ class Runner:
             return []
         try:
             if job.state is None:
-                job.state = self._model.new_state()
+                job.state = self._model.new_state(job.origin.dial)
             if chunk.stop > chunk.start:
                 self._read(job, chunk)
         except CallCancelled:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from runtime.dial import checked_dial
 from runtime.errors import RequestError
 from runtime.scoring import MAX_BLOCK_LOGITS, MAX_BLOCK_TOKENS, token_nats
 from serving.engine import Engine
@@ -68,15 +69,22 @@ class Scoring:
         eos = engine.model.eos_token_ids
         self.before: tuple[int, ...] = tuple(eos[:1])  # a text without a beginning
 
-    async def score(self, context: Any, continuation: Any, timeout_s: float | None) -> Scores:
+    async def score(
+        self,
+        context: Any,
+        continuation: Any,
+        timeout_s: float | None,
+        dial: float | None = None,
+    ) -> Scores:
         """Scores of a continuation, text or token ids like its context. Raises RequestError."""
+        dial = self.dial(dial)
         if isinstance(context, str) != isinstance(continuation, str):
             raise RequestError("continuation", "be of the kind of the context", type(continuation))
         before, tokens = await asyncio.to_thread(self._split, context, continuation)
         if len(before) + len(tokens) > self._longest:
             rule = f"be at most {self._longest} tokens with its context"
             raise RequestError("continuation", rule, len(before) + len(tokens))
-        return (await self.run(before, tokens, None, timeout_s))[0]
+        return (await self.run(before, tokens, None, timeout_s, dial))[0]
 
     async def run(
         self,
@@ -84,14 +92,19 @@ class Scoring:
         tokens: tuple[int, ...],
         start: Start | None,
         timeout_s: float | None,
+        dial: float,
     ) -> tuple[Scores, Any]:
         """Scores of `tokens` after `before`, and the state that has read all but the last one."""
         loop = asyncio.get_running_loop()
-        job = ScoreJob(
-            (*before, *tokens), len(before), Origin(start), self._engine.now_s, loop, timeout_s
-        )
+        origin = Origin(start, dial=dial)
+        job = ScoreJob((*before, *tokens), len(before), origin, self._engine.now_s, loop, timeout_s)
         await self._engine.finish(job)
         return Scores(tokens, job.nats, job.greedy, self._num_bytes(tokens)), job.state
+
+    def dial(self, dial: float | None) -> float:
+        """The dial that was asked for, else the model's. Raises RequestError."""
+        model = self._engine.model
+        return float(model.dial if dial is None else checked_dial(dial, model.max_dial))
 
     def _split(self, context: Any, continuation: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
         if not isinstance(context, str):
@@ -123,7 +136,9 @@ class Scoring:
 class ScoreStream:
     """One text of any length, scored piece by piece; holds a state and the last token."""
 
-    def __init__(self, scoring: Scoring) -> None:
+    def __init__(self, scoring: Scoring, dial: float | None = None) -> None:
+        """Raises RequestError for a dial that the model has not."""
+        self._dial = scoring.dial(dial)
         self._scoring = scoring
         self._start: Start | None = None
         self._last = scoring.before
@@ -138,7 +153,9 @@ class ScoreStream:
             self._last, tokens = tokens[:1], tokens[1:]
         if not tokens:
             return Scores((), np.empty(0), np.empty(0, np.bool_), 0)
-        found, state = await self._scoring.run(self._last, tokens, self._start, timeout_s)
+        found, state = await self._scoring.run(
+            self._last, tokens, self._start, timeout_s, self._dial
+        )
         self._start, self._last = Start(state), tokens[-1:]
         self.log_probability += found.log_probability
         self.num_tokens += len(tokens)

@@ -12,7 +12,7 @@ from serving.inflight import InFlight
 from serving.scoring import Scores, ScoreStream, Scoring
 from serving.status import errors_as_status
 from serving.timeout import timeout_s
-from serving.wire import checked
+from serving.wire import checked, given
 
 
 class ScoringServicer(scoring_grpc.ScoringServicer):
@@ -28,7 +28,8 @@ class ScoringServicer(scoring_grpc.ScoringServicer):
             with self._inflight:
                 before = _content(checked(request), "context", "context_")
                 after = _content(request, "continuation", "continuation_")
-                found = await self._scoring.score(before, after, timeout_s(context))
+                dial = given(request, "dial")
+                found = await self._scoring.score(before, after, timeout_s(context), dial)
                 return to_scores(found, request.per_token)
 
     async def ScoreStream(
@@ -37,9 +38,14 @@ class ScoringServicer(scoring_grpc.ScoringServicer):
         """A text piece by piece."""
         async with errors_as_status(context):
             with self._inflight:
-                stream = ScoreStream(self._scoring)
+                stream = None
                 async for request in request_iterator:
                     content = _content(checked(request), "content", "")
+                    dial = given(request, "dial")
+                    if stream is None:
+                        stream = ScoreStream(self._scoring, dial)
+                    elif dial is not None:
+                        raise RequestError("dial", "be in the first message alone", dial)
                     found = await stream.score(content, timeout_s(context))
                     yield pb.ScoreStreamResponse(
                         piece=to_scores(found, request.per_token),

@@ -3,6 +3,8 @@
 import json
 from dataclasses import asdict, dataclass, field
 
+from runtime.dial import NO_DIAL
+
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
@@ -19,7 +21,7 @@ class Session:
 
     etag: another one for every commit. head: where it is. checkpoints: by name. ttl_s: how long it
     may stay unused before it is forgotten, which is at expires_s. owner: who created it, '' where
-    nobody had to say.
+    nobody had to say. dial: that of its states.
     """
 
     id: str
@@ -32,6 +34,7 @@ class Session:
     expires_s: float
     checkpoints: dict[str, Snapshot] = field(default_factory=dict)
     owner: str = ""
+    dial: float = NO_DIAL
 
     def snapshots(self) -> tuple[Snapshot, ...]:
         """All that it refers to, each once."""

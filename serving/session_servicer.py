@@ -17,7 +17,7 @@ from serving.sessions import DEFAULT_PAGE, Sessions
 from serving.status import errors_as_status
 from serving.timeout import timeout_s
 from serving.turns import Turns
-from serving.wire import checked
+from serving.wire import checked, given
 
 PIECE_BYTES = 1 << 20  # of an exported session
 
@@ -34,8 +34,8 @@ class SessionsServicer(sessions_grpc.SessionsServicer):
         """A new session."""
         async with errors_as_status(context):
             with self._inflight:
-                ttl_s, seed = _given(checked(request), "ttl_s"), _given(request, "seed")
-                args = (ttl_s, seed, caller())
+                ttl_s, seed = given(checked(request), "ttl_s"), given(request, "seed")
+                args = (ttl_s, seed, caller(), given(request, "dial"))
                 return to_session(await asyncio.to_thread(self._sessions.create, *args))
 
     async def GetSession(self, request: Any, context: grpc.aio.ServicerContext) -> Any:
@@ -49,7 +49,7 @@ class SessionsServicer(sessions_grpc.SessionsServicer):
         """A page of them; the token of the next one is the last id."""
         async with errors_as_status(context):
             with self._inflight:
-                count = _given(checked(request), "page_size")
+                count = given(checked(request), "page_size")
                 args = (request.page_token, count, caller())
                 page = await asyncio.to_thread(self._sessions.page, *args)
                 full = len(page) == (DEFAULT_PAGE if count is None else count)
@@ -88,8 +88,8 @@ class SessionsServicer(sessions_grpc.SessionsServicer):
                     checked(request).id,
                     request.etag,
                     request.checkpoint,
-                    _given(request, "ttl_s"),
-                    _given(request, "seed"),
+                    given(request, "ttl_s"),
+                    given(request, "seed"),
                     caller(),
                 )
                 return to_session(session)
@@ -127,8 +127,8 @@ class SessionsServicer(sessions_grpc.SessionsServicer):
                 first = True
                 async for request in request_iterator:
                     if first:
-                        ttl_s = _given(checked(request), "ttl_s")
-                    elif _given(checked(request), "ttl_s") is not None:
+                        ttl_s = given(checked(request), "ttl_s")
+                    elif given(checked(request), "ttl_s") is not None:
                         raise RequestError("ttl_s", "be in the first message alone", request.ttl_s)
                     first = False
                     blob += request.data
@@ -154,9 +154,5 @@ def to_session(session: Session) -> Any:
             pb.SessionCheckpoint(name=name, num_tokens=snapshot.num_tokens)
             for name, snapshot in session.checkpoints.items()
         ],
+        dial=session.dial,
     )
-
-
-def _given(message: Any, name: str) -> Any:
-    """A field that has presence, or None."""
-    return getattr(message, name) if message.HasField(name) else None

@@ -62,11 +62,16 @@ class Sessions:
         return max_blob_bytes(self._model)
 
     def create(
-        self, ttl_s: float | None = None, seed: int | None = None, owner: str = ""
+        self,
+        ttl_s: float | None = None,
+        seed: int | None = None,
+        owner: str = "",
+        dial: float | None = None,
     ) -> Session:
         """A session that has read nothing. Raises RequestError, SessionStoreFull."""
         chosen = _checked(secrets.randbits(SEED_BITS) if seed is None else seed)
-        return self._begin(Start(self._model.new_state()), self._ttl(ttl_s), chosen, owner)
+        start = Start(self._model.new_state(dial))
+        return self._begin(start, self._ttl(ttl_s), chosen, owner)
 
     def get(self, session_id: str, etag: str = "", owner: str = "") -> Session:
         """What is known of a session. Raises SessionNotFound, SessionChanged."""
@@ -114,7 +119,7 @@ class Sessions:
         head = _checkpoint(session, checkpoint) if checkpoint else session.head
         lifetime_s = session.ttl_s if ttl_s is None else self._ttl(ttl_s)
         chosen = session.seed if seed is None else _checked(seed)
-        twin = self._new(head, lifetime_s, chosen, owner)
+        twin = self._new(head, lifetime_s, chosen, owner, session.dial)
         if not self._store.put(twin, {}, None):
             raise SessionNotFound(session_id)  # deleted since it was read
         return twin
@@ -198,11 +203,11 @@ class Sessions:
     def _begin(self, start: Start, ttl_s: float, seed: int, owner: str) -> Session:
         blob = to_blob(start, seed, self._model.fingerprint)
         head = Snapshot(secrets.token_hex(ID_BYTES), start.state.position, len(blob))
-        session = self._new(head, ttl_s, seed, owner)
+        session = self._new(head, ttl_s, seed, owner, start.state.dial)
         self._store.put(session, {head.key: blob}, None)
         return session
 
-    def _new(self, head: Snapshot, ttl_s: float, seed: int, owner: str) -> Session:
+    def _new(self, head: Snapshot, ttl_s: float, seed: int, owner: str, dial: float) -> Session:
         now_s = self._clock()
         return Session(
             id=secrets.token_hex(ID_BYTES),
@@ -214,6 +219,7 @@ class Sessions:
             changed_s=now_s,
             expires_s=now_s + ttl_s,
             owner=owner,
+            dial=dial,
         )
 
     def _replace(self, session: Session, new: dict[str, bytes], **changes: Any) -> Session:

@@ -30,6 +30,7 @@ _OPTIONAL = (
     "top_logprobs",
     "prefix_cache",
     "n",
+    "dial",
     *KINDS,
 )
 _PLAIN = ("min_new_tokens", "ignore_eos", "logprobs", "prompt_logprobs", "cache_salt")
@@ -69,6 +70,11 @@ def checked(message: Any) -> Any:
     return message
 
 
+def given(message: Any, name: str) -> Any:
+    """A field that has presence, or None."""
+    return getattr(message, name) if message.HasField(name) else None
+
+
 def to_request(message: Any, timeout_s: float | None) -> Request:
     """GenerateRequest -> Request. Raises RequestError without a prompt, but on a session."""
     kind = message.WhichOneof("prompt")
@@ -77,16 +83,17 @@ def to_request(message: Any, timeout_s: float | None) -> Request:
         turn = SessionTurn(message.session.id, message.session.etag, message.session.keep_cancelled)
     elif kind is None:
         raise RequestError("prompt", "be given as text or as token_ids", None)
-    given = {name: getattr(message, name) for name in _OPTIONAL if message.HasField(name)}
-    given |= {name: getattr(message, name) for name in _PLAIN}
-    given |= {name: tuple(getattr(message, name)) for name in _LISTS}
+    fields = {name: given(message, name) for name in _OPTIONAL}
+    fields = {name: value for name, value in fields.items() if value is not None}
+    fields |= {name: getattr(message, name) for name in _PLAIN}
+    fields |= {name: tuple(getattr(message, name)) for name in _LISTS}
     return Request(
         prompt=_prompt(message, kind),
         session=turn,
         stop_sequences=tuple(message.stop_sequences),
         logit_bias=dict(message.logit_bias),
         timeout_s=timeout_s,
-        **given,
+        **fields,
     )
 
 

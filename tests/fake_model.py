@@ -47,6 +47,7 @@ class FakeState:
     weight_bytes: int = 0
 
     nbytes = 8
+    dial = 1.0
 
     def copy(self) -> FakeState:
         return replace(self)
@@ -77,10 +78,12 @@ class FakeModel:
     vocab_size = VOCAB_SIZE
     eos_token_ids = (END_OF_TEXT,)
     state_nbytes = 8
+    dial = max_dial = 1.0
     fingerprint = "sha256:fake"
     config: Any = field(default_factory=lambda: {"model_type": "egru"})
 
-    def new_state(self) -> FakeState:
+    def new_state(self, dial: float | None = None) -> FakeState:
+        assert dial in (None, 1.0)
         return FakeState()
 
     def state_from_bytes(self, blob: bytes) -> FakeState:

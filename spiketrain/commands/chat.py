@@ -63,6 +63,7 @@ def chat(
     stop_token_ids: flags.StopTokenIds = None,
     ignore_eos: flags.IgnoreEos = None,
     time_limit_s: flags.TimeLimitS = None,
+    dial: flags.Dial = None,
     json_schema: flags.JsonSchema = None,
     regex: flags.Regex = None,
     grammar: flags.Grammar = None,

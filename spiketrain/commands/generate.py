@@ -80,6 +80,7 @@ def generate(
     stop_token_ids: flags.StopTokenIds = None,
     ignore_eos: flags.IgnoreEos = None,
     time_limit_s: flags.TimeLimitS = None,
+    dial: flags.Dial = None,
     timeout_s: Annotated[
         float | None, typer.Option(help="Fail if it is not finished after so many seconds.")
     ] = None,

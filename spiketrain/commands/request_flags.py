@@ -35,6 +35,9 @@ AllowedTokenIds = Annotated[
 Seed = Annotated[int | None, typer.Option(help="Same seed, same text.")]
 StopSequences = Annotated[list[str] | None, typer.Option(help="End before this text; repeatable.")]
 StopTokenIds = Annotated[list[int] | None, typer.Option(help="End with this token; repeatable.")]
+Dial = Annotated[
+    float | None, typer.Option(help="Above 1, fewer inputs count: faster and less faithful.")
+]
 IgnoreEos = Annotated[bool | None, typer.Option(help="Go on after an end of text.")]
 TimeLimitS = Annotated[
     float | None, typer.Option(help="End after so many seconds, and keep the text.")

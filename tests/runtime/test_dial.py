@@ -94,7 +94,8 @@ def test_a_spikegpts_dial_leaves_counts_that_reach_it(tmp_path):
 
 def test_a_dial_is_stored_copied_and_kept_with_its_state(model):
     state = model.new_state(2.7)
-    assert state.dial == float(np.float32(2.7))
+    assert state.dial == 2.7
+    assert state.arrays()["dial"][0] == np.float32(2.7)
     model.forward(state, IDS[:9])
     twin, stored = state.copy(), model.state_from_bytes(state.to_bytes())
     assert twin.dial == stored.dial == state.dial
@@ -122,6 +123,16 @@ def test_a_model_may_be_loaded_with_a_dial_for_all_its_states(model):
 def test_a_dial_out_of_range_is_refused(model, dial):
     with pytest.raises(RequestError, match="dial must be from 1 to 4, got"):
         model.new_state(dial)
+
+
+@pytest.mark.parametrize("most", [1.1, 1.2, 1.3, 15.9])
+def test_the_end_of_the_range_is_in_it_however_it_is_rounded(tmp_path, most):
+    model = loaded(tmp_path, "spikegpt", most)
+    state = model.new_state(most)
+    assert model.max_dial == state.dial == most
+    assert model.state_from_bytes(state.to_bytes()).dial == most
+    with pytest.raises(RequestError, match="dial must be from 1 to"):
+        model.new_state(most + 1e-5)
 
 
 @pytest.mark.parametrize("dial", [0.5, 4.5, np.nan, np.inf])

@@ -109,6 +109,7 @@ async def test_every_parameter_reaches_the_server(client):
         "stop_sequences": ("wor",),
         "seed": 2**64 - 1,
         "max_new_tokens": 6,
+        "dial": 1.0,
     }
     wanted = spiketrain.Request([1, 2, 3], **fields)
     async with serving() as served, client(served.port) as connected:
