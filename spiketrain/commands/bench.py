@@ -13,7 +13,9 @@ import typer
 from spiketrain.commands.model_argument import (
     BUNDLED,
     DEFAULT_TABLE_BYTES,
+    NO_DIAL,
     TABLE_BYTES_HELP,
+    DialOption,
     ModelArgument,
     model_directory,
 )
@@ -35,6 +37,7 @@ def bench(
         int | None, typer.Option(min=1, help="Most threads; default: the machine's processors.")
     ] = None,
     table_bytes: Annotated[int, typer.Option(help=TABLE_BYTES_HELP, min=0)] = DEFAULT_TABLE_BYTES,
+    dial: DialOption = NO_DIAL,
     png: Annotated[Path | None, typer.Option(help="Write a picture of speed by context.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
@@ -54,7 +57,7 @@ def bench(
     most = threads or len(os.sched_getaffinity(0))
     bandwidth = read_bandwidth()
     before = resident_bytes()
-    made = Bench(str(model_directory(model)), tokens, rounds, table_bytes)
+    made = Bench(str(model_directory(model)), tokens, rounds, table_bytes, dial)
     made.model(1)
     found: dict[str, Any] = {
         "model": model,
@@ -62,6 +65,7 @@ def bench(
         "state_bytes": made.model(1).state_nbytes,
         "memory_of_loading_bytes": resident_bytes() - before,
         "read_bytes_per_s": bandwidth,
+        "dial": made.model(1).dial,
         "tokens_a_round": tokens,
         "rounds": rounds,
         "by_context": made.by_context(1, asked["contexts"], bandwidth),
@@ -93,7 +97,8 @@ def print_table(found: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("what", "at", title=f"{found['model']}: {found['fingerprint']}")
+    dial = f", dial {found['dial']:g}" if found["dial"] != NO_DIAL else ""
+    table = Table("what", "at", title=f"{found['model']}: {found['fingerprint']}{dial}")
     for name in ("tokens/s", "weights a token", "of read bandwidth", "remark"):
         table.add_column(name, justify="right")
     for row in found["by_context"]:

@@ -5,6 +5,8 @@ from typing import Annotated, Any
 
 import typer
 
+from spiketrain.commands.convert_dial import add_dials, check_places, check_range
+
 FORMATS = ("float32", "bfloat16", "int8", "int4")
 CACHES = ("float32", "bfloat16", "int8")
 
@@ -74,7 +76,7 @@ def convert(
         ),
     ] = None,
     calib: Annotated[
-        Path | None, typer.Option(help="With --recipe: the text that thresholds are set on.")
+        Path | None, typer.Option(help="The text that thresholds are set and dials measured on.")
     ] = None,
     measure: Annotated[
         Path | None,
@@ -86,6 +88,10 @@ def convert(
             help="With --recipe: share of zero outputs after calibration, else 0.85;"
             " transformer-to-spiking: of zero inputs, else what rounding leaves."
         ),
+    ] = None,
+    max_dial: Annotated[
+        float | None,
+        typer.Option(help="How far requests may raise the thresholds of spike counts; above 1."),
     ] = None,
     variant: Annotated[
         str | None,
@@ -128,12 +134,14 @@ def convert(
                     "--resume": resume}  # fmt: skip
     if recipe is None:
         _refuse(ours, "needs --recipe")
-        if not all(sparse.values()):
-            _refuse(sparse, "needs --recipe, or both it and --target-sparsity of a SpikingBrain")
+        if not (calib and (target_sparsity or max_dial)):
+            rule = "needs --recipe, or both it and --target-sparsity of a SpikingBrain"
+            _refuse(sparse, f"{rule}, or --calib and --max-dial")
     else:
         _refuse(spikegpt | {"--dry-run": dry_run}, "excludes --recipe")
     if override and fine_tune is None:
         raise typer.BadParameter("needs --fine-tune", param_hint="--set")
+    check_range(max_dial, recipe, variant)
     choices = _choices(choose or [])
     from spiketrain.commands.extras import need_train_extra
 
@@ -153,7 +161,8 @@ def convert(
     if recipe is None and not published:
         model = _read(source, semantics, choices, rescaled)
         if model.config.model_type != "spikingbrain":
-            _refuse(sparse, f"needs --recipe with a {model.config.model_type}")
+            wanted = {"--target-sparsity": target_sparsity}
+            _refuse(wanted, f"needs --recipe with a {model.config.model_type}")
     elif recipe is not None:
         from runtime.package import check_target
         from spiketrain.commands.convert_recipe import convert_by_recipe
@@ -166,12 +175,16 @@ def convert(
         )  # fmt: skip
     if fold_projection:
         model = _folded(model)
+    if model is not None:
+        check_places(model, max_dial)
     if tokenizer is None:
         tokenizer = tokenizer_beside(source)
     if calib and target_sparsity and recipe is None and not published:
         from spiketrain.commands.convert_spikingbrain import make_sparse
 
         made = make_sparse(model, tokenizer, calib, target_sparsity)
+    if calib and max_dial and not published:
+        made = add_dials(made, model, tokenizer, calib, max_dial)
     files = tokenizer_files(tokenizer) if tokenizer is not None else {}
     files |= made
     files |= {path.name: path for path in extra or []}
@@ -189,6 +202,7 @@ def convert(
         + (f" --window-cache {window_cache}" if window_cache else "")
         + (f" --recipe {recipe}" if recipe else "")
         + (f" --target-sparsity {target_sparsity:g}" if target_sparsity else "")
+        + (f" --max-dial {max_dial:g}" if max_dial else "")
         + (f" --variant {variant}" if variant else "")
         + (f" --fine-tune {fine_tune.name}" if fine_tune else ""),
         "licence": licence,
@@ -199,6 +213,7 @@ def convert(
         asked = Asked(
             source, target, weights, head_weights, window_keys, down_proj, window_cache,
             memory(max_memory), resume, force, dry_run, tokenizer, calib, target_sparsity,
+            max_dial,
         )  # fmt: skip
         convert_published(asked, files, provenance)
         return
@@ -214,6 +229,7 @@ def convert(
         provenance=provenance,
         force=force,
         codes=codes,
+        max_dial=max_dial,
     )
     typer.echo(f"{target}: {fingerprint}")
 

@@ -11,6 +11,8 @@ from typing import Any
 
 import typer
 
+from spiketrain.commands.convert_dial import add_dials
+
 UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 
 
@@ -32,6 +34,7 @@ class Asked:
     tokenizer: Path | None
     calib: Path | None
     target_sparsity: float | None
+    max_dial: float | None
 
 
 def memory(text: str | None) -> int | None:
@@ -71,17 +74,24 @@ def convert_published(
         said += (f"spike counts at k {config.spike_k:g} before the blocks' {weights} matrices",)
     for line in said:
         typer.echo(f"{asked.source}: {line}", err=True)
+    if asked.max_dial is not None and not config.spikes:
+        rule = f"needs spike counts before matrices, got {asked.max_dial}"
+        raise typer.BadParameter(rule, param_hint="--max-dial")
     made: dict[str, bytes | Path] = {}
     if "generation_config.json" not in files and config.eos_token_id is not None:
         made["generation_config.json"] = json.dumps({"eos_token_id": config.eos_token_id}).encode()
     tensors: Any = shards
-    if asked.target_sparsity is not None and asked.calib is not None and not asked.dry_run:
+    if asked.calib is not None and not asked.dry_run:
         model = load_published(config, shards)  # in memory: text is read with it
-        made |= make_sparse(model, asked.tokenizer, asked.calib, asked.target_sparsity)
-        tensors = Held(model.state_dict())
+        if asked.target_sparsity is not None:
+            made |= make_sparse(model, asked.tokenizer, asked.calib, asked.target_sparsity)
+            tensors = Held(model.state_dict())
+        if asked.max_dial is not None:
+            made = add_dials(made, model, asked.tokenizer, asked.calib, asked.max_dial)
     exporter = Exporter(config, tensors, weights, asked.head)
     if asked.window_cache is not None:
         exporter.window_cache = asked.window_cache
+    exporter.max_dial = asked.max_dial
     if asked.dry_run:
         sizes = plan(exporter, asked.max_memory)
         typer.echo(
@@ -96,6 +106,7 @@ def convert_published(
         "window_keys": config.window_keys,
         "down_proj": config.down_proj,
         "target_sparsity": asked.target_sparsity,
+        "max_dial": asked.max_dial,
         "calib": hashlib.sha256(asked.calib.read_bytes()).hexdigest() if asked.calib else None,
     }
     work = Work(asked.max_memory, asked.resume, asked.force)

@@ -14,7 +14,9 @@ from spiketrain.commands.extras import need_plot_extra
 from spiketrain.commands.model_argument import (
     BUNDLED,
     DEFAULT_TABLE_BYTES,
+    NO_DIAL,
     TABLE_BYTES_HELP,
+    DialOption,
     ModelArgument,
 )
 
@@ -38,6 +40,7 @@ def activity(
     backend: Annotated[
         Backend, typer.Option(help="A package runs in the runtime, a checkpoint in torch.")
     ] = Backend.runtime,
+    dial: DialOption = NO_DIAL,
     html: Annotated[
         Path | None, typer.Option(help="Write a self-contained page with pictures.")
     ] = None,
@@ -56,7 +59,7 @@ def activity(
     from spiketrain.evaluation.sources import open_source
 
     source = open_source(data, split.value)
-    loaded, own = open_model(model, backend is Backend.torch, threads, table_bytes)
+    loaded, own = open_model(model, backend is Backend.torch, threads, table_bytes, dial)
     words = choose_tokenizer(own, tokenizer, data, loaded.vocab_size, model)
     tokens = tokens_of(loaded, words, source, limit)
     if html is not None or png is not None:
@@ -66,6 +69,7 @@ def activity(
         "model": model,
         "data": source.name,
         "backend": backend.value,
+        "dial": loaded.dial,
         "tokenizer_hash": words.hash,
         "data_hash": source.hash,
     }
@@ -105,7 +109,8 @@ def print_report(report: dict[str, Any]) -> None:
 
     console = Console(width=None if sys.stdout.isatty() else 130, markup=False, highlight=False)
     tokens = report["tokens"]
-    table = Table(title=f"{report['model']} on {report['data']}, a token, {tokens:,} tokens")
+    dial = f", dial {report['dial']:g}" if report["dial"] != NO_DIAL else ""
+    table = Table(title=f"{report['model']} on {report['data']}, a token, {tokens:,} tokens{dial}")
     for name in ("layer", "firing rate", "zero outputs", "silent rows", "updates", "dense SynOps",
                  "effective MACs", "effective ACs", "weight kB", "dense kB"):  # fmt: skip
         left = name == "layer"

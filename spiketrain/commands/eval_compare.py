@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from spiketrain.commands.eval_models import open_checkpoint, open_package
+from spiketrain.commands.model_argument import NO_DIAL
 
 if TYPE_CHECKING:
     from spiketrain.evaluation.comparison import Comparison
@@ -19,7 +20,12 @@ if TYPE_CHECKING:
 
 
 def open_parity(
-    model: str, checkpoint: Path | None, in_torch: bool, threads: int, table_bytes: int
+    model: str,
+    checkpoint: Path | None,
+    in_torch: bool,
+    threads: int,
+    table_bytes: int,
+    dial: float,
 ) -> tuple[Any, Any, Any]:
     """Two models of the same weights, the one that MODEL names first, and a tokenizer or None.
 
@@ -30,15 +36,16 @@ def open_parity(
         rule = "names the checkpoint of a package: give it unless --backend torch has one"
         raise typer.BadParameter(rule, param_hint="--checkpoint")
     if checkpoint is not None:
-        package, tokenizer = open_package(model, threads, table_bytes)
-        torch_model, own = open_checkpoint(checkpoint)
+        package, tokenizer = open_package(model, threads, table_bytes, dial)
+        torch_model, own = open_checkpoint(checkpoint, dial)
         return package, torch_model, own if tokenizer is None else tokenizer
-    torch_model, tokenizer = open_checkpoint(Path(model))
+    torch_model, tokenizer = open_checkpoint(Path(model), dial)
     from lm.export import export_model
 
     with tempfile.TemporaryDirectory() as folder:
-        export_model(torch_model.torch, Path(folder) / "package")
-        package, _ = open_package(str(Path(folder) / "package"), threads, table_bytes)
+        most = dial if dial > NO_DIAL else None
+        export_model(torch_model.torch, Path(folder) / "package", max_dial=most)
+        package, _ = open_package(str(Path(folder) / "package"), threads, table_bytes, dial)
     return torch_model, package, tokenizer
 
 

@@ -9,7 +9,13 @@ from typing import Annotated
 import typer
 
 from spiketrain.commands.extras import need_eval_extra
-from spiketrain.commands.model_argument import BUNDLED, ModelArgument, model_directory
+from spiketrain.commands.model_argument import (
+    BUNDLED,
+    NO_DIAL,
+    DialOption,
+    ModelArgument,
+    model_directory,
+)
 
 
 def harness(
@@ -23,6 +29,7 @@ def harness(
     limit: Annotated[int | None, typer.Option(min=1, help="Documents of a task.")] = None,
     threads: Annotated[int, typer.Option(min=1, help="Threads of the model.")] = 1,
     seed: Annotated[int, typer.Option(help="Of tasks that sample.")] = 0,
+    dial: DialOption = NO_DIAL,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Run tasks of lm-evaluation-harness (extra `eval`)."""
@@ -39,7 +46,7 @@ def harness(
     unknown = [name for name in names if not manager.match_tasks([name])]
     if unknown or not names:
         raise DataError(f"tasks must be known to the harness, got {unknown or tasks!r}")
-    loaded = SpiketrainLM(str(model_directory(model)), batch, threads, seed)
+    loaded = SpiketrainLM(str(model_directory(model)), batch, threads, seed, dial)
     found = simple_evaluate(
         loaded,
         tasks=list(names),
@@ -52,6 +59,7 @@ def harness(
     if as_json:
         kept = ("results", "versions", "n-shot", "n-samples", "configs")
         shown = {key: found[key] for key in kept if key in found}
-        print(json.dumps({**shown, "fingerprint": loaded.model.fingerprint}, default=str))
+        of = {"fingerprint": loaded.model.fingerprint, "dial": loaded.model.dial}
+        print(json.dumps({**shown, **of}, default=str))
     else:
         print(make_table(found))

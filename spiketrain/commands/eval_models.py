@@ -7,18 +7,20 @@ from pathlib import Path
 from typing import Any
 
 from spiketrain.commands.extras import need_train_extra
-from spiketrain.commands.model_argument import model_directory
+from spiketrain.commands.model_argument import NO_DIAL, model_directory
 
 
-def open_package(model: str, threads: int, table_bytes: int) -> tuple[Any, Any]:
+def open_package(
+    model: str, threads: int, table_bytes: int, dial: float = NO_DIAL
+) -> tuple[Any, Any]:
     """The runtime model of a package, and its tokenizer or None."""
     from runtime import load_model
 
-    loaded = load_model(model_directory(model), threads=threads, table_bytes=table_bytes)
+    loaded = load_model(model_directory(model), threads, table_bytes, dial)
     return loaded, loaded.tokenizer
 
 
-def open_checkpoint(path: Path) -> tuple[Any, Any]:
+def open_checkpoint(path: Path, dial: float = NO_DIAL) -> tuple[Any, Any]:
     """The torch model of a checkpoint or a run in float32, and the tokenizer beside it or None."""
     need_train_extra()
     from lm.checkpoint import load_checkpoint
@@ -30,15 +32,18 @@ def open_checkpoint(path: Path) -> tuple[Any, Any]:
     torch_model = load_checkpoint(path / "model" if run else path)
     beside = tokenizer_beside(path)
     if beside is None:
-        return TorchModel(torch_model), None
-    return TorchModel(torch_model, _end_of_text(tokenizer_files(beside))), load_tokenizer(beside)
+        return TorchModel(torch_model, dial=dial), None
+    ends = _end_of_text(tokenizer_files(beside))
+    return TorchModel(torch_model, ends, dial), load_tokenizer(beside)
 
 
-def open_model(model: str, in_torch: bool, threads: int, table_bytes: int) -> tuple[Any, Any]:
+def open_model(
+    model: str, in_torch: bool, threads: int, table_bytes: int, dial: float = NO_DIAL
+) -> tuple[Any, Any]:
     """A checkpoint in torch or a package in the runtime, and its tokenizer or None."""
     if in_torch:
-        return open_checkpoint(Path(model))
-    return open_package(model, threads, table_bytes)
+        return open_checkpoint(Path(model), dial)
+    return open_package(model, threads, table_bytes, dial)
 
 
 def read_tokenizer(path: Path) -> Any:

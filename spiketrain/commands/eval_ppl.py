@@ -15,7 +15,9 @@ import typer
 from spiketrain.commands.model_argument import (
     BUNDLED,
     DEFAULT_TABLE_BYTES,
+    NO_DIAL,
     TABLE_BYTES_HELP,
+    DialOption,
     ModelArgument,
 )
 
@@ -86,6 +88,8 @@ def ppl(
     baseline_backend: Annotated[Backend, typer.Option(help="What runs the baseline.")] = (
         Backend.runtime
     ),
+    dial: DialOption = NO_DIAL,
+    baseline_dial: Annotated[float, typer.Option(help="That of the baseline.")] = NO_DIAL,
     parity: Annotated[
         bool, typer.Option("--parity", help="The same weights in both backends, token by token.")
     ] = False,
@@ -116,28 +120,31 @@ def ppl(
         raise typer.BadParameter(rule, param_hint="--baseline, --parity")
     if checkpoint is not None and not parity:
         raise typer.BadParameter("needs --parity", param_hint="--checkpoint")
+    if baseline_dial != NO_DIAL and baseline is None:
+        raise typer.BadParameter("needs --baseline", param_hint="--baseline-dial")
     source = open_source(data, split.value, word_level)
     in_torch = backend is Backend.torch
     other: Any = None
     if parity:
-        loaded, other, own = open_parity(model, checkpoint, in_torch, threads, table_bytes)
+        loaded, other, own = open_parity(model, checkpoint, in_torch, threads, table_bytes, dial)
     else:
-        loaded, own = open_model(model, in_torch, threads, table_bytes)
+        loaded, own = open_model(model, in_torch, threads, table_bytes, dial)
     words = choose_tokenizer(own, tokenizer, data, loaded.vocab_size, model)
     prefix = prefix_id(prefix_token, protocol.value, loaded, words)
     settings = settings_from(protocol.value, ctx, stride, warmup, prefix)
     given = {"model": model, "data": source.name, "backend": backend.value, "threads": threads,
-             "limit": limit, "batch": batch}  # fmt: skip
+             "limit": limit, "batch": batch, "dial": loaded.dial}  # fmt: skip
     if two:
         other_words = words
         if baseline is not None:
             second = baseline_backend is Backend.torch
-            other, its = open_model(baseline, second, threads, table_bytes)
+            other, its = open_model(baseline, second, threads, table_bytes, baseline_dial)
             other_words = choose_tokenizer(its, tokenizer, data, other.vocab_size, baseline)
         with progress_bar(source.name) as source.on_progress:
             found = compare(loaded, other, (words, other_words), source, settings, limit, batch)
         if as_json:
-            print(json.dumps({**found.to_dict(), **given, "baseline": baseline}, allow_nan=False))
+            given |= {"baseline": baseline, "baseline_dial": other.dial}
+            print(json.dumps({**found.to_dict(), **given}, allow_nan=False))
         else:
             print_comparison(found, (model, baseline or "its twin in the other backend"))
         return

@@ -1,6 +1,6 @@
 """The MODEL argument of every subcommand: a package directory, or the bundled model's name.
 
-Beside it what loading a model may take of memory.
+Beside it what loading a model may take of memory, and the dial of what it reads.
 """
 
 from pathlib import Path
@@ -12,9 +12,13 @@ import spiketrain
 
 BUNDLED = "bundled"
 DEFAULT_TABLE_BYTES = 1 << 30  # as in runtime.model, which is not imported for --help
+NO_DIAL = 1.0  # as in runtime.dial
 TABLE_BYTES_HELP = "Most memory for a table of first products by token, in bytes."
 ModelArgument = Annotated[
     str, typer.Argument(help="Package directory, or `bundled` for the model that comes along.")
+]
+DialOption = Annotated[
+    float, typer.Option(help="Above 1, fewer inputs count; as far as the package says.")
 ]
 
 

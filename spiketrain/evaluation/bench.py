@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import runtime
+from runtime.dial import NO_DIAL
 from spiketrain.evaluation.perplexity import peak_memory_bytes
 
 CONTEXTS = (0, 4096, 16384, 65536, 262144)
@@ -43,10 +44,12 @@ def read_bandwidth() -> float:
 
 
 class Bench:
-    """One package; `tokens` are decoded a round, over `rounds` rounds."""
+    """One package; `tokens` are decoded a round, over `rounds` rounds, at a dial."""
 
-    def __init__(self, path: str, tokens: int, rounds: int, table_bytes: int) -> None:
-        self._path, self._table_bytes = path, table_bytes
+    def __init__(
+        self, path: str, tokens: int, rounds: int, table_bytes: int, dial: float = NO_DIAL
+    ) -> None:
+        self._path, self._table_bytes, self._dial = path, table_bytes, dial
         self._tokens, self._rounds = tokens, rounds
         self._random = np.random.default_rng(0)
         self.models: dict[int, Any] = {}
@@ -54,7 +57,8 @@ class Bench:
     def model(self, threads: int) -> Any:
         """The model with so many threads; loaded once."""
         if threads not in self.models:
-            self.models = {threads: runtime.load_model(self._path, threads, self._table_bytes)}
+            model = runtime.load_model(self._path, threads, self._table_bytes, self._dial)
+            self.models = {threads: model}
         return self.models[threads]
 
     def by_context(self, threads: int, contexts: Sequence[int], bandwidth: float) -> list[dict]:

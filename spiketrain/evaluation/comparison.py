@@ -122,7 +122,7 @@ def compare_tokens(
     per_byte = tokens / math.log(2) / ours["bytes"] if ours["bytes"] else math.nan
     divergence, same = (_mean(chosen) for chosen in records[2:])
     return Comparison(
-        settings.describe(),
+        settings.describe(model.dial, baseline.dial),
         tokens,
         ours["bytes"],
         ours["bits_per_byte"],
@@ -163,7 +163,7 @@ def compare_documents(
     units = [(a["nll_nats"] - b["nll_nats"], a["bytes"]) for a, b in pairs if a["bytes"]]
     difference = ours.bits_per_byte - theirs.bits_per_byte
     return Comparison(
-        ours.protocol_text,
+        settings[0].describe(model.dial, baseline.dial),
         ours.tokens,
         ours.bytes,
         ours.bits_per_byte,

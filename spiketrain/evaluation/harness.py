@@ -35,13 +35,14 @@ class SpiketrainLM(TemplateLM):
         batch_size: int | str = 8,
         threads: int = 1,
         seed: int = 0,
+        dial: float | str = 1.0,
         **ignored: Any,
     ) -> None:
         super().__init__()
         unknown = set(ignored) - {"device", "max_batch_size"}  # which the harness always names
         if unknown:
             raise DataError(f"model_args must be known, got {sorted(unknown)}")
-        self.model = runtime.load_model(pretrained, threads=int(threads))
+        self.model = runtime.load_model(pretrained, threads=int(threads), dial=float(dial))
         if self.model.tokenizer is None:
             raise DataError(f"{pretrained}: must have a tokenizer for the harness, has none")
         if not self.model.eos_token_ids:

@@ -61,7 +61,7 @@ def measure(
     identity = {
         "fingerprint": model.fingerprint,
         "tokenizer_hash": tokenizer.hash,
-        "protocol": settings.describe(),
+        "protocol": settings.describe(model.dial),
         "data": source.name,
         "limit": limit,
     }
@@ -81,7 +81,7 @@ def measure(
     found = Perplexity(
         **figures(run.records),
         protocol=settings.protocol,
-        protocol_text=settings.describe(),
+        protocol_text=settings.describe(model.dial),
         ctx=settings.ctx,
         stride=settings.stride,
         warmup=settings.warmup,

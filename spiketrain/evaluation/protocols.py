@@ -23,6 +23,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from runtime.dial import NO_DIAL
 from runtime.errors import DataError
 from spiketrain.evaluation.stream import Stream
 
@@ -94,8 +95,8 @@ class Settings:
         """Whether documents are read one by one, without what separates them."""
         return self.protocol == "rolling"
 
-    def describe(self) -> str:
-        """The protocol in one line."""
+    def describe(self, *dials: float) -> str:
+        """The protocol in one line, with the dials of the models where any is not 1."""
         text = f"{self.protocol}: {PROTOCOLS[self.protocol]}".format(
             ctx=self.ctx, stride=self.stride
         )
@@ -103,7 +104,9 @@ class Settings:
             text += f", in windows of {self.ctx} tokens"
         prefix = "no prefix token" if self.prefix is None else f"prefix token {self.prefix}"
         warmup = f", first {self.warmup} tokens read but not scored" if self.warmup else ""
-        return f"{text}; {prefix}{warmup}"
+        turned = any(dial != NO_DIAL for dial in dials)
+        dial = f", dial {' against '.join(f'{dial:g}' for dial in dials)}" if turned else ""
+        return f"{text}; {prefix}{warmup}{dial}"
 
 
 def settle(

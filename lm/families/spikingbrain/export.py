@@ -76,6 +76,7 @@ class Exporter:
         self.codes = codes or {}
         self.block_bytes = BLOCK_BYTES
         self.window_cache = "int8" if config.attention_spikes else "float32"
+        self.max_dial: float | None = None
         self.rounds = weights == "bfloat16" and not source.half_precision
         self.formats = Formats.of(config, weights, head)
         self.corrections: dict[str, int] = {}
@@ -133,6 +134,7 @@ class Exporter:
         fidelity = "weight-only" if self.rounds else self.formats.fidelity
         fidelity = "approximate" if self.dead else fidelity
         fields = {name: getattr(self.config, name) for name in _FIELDS}
+        dial = {} if self.max_dial is None else {"max_dial": self.max_dial}
         return {
             "model_type": "spikingbrain",
             "architectures": ["SpikingBrainForCausalLM"],
@@ -145,6 +147,7 @@ class Exporter:
                 "weights": self.formats.classes,
                 "events": self.formats.events,
                 "fidelity": fidelity,
+                **dial,
             },
         }
 

@@ -68,6 +68,7 @@ def test_a_dry_run_says_what_would_be_written(tmp_path, monkeypatch, capsys):
         (("--semantics", "rwkv4"), 2, "is not for SpikingBrain"),
         (("--down-proj", "both"), 2, "must be one of published, spiked"),
         (("--calib", "x"), 2, "both it and --target-sparsity"),
+        (("--max-dial", "2"), 2, "needs spike counts before matrices, got 2.0"),
         (("--recipe", "transformer-to-spiking", "--calib", "x", "--resume"), 2, "published"),
     ],
 )
@@ -218,7 +219,7 @@ def test_dead_zones_are_set_on_a_text_and_reported(tmp_path, monkeypatch, capsys
     (source / "tokenizer.json").write_text(tokenizer())
     (tmp_path / "text.txt").write_text("The hen and the fox saw the moon in the well. " * 20)
     package = tmp_path / "package"
-    arguments = ("--target-sparsity", "0.5", "--calib", tmp_path / "text.txt")
+    arguments = ("--target-sparsity", "0.5", "--calib", tmp_path / "text.txt", "--max-dial", "3")
     assert run(monkeypatch, "convert", source, package, *arguments, "--down-proj", "spiked") == 0
     assert "% of inputs are 0" in " ".join(capsys.readouterr().err.split())
     report = json.loads((package / "report.json").read_text())
@@ -227,6 +228,29 @@ def test_dead_zones_are_set_on_a_text_and_reported(tmp_path, monkeypatch, capsys
     config = json.loads((package / "config.json").read_text())
     assert config["spiketrain"]["fidelity"] == "approximate"
     assert torch.isfinite(logits(package)).all()
+    first, *rest = report["dials"]
+    assert (first["dial"], rest[-1]["dial"]) == (1.0, pytest.approx(3.0))
+    assert first["zeros"] == pytest.approx(report["sparsity"])
+    assert first["nats"] == pytest.approx(report["nats_after"])
+    zeros = [row["zeros"] for row in report["dials"]]
+    assert sorted(set(zeros)) == zeros
+    assert config["spiketrain"]["max_dial"] == runtime.load_model(package).max_dial == 3.0
+
+
+def test_a_range_alone_needs_no_text_and_a_text_alone_only_measures(tmp_path, monkeypatch):
+    source = tmp_path / "source"
+    shutil.copytree(DATA / "w8_g32", source)
+    (source / "tokenizer.json").write_text(tokenizer())
+    (tmp_path / "text.txt").write_text("The hen and the fox saw the moon in the well. " * 20)
+    plain, measured = tmp_path / "plain", tmp_path / "measured"
+    assert run(monkeypatch, "convert", source, plain, "--max-dial", "2") == 0
+    calib = ("--calib", tmp_path / "text.txt")
+    assert run(monkeypatch, "convert", source, measured, "--max-dial", "2", *calib) == 0
+    found = [json.loads((path / "config.json").read_text()) for path in (plain, measured)]
+    assert len({config["spiketrain"]["fingerprint"] for config in found}) == 1
+    assert found[0]["spiketrain"]["fidelity"] != "approximate"
+    assert not (plain / "report.json").exists()
+    assert len(json.loads((measured / "report.json").read_text())["dials"]) == 5
 
 
 def tokenizer():

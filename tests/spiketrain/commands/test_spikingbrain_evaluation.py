@@ -101,6 +101,22 @@ def test_parity_of_the_backends(converted, text, read):
     assert found["largest_nll_difference"] < bound
 
 
+def test_a_dial_is_the_same_in_both_backends(tmp_path, monkeypatch, text, read):
+    options, _ = text
+    source, package = DATA / "w8_g32", tmp_path / "package"
+    assert call(monkeypatch, "convert", source, package, "--max-dial", "2") == 0
+    command = ("eval", "ppl", package, *options, "--prefix-token", "0")
+    plain = read(*command)["nll_nats"]
+    at = ("--dial", "1.6", "--parity", "--checkpoint", source)
+    found = read(*command, *at)
+    assert found["largest_nll_difference"] < 0.3  # a count at its threshold goes either way
+    turned = read(*command, "--dial", "1.6")["nll_nats"]
+    torch_alone = read("eval", "ppl", source, *options, "--prefix-token", "0", "--backend",
+                       "torch", "--dial", "1.6")  # fmt: skip
+    assert torch_alone["nll_nats"] == pytest.approx(turned, rel=2e-3)
+    assert abs(turned - plain) > 10 * abs(torch_alone["nll_nats"] - turned)
+
+
 def test_activity_counts_spikes_and_draws_them(converted, text, tmp_path, read):
     pytest.importorskip("matplotlib")
     name, package, _ = converted

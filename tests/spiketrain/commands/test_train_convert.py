@@ -187,10 +187,13 @@ def test_an_rwkv_becomes_a_spikegpt_step_by_step(
     arguments = ("convert", teacher, package, "--recipe", "rwkv-to-spikegpt", "--calib", text,
                  "--variant", variant, "--target-sparsity", "0.7",
                  "--fine-tune", tmp_path / "fine.toml")  # fmt: skip
-    assert run(monkeypatch, *arguments) == 0
+    dial = ("--max-dial", "2") if variant == "projections" else ()
+    assert run(monkeypatch, *arguments, *dial) == 0
     assert "fine-tuned" in capsys.readouterr().err
     report = json.loads((package / "report.json").read_text())
     assert report["variant"] == variant
+    assert len(report.get("dials", [])) == (5 if dial else 0)
+    assert runtime.load_model(package).max_dial == (2.0 if dial else 1.0)
     stages = {stage["stage"]: stage for stage in report["stages"]}
     assert list(stages) == ["teacher", "copied", "calibrated", "fine-tuned"]
     assert stages["teacher"]["firing_rates"] == []
@@ -231,6 +234,10 @@ def test_a_run_that_a_recipe_does_not_fit_is_refused(recipe, tmp_path, monkeypat
         (("--recipe", "lstm-to-egru", "--calib", "tales.txt"), 1, "recipe must be one of"),
         (("--recipe", "gru-to-egru", "--calib", "tales.txt"), 1, "must be a finished run"),
         (("--recipe", "gru-to-egru", "--calib", "x", "--target-sparsity", "1.5"), 2, "between"),
+        (("--recipe", "gru-to-egru", "--calib", "x", "--max-dial", "2"), 2, "needs spike counts"),
+        (("--recipe", "rwkv-to-spikegpt", "--calib", "x", "--max-dial", "2"), 2, "spike counts"),
+        (("--max-dial", "1"), 2, "must be above 1 and at most 16"),
+        (("--max-dial", "nan"), 2, "must be above 1 and at most 16"),
     ],
 )
 def test_a_recipe_without_what_it_needs_is_refused(

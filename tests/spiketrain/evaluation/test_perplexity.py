@@ -19,6 +19,7 @@ class FakeModel:
 
     vocab_size = 257
     fingerprint = "sha256:fake"
+    dial = 1.0
 
     def __init__(self, eos_token_ids=(END,)):
         self.eos_token_ids = eos_token_ids
