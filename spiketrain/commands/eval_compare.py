@@ -57,21 +57,27 @@ def compare(
     settings: Settings,
     limit: int | None,
     batch: int,
+    lines: Path | None,
+    resume: bool,
 ) -> Comparison:
     """Token by token with one tokenizer, else document by document, which allows no limit."""
     from runtime.errors import DataError
     from spiketrain.evaluation.comparison import compare_documents, compare_tokens
 
     if tokenizers[0].hash == tokenizers[1].hash:
-        return compare_tokens(model, baseline, tokenizers[0], source, settings, limit, batch)
+        return compare_tokens(
+            model, baseline, tokenizers[0], source, settings, limit, batch, lines, resume
+        )
     if limit is not None:
         raise DataError(f"limit must be left out where tokenizers differ, got {limit}")
     prefix = settings.prefix
     if prefix is not None:
         prefix = baseline.eos_token_ids[0] if baseline.eos_token_ids else None
     second = replace(source, on_progress=None)
-    others = (settings, replace(settings, prefix=prefix))
-    return compare_documents(model, baseline, tokenizers, (source, second), others, batch)
+    both = (settings, replace(settings, prefix=prefix))
+    return compare_documents(
+        model, baseline, tokenizers, (source, second), both, batch, lines, resume
+    )
 
 
 def print_comparison(found: Comparison, names: tuple[str, str]) -> None:

@@ -114,10 +114,8 @@ def ppl(
         raise typer.BadParameter(
             "needs --documents, which keeps the progress", param_hint="--resume"
         )
-    two = baseline is not None or parity
-    if two and (documents is not None or (parity and baseline is not None)):
-        rule = "goes with neither --documents nor one another"
-        raise typer.BadParameter(rule, param_hint="--baseline, --parity")
+    if parity and baseline is not None:
+        raise typer.BadParameter("names another model", param_hint="--baseline, --parity")
     if checkpoint is not None and not parity:
         raise typer.BadParameter("needs --parity", param_hint="--checkpoint")
     if baseline_dial != NO_DIAL and baseline is None:
@@ -134,33 +132,42 @@ def ppl(
     settings = settings_from(protocol.value, ctx, stride, warmup, prefix)
     given = {"model": model, "data": source.name, "backend": backend.value, "threads": threads,
              "limit": limit, "batch": batch, "dial": loaded.dial}  # fmt: skip
-    if two:
-        other_words = words
-        if baseline is not None:
-            second = baseline_backend is Backend.torch
-            other, its = open_model(baseline, second, threads, table_bytes, baseline_dial)
-            other_words = choose_tokenizer(its, tokenizer, data, other.vocab_size, baseline)
-        with progress_bar(source.name) as source.on_progress:
-            found = compare(loaded, other, (words, other_words), source, settings, limit, batch)
+    other_words = words
+    if baseline is not None:
+        second = baseline_backend is Backend.torch
+        other, its = open_model(baseline, second, threads, table_bytes, baseline_dial)
+        other_words = choose_tokenizer(its, tokenizer, data, other.vocab_size, baseline)
+    with interruptible(documents), progress_bar(source.name) as source.on_progress:
+        if other is None:
+            result = measure_perplexity(
+                loaded, words, source, settings, limit, batch, documents, resume
+            )
+        else:
+            found = compare(
+                loaded, other, (words, other_words), source, settings, limit, batch, documents,
+                resume,
+            )  # fmt: skip
+    if other is not None:
         if as_json:
             given |= {"baseline": baseline, "baseline_dial": other.dial}
             print(json.dumps({**found.to_dict(), **given}, allow_nan=False))
         else:
             print_comparison(found, (model, baseline or "its twin in the other backend"))
-        return
+    elif as_json:
+        print(json.dumps({**result.to_dict(), **given}, allow_nan=False))
+    else:
+        print_table(result, given)
+
+
+@contextmanager
+def interruptible(documents: Path | None) -> Iterator[None]:
+    """Ctrl-C is exit code 130, and a line that says how to go on if `documents` are kept."""
     try:
-        with progress_bar(source.name) as source.on_progress:
-            result = measure_perplexity(
-                loaded, words, source, settings, limit, batch, documents, resume
-            )
+        yield
     except KeyboardInterrupt:
         if documents is not None:
             typer.echo(f"interrupted: go on with --documents {documents} --resume", err=True)
         raise typer.Exit(INTERRUPTED) from None
-    if as_json:
-        print(json.dumps({**result.to_dict(), **given}, allow_nan=False))
-    else:
-        print_table(result, given)
 
 
 def prefix_id(text: str, protocol: str, model: Any, tokenizer: Any) -> int | None:

@@ -1,4 +1,6 @@
-"""What was scored of which document: nats, tokens, words and bytes, and blocks for the error.
+"""What was scored of which document: sums, tokens, words and bytes, and blocks for the error.
+
+A scored token has a value for each of the sums that the accounts are of, such as its nats.
 
 A block is BLOCK_TOKENS consecutive scored tokens of one document, or what is left at its end. Sums
 go token by token in the order of the text, so they do not depend on how it was cut into calls.
@@ -8,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,31 +26,34 @@ BLOCK_TOKENS = 512
 class Account:
     """One document: its tokens (N,) from `place` of the text on, and what was scored of them.
 
-    scored: intervals [begin, end) within the document. blocks: (nats, tokens) each.
+    scored: intervals [begin, end) within the document. pending: values of the tokens that are in
+    no block yet, a list for each sum. blocks: the sums of each, and last its tokens.
     """
 
     index: int
     document: Document
     ids: list[int]
     place: int
+    pending: list[list[float]]
     scored: list[list[int]] = field(default_factory=list)
     blocks: list[list[float]] = field(default_factory=list)
-    pending: list[float] = field(default_factory=list)
 
-    def add(self, begin: int, nats: list[float]) -> None:
-        """Tokens from `begin` of the document on were scored."""
+    def add(self, begin: int, values: list[list[float]]) -> None:
+        """Tokens from `begin` of the document on were scored; a list for each sum."""
+        count = len(values[0])
         if self.scored and self.scored[-1][1] == begin:
-            self.scored[-1][1] += len(nats)
+            self.scored[-1][1] += count
         else:
-            self.scored.append([begin, begin + len(nats)])
-        self.pending += nats
-        while len(self.pending) >= BLOCK_TOKENS:
+            self.scored.append([begin, begin + count])
+        for held, new in zip(self.pending, values, strict=True):
+            held += new
+        while len(self.pending[0]) >= BLOCK_TOKENS:
             self._block(BLOCK_TOKENS)
 
     def close(self) -> None:
         """The document is over."""
-        if self.pending:
-            self._block(len(self.pending))
+        if self.pending[0]:
+            self._block(len(self.pending[0]))
 
     @property
     def tokens(self) -> int:
@@ -56,35 +61,44 @@ class Account:
         return sum(end - begin for begin, end in self.scored)
 
     def _block(self, size: int) -> None:
-        self.blocks.append([math.fsum(self.pending[:size]), size])
-        del self.pending[:size]
+        self.blocks.append([*(math.fsum(held[:size]) for held in self.pending), size])
+        for held in self.pending:
+            del held[:size]
 
 
 class Accounts:
-    """The documents under way, first to last; closed ones become records."""
+    """The documents under way, first to last; closed ones become records with `sums` by name."""
 
-    def __init__(self, tokenizer: Any, by_document: bool, line_ends: bool) -> None:
+    def __init__(
+        self,
+        tokenizer: Any,
+        by_document: bool,
+        line_ends: bool,
+        sums: Sequence[str] = ("nll_nats",),
+    ) -> None:
         self._tokenizer = tokenizer
         self._by_document = by_document
         self._line_ends = line_ends
+        self._sums = tuple(sums)
         self.open: deque[Account] = deque()
         self.place = 0  # after the last document added
         self.count = 0
 
     def add(self, document: Document, ids: list[int]) -> None:
         """A further document, encoded."""
-        self.open.append(Account(self.count, document, ids, self.place))
+        pending: list[list[float]] = [[] for _ in self._sums]
+        self.open.append(Account(self.count, document, ids, self.place, pending))
         self.count += 1
         self.place += len(ids)
 
-    def score(self, place: int, nats: NDArray[np.float64]) -> None:
-        """Tokens of the text from `place` on have these nats (T,)."""
-        values = nats.tolist()
+    def score(self, place: int, values: NDArray[np.float64]) -> None:
+        """Tokens of the text from `place` on have these values (sums, T)."""
         for account in self.open:
             begin = max(place, account.place)
-            end = min(place + len(values), account.place + len(account.ids))
+            end = min(place + values.shape[1], account.place + len(account.ids))
             if begin < end:
-                account.add(begin - account.place, values[begin - place : end - place])
+                part = values[:, begin - place : end - place]
+                account.add(begin - account.place, part.tolist())
 
     def closed(self, place: int | None) -> Iterator[dict[str, Any]]:
         """Records of the documents that end at or before `place`, or of all."""
@@ -113,7 +127,10 @@ class Accounts:
         words, num_bytes = self._sizes(account)
         return {
             "document": account.index,
-            "nll_nats": math.fsum(nats for nats, _ in account.blocks),
+            **{
+                name: math.fsum(block[at] for block in account.blocks)
+                for at, name in enumerate(self._sums)
+            },
             "tokens": account.tokens,
             "words": words,
             "bytes": num_bytes,

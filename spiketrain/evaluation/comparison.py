@@ -1,8 +1,7 @@
 """Two models on the same text: how far apart they are, with errors of the difference itself.
 
-With one tokenizer both read the same tokens, so every figure is paired token by token: nats,
-Kullback-Leibler divergence of the model from the baseline, sum p_b (ln p_b - ln p_m) in nats, and
-the share of places where both find the same token likeliest. With two tokenizers documents are
+With one tokenizer both read the same tokens in one run, so every figure is paired token by token,
+as `reading` defines it: nats, divergence, same likeliest token. With two tokenizers documents are
 paired, and only their bits.
 
 The 95 % interval of a difference is it +- 1.96 standard errors over the units of `statistics`.
@@ -12,19 +11,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
-from itertools import islice
+from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from runtime.errors import DataError
-from runtime.scoring import token_nats
-from spiketrain.evaluation.measure import EncodedText, measure
 from spiketrain.evaluation.perplexity import figures
-from spiketrain.evaluation.protocols import Settings, Span, check_batch, cut, spans
-from spiketrain.evaluation.reading import check_cells, logits_of, logits_together, next_state
+from spiketrain.evaluation.protocols import Settings
+from spiketrain.evaluation.reading import SUMS
+from spiketrain.evaluation.run import Run
 from spiketrain.evaluation.sources import Source
 from spiketrain.evaluation.statistics import Z95, choose_units, ratio_error
 
@@ -73,68 +69,37 @@ def compare_tokens(
     settings: Settings,
     limit: int | None = None,
     batch: int = 1,
+    lines: Path | None = None,
+    resume: bool = False,
 ) -> Comparison:
-    """Both models on the same tokens of `source`, the first `limit` of them. DataError.
-
-    batch: spans side by side, for protocols that start them from the zero state.
-    """
-    check_batch(batch, settings)
+    """Both models on the same tokens of `source`; see Run. DataError."""
     if baseline.vocab_size != model.vocab_size:
         raise DataError(
             f"baseline must have the model's {model.vocab_size} tokens, has {baseline.vocab_size}"
         )
-    if settings.protocol == "egru-published":
-        for one in (model, baseline):
-            check_cells(one)
-    text = EncodedText(model, tokenizer, source, settings, books=4)
-    records: list[list[dict[str, Any]]] = [[] for _ in text.books]
-    states: list[Any] = [None, None]
-    largest, largest_at, tokens = 0.0, None, 0
-    drawn = spans(text, settings)
-    while (limit is None or tokens < limit) and (group := list(islice(drawn, batch))):
-        group = cut(group, None if limit is None else limit - tokens)
-        if len(group) == 1:
-            states = [
-                next_state(one, state, group[0].start)
-                for one, state in zip((model, baseline), states, strict=True)
-            ]
-            found = [_paired(model, baseline, states, group[0])]
-        else:
-            found = _paired_together(model, baseline, group)
-        for span, values in zip(group, found, strict=True):
-            tokens += values.shape[1]
-            for accounts, row in zip(text.books, values, strict=True):
-                accounts.score(span.place, row)
-            _close(text, records, span.place + values.shape[1] if values.size else 0)
-            apart = np.abs(values[0] - values[1])
-            if apart.size and (largest_at is None or apart.max() > largest):
-                largest, largest_at = float(apart.max()), span.place + int(apart.argmax())
-    for _ in text.documents:  # the hash is that of the whole text
-        pass
-    _close(text, records, None)
-    if not tokens:
-        raise DataError(f"{source.name}: must have tokens to score, has none")
-    ours, theirs = figures(records[0]), figures(records[1])
-    pairs = zip(records[0], records[1], strict=True)
-    documents = [(a["nll_nats"] - b["nll_nats"], a["tokens"]) for a, b in pairs]
-    blocks = [(a - b, t) for (a, t), (b, _) in zip(*map(_blocks, records[:2]), strict=True)]
+    pair = (model, baseline)
+    with Run(pair, tokenizer, source, settings, limit, batch, lines, resume) as run:
+        run.through()
+    assert run.largest is not None
+    ours, theirs = (figures(_column(run.records, at)) for at in (0, 1))
+    documents = [(r["nll_nats"] - r["baseline_nll_nats"], r["tokens"]) for r in run.records]
+    blocks = [(block[0] - block[1], block[-1]) for r in run.records for block in r["blocks"]]
     units, over = choose_units(documents, blocks)
-    per_byte = tokens / math.log(2) / ours["bytes"] if ours["bytes"] else math.nan
-    divergence, same = (_mean(chosen) for chosen in records[2:])
+    difference = ours["bits_per_byte"] - theirs["bits_per_byte"]
+    per_byte = run.tokens / math.log(2) / ours["bytes"] if ours["bytes"] else math.nan
     return Comparison(
         settings.describe(model.dial, baseline.dial),
-        tokens,
+        run.tokens,
         ours["bytes"],
         ours["bits_per_byte"],
         theirs["bits_per_byte"],
-        *_interval(ours["bits_per_byte"] - theirs["bits_per_byte"], ratio_error(units), per_byte),
+        *_interval(difference, ratio_error(units), per_byte),
         over,
         len(units),
-        *divergence,
-        *same,
-        largest,
-        largest_at,
-        (ours["nll_nats"] - theirs["nll_nats"]) / tokens,
+        *_mean(_column(run.records, 2)),
+        *_mean(_column(run.records, 3)),
+        *run.largest,
+        (ours["nll_nats"] - theirs["nll_nats"]) / run.tokens,
         model.fingerprint,
         baseline.fingerprint,
         tokenizer.hash,
@@ -150,24 +115,34 @@ def compare_documents(
     sources: tuple[Source, Source],
     settings: tuple[Settings, Settings],
     batch: int = 1,
+    lines: Path | None = None,
+    resume: bool = False,
 ) -> Comparison:
-    """Both models on the same documents, each with its own tokenizer, source and settings."""
-    (ours, first), (theirs, second) = (
-        measure(one, tokenizer, source, its, batch=batch)
-        for one, tokenizer, source, its in zip(
-            (model, baseline), tokenizers, sources, settings, strict=True
+    """Both models on the same documents, each with its own tokenizer, source and settings.
+
+    One after the other: the baseline's documents go to a file of their own, `baseline_lines`.
+    """
+    files = (lines, None if lines is None else baseline_lines(lines))
+    with ExitStack() as stack:
+        first, second = (
+            stack.enter_context(Run([one], tokenizer, source, its, None, batch, file, resume))
+            for one, tokenizer, source, its, file in zip(
+                (model, baseline), tokenizers, sources, settings, files, strict=True
+            )
         )
-    )
-    others = {record["document"]: record for record in second}
-    pairs = [(r, others[r["document"]]) for r in first if r["document"] in others]
+        first.through()
+        second.through()
+    ours, theirs = figures(first.records), figures(second.records)
+    others = {record["document"]: record for record in second.records}
+    pairs = [(r, others[r["document"]]) for r in first.records if r["document"] in others]
     units = [(a["nll_nats"] - b["nll_nats"], a["bytes"]) for a, b in pairs if a["bytes"]]
-    difference = ours.bits_per_byte - theirs.bits_per_byte
+    difference = ours["bits_per_byte"] - theirs["bits_per_byte"]
     return Comparison(
         settings[0].describe(model.dial, baseline.dial),
-        ours.tokens,
-        ours.bytes,
-        ours.bits_per_byte,
-        theirs.bits_per_byte,
+        ours["tokens"],
+        ours["bytes"],
+        ours["bits_per_byte"],
+        theirs["bits_per_byte"],
         *_interval(difference, ratio_error(units), 1 / math.log(2)),
         "documents",
         len(units),
@@ -178,71 +153,34 @@ def compare_documents(
         None,
         None,
         None,
-        ours.fingerprint,
-        theirs.fingerprint,
-        ours.tokenizer_hash,
-        theirs.tokenizer_hash,
-        ours.data_hash,
+        model.fingerprint,
+        baseline.fingerprint,
+        tokenizers[0].hash,
+        tokenizers[1].hash,
+        sources[0].hash,
     )
 
 
-def _paired(model: Any, baseline: Any, states: Sequence[Any], span: Span) -> NDArray[np.float64]:
-    """Rows (4, T): nats of the model and of the baseline, divergence, same likeliest token."""
-    both = zip(logits_of(model, states[0], span), logits_of(baseline, states[1], span), strict=True)
-    parts = [_rows(targets, ours, theirs) for (targets, ours), (_, theirs) in both]
-    return np.concatenate([np.empty((4, 0)), *parts], axis=1)
+def baseline_lines(lines: Path) -> Path:
+    """Where the baseline's documents go if it has a tokenizer of its own."""
+    return lines.with_name(lines.name + ".baseline")
 
 
-def _paired_together(model: Any, baseline: Any, group: Sequence[Span]) -> list[NDArray[np.float64]]:
-    """As `_paired` of each span; all start from the zero state."""
-    parts: list[list[NDArray[np.float64]]] = [[np.empty((4, 0))] for _ in group]
-    both = zip(logits_together(model, group), logits_together(baseline, group), strict=True)
-    for (which, targets, ours), (_, _, theirs) in both:
-        rows = _rows(targets, ours, theirs)
-        for at, span in enumerate(which):
-            parts[span].append(rows[:, at : at + 1])
-    return [np.concatenate(rows, axis=1) for rows in parts]
-
-
-def _rows(
-    targets: NDArray[np.int64], ours: NDArray[np.float32], theirs: NDArray[np.float32]
-) -> NDArray[np.float64]:
-    """The four rows of `_paired` for targets (T,) from logits (T, V)."""
-    return np.stack(
-        [
-            token_nats(ours, targets),
-            token_nats(theirs, targets),
-            _divergence(theirs, ours),
-            (ours.argmax(axis=1) == theirs.argmax(axis=1)).astype(np.float64),
-        ]
-    )
-
-
-def _divergence(p: NDArray[np.float32], q: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Kullback-Leibler divergence (T,) in nats of softmax(q) from softmax(p), both (T, V)."""
-    log_p, log_q = _log_softmax(p), _log_softmax(q)
-    found: NDArray[np.float64] = (np.exp(log_p) * (log_p - log_q)).sum(axis=1)
-    return np.maximum(found, 0.0)  # what rounding leaves of equal distributions
-
-
-def _log_softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
-    shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
-    found: NDArray[np.float64] = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
-    return found
-
-
-def _close(text: EncodedText, records: list[list[dict[str, Any]]], place: int | None) -> None:
-    for accounts, found in zip(text.books, records, strict=True):
-        found += accounts.closed(place)
-
-
-def _blocks(records: Sequence[dict[str, Any]]) -> list[tuple[float, int]]:
-    return [(value, tokens) for record in records for value, tokens in record["blocks"]]
+def _column(records: Sequence[dict[str, Any]], at: int) -> list[dict[str, Any]]:
+    """The records of a pair as if they were of one model with the sums at `at` of SUMS[2]."""
+    return [
+        {
+            **record,
+            "nll_nats": record[SUMS[2][at]],
+            "blocks": [(block[at], block[-1]) for block in record["blocks"]],
+        }
+        for record in records
+    ]
 
 
 def _mean(records: Sequence[dict[str, Any]]) -> tuple[float, float | None]:
     """Mean a token, and its standard error."""
-    blocks = _blocks(records)
+    blocks = [unit for record in records for unit in record["blocks"]]
     units, _ = choose_units([(r["nll_nats"], r["tokens"]) for r in records], blocks)
     return math.fsum(v for v, _ in blocks) / sum(t for _, t in blocks), ratio_error(units)
 

@@ -75,7 +75,7 @@ def figures(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
     tokens, words, num_bytes = (
         sum(record[key] for record in records) for key in ("tokens", "words", "bytes")
     )
-    blocks = [(n, t) for record in records for n, t in record["blocks"]]
+    blocks = [(block[0], block[-1]) for record in records for block in record["blocks"]]
     error = standard_error([(r["nll_nats"], r["tokens"]) for r in records], blocks)
     spread = error.nats_per_token
     perplexity = exp(nats / tokens)

@@ -1,11 +1,13 @@
 """What an interrupted evaluation leaves: finished documents as JSON lines, and where to go on.
 
 Beside the lines stands `<name>.progress`, one JSON object, replaced as a whole. It says how many
-bytes of the lines count, so that a line cut short by a crash does no harm.
+bytes of the lines count, so that a line cut short by a crash does no harm. Both are hashed: what
+was changed since is refused by name.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from pathlib import Path
@@ -13,7 +15,7 @@ from typing import Any
 
 from runtime.errors import DataError
 
-VERSION = 1
+VERSION = 2
 
 
 class ProgressFile:
@@ -26,38 +28,43 @@ class ProgressFile:
         self.found: dict[str, Any] | None = None
         if resume and self.beside.exists():
             self.found = self._read()
-        elif path.exists() and path.stat().st_size:
-            raise DataError(
-                f"{path}: must not exist, or hold an interrupted evaluation to go on with "
-                f"(--resume), got a file of {path.stat().st_size} bytes"
-            )
+        else:
+            for old in (path, self.beside):
+                if old.exists() and old.stat().st_size:
+                    raise DataError(
+                        f"{old}: must not exist, or be of an interrupted evaluation to go on with "
+                        f"(--resume), got {old.stat().st_size} bytes"
+                    )
+        counted = self._counted()
+        self._digest = hashlib.sha256(counted)  # of the lines
         self._file = path.open("r+b" if path.exists() else "w+b")
-        size = self.found["bytes"] if self.found else 0
-        if path.stat().st_size < size:
-            raise DataError(f"{path}: must have the {size} bytes that {self.beside} counts")
-        self._file.truncate(size)
+        self._file.truncate(len(counted))
 
     def records(self) -> list[dict[str, Any]]:
         """The documents finished so far."""
         self._file.seek(0)
-        try:
-            return [json.loads(line) for line in self._file]
-        except ValueError as error:
-            raise DataError(f"{self.path}: must be JSON lines, got {error}") from None
+        return [json.loads(line) for line in self._file]
 
     def write(self, record: dict[str, Any]) -> None:
         """Append one document."""
+        line = json.dumps(record).encode() + b"\n"
+        self._digest.update(line)
         self._file.seek(0, os.SEEK_END)
-        self._file.write(json.dumps(record).encode() + b"\n")
+        self._file.write(line)
 
     def keep(self, progress: dict[str, Any]) -> None:
         """All lines so far count, and the evaluation goes on from `progress`."""
         self._file.flush()
         os.fsync(self._file.fileno())
-        size = self._file.seek(0, os.SEEK_END)
-        content = {"version": VERSION, "identity": self._identity, "bytes": size, **progress}
+        content = {
+            "identity": self._identity,
+            "bytes": self._file.seek(0, os.SEEK_END),
+            "lines": self._digest.hexdigest(),
+            **progress,
+        }
+        whole = {"version": VERSION, "sha256": _hash(content), "content": content}
         partial = self.beside.with_name(self.beside.name + ".partial")
-        partial.write_text(json.dumps(content))
+        partial.write_text(json.dumps(whole))
         os.replace(partial, self.beside)
 
     def close(self) -> None:
@@ -65,17 +72,39 @@ class ProgressFile:
         self._file.close()
 
     def _read(self) -> dict[str, Any]:
+        """The progress kept, if it is undamaged and of this evaluation."""
         try:
-            found: dict[str, Any] = json.loads(self.beside.read_text())
-            identity, version = found["identity"], found["version"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            whole = json.loads(self.beside.read_text())
+            version = whole["version"]
+            found: dict[str, Any] = whole["content"] if version == VERSION else {}
+            undamaged = version != VERSION or _hash(found) == whole["sha256"]
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise DataError(f"{self.beside}: must be a progress file, got {error!r}") from None
         if version != VERSION:
             raise DataError(f"{self.beside}: version must be {VERSION}, got {version!r:.80}")
+        if not undamaged:
+            raise DataError(f"{self.beside}: must have the content that its sha256 is of")
         for key, value in self._identity.items():
-            if identity.get(key) != value:
+            if found["identity"].get(key) != value:
                 raise DataError(
                     f"{self.beside}: {key} must be {value!r} as in this call, "
-                    f"got {identity.get(key)!r:.200}"
+                    f"got {found['identity'].get(key)!r:.200}"
                 )
         return found
+
+    def _counted(self) -> bytes:
+        """The lines that count, which must be those that were written."""
+        if self.found is None:
+            return b""
+        size = self.found["bytes"]
+        lines = self.path.read_bytes()[:size] if self.path.exists() else b""
+        if hashlib.sha256(lines).hexdigest() != self.found["lines"]:
+            raise DataError(
+                f"{self.path}: must begin with the {size} bytes that {self.beside} counts"
+            )
+        return lines
+
+
+def _hash(content: dict[str, Any]) -> str:
+    """`sha256:` of the content as it stands in the file."""
+    return f"sha256:{hashlib.sha256(json.dumps(content).encode()).hexdigest()}"

@@ -1,8 +1,14 @@
-"""Run a model over spans: what it says of each target, from logits that are never all in memory."""
+"""Run models over spans: what they say of each target, from logits that are never all in memory.
+
+One model has one value a target, its nats. Two have four, the rows of SUMS[2]: nats of the model
+and of the baseline, the Kullback-Leibler divergence of the model from the baseline, sum
+p_b (ln p_b - ln p_m) in nats, and 1 where both find the same token likeliest.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import repeat
 from typing import Any
 
 import numpy as np
@@ -12,6 +18,7 @@ from runtime.errors import DataError
 from runtime.scoring import MAX_BLOCK_LOGITS, MAX_BLOCK_TOKENS, token_nats
 from spiketrain.evaluation.protocols import Span
 
+SUMS = {1: ("nll_nats",), 2: ("nll_nats", "baseline_nll_nats", "kl_nats", "same_top_1")}
 CELLS = "cell."  # how the arrays of a state that egru-published sets to zero are named
 
 
@@ -50,20 +57,31 @@ def logits_of(
 
 def nats_of(model: Any, state: Any, span: Span) -> NDArray[np.float64]:
     """Nats (T,) of the span's targets; `state` advances."""
-    parts = [token_nats(logits, targets) for targets, logits in logits_of(model, state, span)]
-    return np.concatenate(parts) if parts else np.empty(0, np.float64)
+    found: NDArray[np.float64] = values_of([model], [state], span)[0]
+    return found
 
 
-def nats_together(model: Any, spans: Sequence[Span]) -> list[NDArray[np.float64]]:
-    """Nats of spans that all start from the zero state, one token of each in a call.
+def values_of(models: Sequence[Any], states: Sequence[Any], span: Span) -> NDArray[np.float64]:
+    """Values (sums, T) of the span's targets; the states of the models advance."""
+    blocks = zip(*map(logits_of, models, states, repeat(span)), strict=True)
+    parts = [_values(block[0][0], [logits for _, logits in block]) for block in blocks]
+    return np.concatenate([np.empty((len(SUMS[len(models)]), 0)), *parts], axis=1)
 
-    Bitwise the same as one by one in the runtime; what is saved is reading weights several times.
+
+def values_together(models: Sequence[Any], spans: Sequence[Span]) -> list[NDArray[np.float64]]:
+    """As `values_of` each span, for spans that all start from the zero state.
+
+    One token of each span goes into a call. Bitwise the same as one by one in the runtime; what is
+    saved is reading weights several times.
     """
-    found: list[list[float]] = [[] for _ in spans]
-    for which, targets, logits in logits_together(model, spans):
-        for span, value in zip(which, token_nats(logits, targets).tolist(), strict=True):
-            found[span].append(value)
-    return [np.asarray(values, np.float64) for values in found]
+    found: list[list[list[float]]] = [[] for _ in spans]
+    for steps in zip(*(logits_together(model, spans) for model in models), strict=True):
+        which, targets, _ = steps[0]
+        values = _values(targets, [logits for _, _, logits in steps])
+        for span, column in zip(which, values.T.tolist(), strict=True):
+            found[span].append(column)
+    size = len(SUMS[len(models)])
+    return [np.asarray(columns, np.float64).reshape(-1, size).T for columns in found]
 
 
 def logits_together(
@@ -81,3 +99,28 @@ def logits_together(
         which = [live[row] for row in rows]
         targets = [spans[i].targets[at - len(spans[i].context) + 1] for i in which]
         yield which, np.asarray(targets, np.int64), logits[rows]
+
+
+def _values(
+    targets: NDArray[np.int64], logits: Sequence[NDArray[np.float32]]
+) -> NDArray[np.float64]:
+    """Values (sums, T) of targets (T,) from the logits (T, V) of one model or two."""
+    nats = [token_nats(one, targets) for one in logits]
+    if len(logits) == 1:
+        return np.stack(nats)
+    ours, theirs = logits
+    same = ours.argmax(axis=1) == theirs.argmax(axis=1)
+    return np.stack([*nats, _divergence(theirs, ours), same.astype(np.float64)])
+
+
+def _divergence(p: NDArray[np.float32], q: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Kullback-Leibler divergence (T,) in nats of softmax(q) from softmax(p), both (T, V)."""
+    log_p, log_q = _log_softmax(p), _log_softmax(q)
+    found: NDArray[np.float64] = (np.exp(log_p) * (log_p - log_q)).sum(axis=1)
+    return np.maximum(found, 0.0)  # what rounding leaves of equal distributions
+
+
+def _log_softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
+    shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
+    found: NDArray[np.float64] = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    return found

@@ -282,8 +282,9 @@ def test_a_baseline_is_compared_on_the_same_text(package, text, tmp_path, monkey
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--baseline", "bundled", "--parity"], ["--parity"], ["--checkpoint", "x"],
-                  ["--baseline", "bundled", "--documents", "x"]]
+    "arguments",
+    [["--baseline", "bundled", "--parity"], ["--parity"], ["--checkpoint", "x"],
+     ["--baseline", "bundled", "--resume"]],
 )  # fmt: skip
 def test_comparisons_that_make_no_sense_are_bad_usage(package, text, monkeypatch, arguments):
     assert run(monkeypatch, package, "--data", text, *arguments) == 2

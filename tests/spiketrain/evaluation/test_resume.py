@@ -1,40 +1,18 @@
 import json
-from pathlib import Path
 
 import pytest
 import tiny
+from interrupted_model import PROTOCOLS, WIKITEXT, Interrupted, write_documents
 
 import runtime
 from runtime.errors import DataError
-from spiketrain.evaluation import measure, perplexity
+from spiketrain.evaluation import perplexity
+from spiketrain.evaluation import run as running
+from spiketrain.evaluation.measure import measure_perplexity
 from spiketrain.evaluation.protocols import settle
 from spiketrain.evaluation.sources import open_source
 
-TEXT = Path(__file__).parents[2] / "data" / "wikitext2" / "test.txt"
-OPTIONS = {
-    "carry": {"prefix": 256, "warmup": 3},
-    "egru-published": {},
-    "rolling": {"prefix": 256, "ctx": 60},
-    "stride": {"ctx": 120, "stride": 90},
-    "half-window": {"ctx": 200},
-}
 TIMED = ("tokens_per_s", "peak_memory_bytes")
-
-
-class Interrupted:
-    """A model that gives up at its nth call."""
-
-    def __init__(self, model, calls):
-        self._model, self._calls = model, calls
-
-    def __getattr__(self, name):
-        return getattr(self._model, name)
-
-    def forward(self, *arguments, **options):
-        self._calls -= 1
-        if self._calls < 0:
-            raise KeyboardInterrupt
-        return self._model.forward(*arguments, **options)
 
 
 @pytest.fixture(scope="module")
@@ -44,27 +22,24 @@ def model(tmp_path_factory):
 
 @pytest.fixture
 def text(tmp_path):
-    parts = TEXT.read_text("utf-8")[:2500].split(" \n \n")
-    path = tmp_path / "text.txt"
-    path.write_text("\n<|endoftext|>\n".join([*parts, "", "last"]), encoding="utf-8")
-    return path
+    return write_documents(tmp_path / "text.txt")
 
 
 def run(model, text, protocol, lines=None, resume=False, limit=None, batch=1):
-    settings = settle(protocol, **OPTIONS[protocol])
-    found = measure.measure_perplexity(
+    settings = settle(protocol, **PROTOCOLS[protocol])
+    found = measure_perplexity(
         model, model.tokenizer, open_source(str(text)), settings, limit, batch, lines, resume
     )
     return {key: value for key, value in found.to_dict().items() if key not in TIMED}
 
 
-@pytest.mark.parametrize("protocol", list(OPTIONS))
+@pytest.mark.parametrize("protocol", list(PROTOCOLS))
 @pytest.mark.parametrize("calls", [0, 1, 3])
 @pytest.mark.parametrize("limit", [None, 1500])
 def test_an_interrupted_run_goes_on_to_identical_totals(
     model, text, tmp_path, monkeypatch, protocol, calls, limit
 ):
-    monkeypatch.setattr(measure, "KEEP_EVERY_S", 0.0)
+    monkeypatch.setattr(running, "KEEP_EVERY_S", 0.0)
     whole = run(model, text, protocol, tmp_path / "whole.jsonl", limit=limit)
     lines = tmp_path / "lines.jsonl"
     with pytest.raises(KeyboardInterrupt):
@@ -74,16 +49,15 @@ def test_an_interrupted_run_goes_on_to_identical_totals(
 
 
 def test_a_finished_run_resumes_to_its_own_totals(model, text, tmp_path):
-    lines = tmp_path / "lines.jsonl"
     for limit in (None, 700):
-        lines.unlink(missing_ok=True)
+        lines = tmp_path / f"lines-{limit}"
         whole = run(model, text, "rolling", lines, limit=limit)
         again = run(Interrupted(model, 0), text, "rolling", lines, resume=True, limit=limit)
         assert again == whole
 
 
 def test_a_run_may_go_on_in_another_batch(model, text, tmp_path, monkeypatch):
-    monkeypatch.setattr(measure, "KEEP_EVERY_S", 0.0)
+    monkeypatch.setattr(running, "KEEP_EVERY_S", 0.0)
     whole = run(model, text, "rolling")
     with pytest.raises(KeyboardInterrupt):
         run(Interrupted(model, 7), text, "rolling", tmp_path / "lines")
@@ -101,7 +75,7 @@ def test_lines_add_up_to_the_totals(model, text, tmp_path):
 
 
 def test_a_line_cut_short_by_a_crash_does_no_harm(model, text, tmp_path, monkeypatch):
-    monkeypatch.setattr(measure, "KEEP_EVERY_S", 0.0)
+    monkeypatch.setattr(running, "KEEP_EVERY_S", 0.0)
     whole = run(model, text, "carry")
     lines = tmp_path / "lines"
     with pytest.raises(KeyboardInterrupt):
@@ -112,7 +86,7 @@ def test_a_line_cut_short_by_a_crash_does_no_harm(model, text, tmp_path, monkeyp
 
 
 def test_another_text_protocol_or_limit_is_refused(model, text, tmp_path, monkeypatch):
-    monkeypatch.setattr(measure, "KEEP_EVERY_S", 0.0)
+    monkeypatch.setattr(running, "KEEP_EVERY_S", 0.0)
     lines = tmp_path / "lines"
     with pytest.raises(KeyboardInterrupt):
         run(Interrupted(model, 4), text, "carry", lines)
@@ -130,13 +104,57 @@ def test_another_text_protocol_or_limit_is_refused(model, text, tmp_path, monkey
 
 def test_lines_of_another_run_are_not_overwritten(model, text, tmp_path):
     (tmp_path / "lines").write_text("precious\n")
-    with pytest.raises(DataError, match="must not exist, or hold an interrupted evaluation"):
+    with pytest.raises(DataError, match="must not exist, or be of an interrupted evaluation"):
         run(model, text, "carry", tmp_path / "lines")
     assert (tmp_path / "lines").read_text() == "precious\n"
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"version": 2, "identity": {}}'])
+def test_the_progress_of_a_run_without_lines_yet_is_not_overwritten(model, text, tmp_path):
+    text.write_text(WIKITEXT.read_text("utf-8")[:2500], encoding="utf-8")  # one document
+    with pytest.raises(KeyboardInterrupt):
+        run(Interrupted(model, 4), text, "carry", tmp_path / "lines")
+    assert (tmp_path / "lines").read_bytes() == b""
+    with pytest.raises(DataError, match=r"lines\.progress: must not exist"):
+        run(model, text, "carry", tmp_path / "lines")
+
+
+def test_a_run_goes_on_that_was_interrupted_before_progress_was_due(model, text, tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        run(Interrupted(model, 3), text, "rolling", tmp_path / "lines")
+    assert (tmp_path / "lines").read_bytes()
+    again = run(model, text, "rolling", tmp_path / "lines", resume=True)
+    assert again == run(model, text, "rolling")
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "[" * 9999, '{"version": 1, "identity": {}}'])
 def test_a_damaged_progress_file_is_named(model, text, tmp_path, content):
     (tmp_path / "lines.progress").write_text(content)
     with pytest.raises(DataError, match=r"lines\.progress"):
         run(model, text, "carry", tmp_path / "lines", resume=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "before", "after"),
+    [
+        ("lines.progress", b'"tokens": ', b'"tokens": 1'),
+        ("lines", b'"nll_nats": ', b'"nll_nats": 9'),
+    ],
+)
+def test_what_was_changed_since_is_named(model, text, tmp_path, name, before, after):
+    lines = tmp_path / "lines"
+    with pytest.raises(KeyboardInterrupt):
+        run(Interrupted(model, 3), text, "rolling", lines)
+    content = (tmp_path / name).read_bytes()
+    assert before in content
+    (tmp_path / name).write_bytes(content.replace(before, after, 1))
+    with pytest.raises(DataError, match=r"lines.*: must (have the content|begin with the)"):
+        run(model, text, "rolling", lines, resume=True)
+
+
+def test_lines_that_are_gone_are_named(model, text, tmp_path, monkeypatch):
+    monkeypatch.setattr(running, "KEEP_EVERY_S", 0.0)
+    with pytest.raises(KeyboardInterrupt):
+        run(Interrupted(model, 3), text, "rolling", tmp_path / "lines")
+    (tmp_path / "lines").unlink()
+    with pytest.raises(DataError, match="lines: must begin with the"):
+        run(model, text, "rolling", tmp_path / "lines", resume=True)
