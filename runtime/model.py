@@ -80,10 +80,14 @@ class Model:
     def new_state(self, dial: float | None = None) -> State:
         """The state before the first token; RequestError for a dial outside [1, max_dial]."""
         state = State(self._layout)
-        wanted = self.dial if dial is None else checked_dial(dial, self.max_dial)
-        if wanted != NO_DIAL:
-            state.arrays()["dial"][0] = wanted
+        self.turn(state, self.dial if dial is None else dial)
         return state
+
+    def turn(self, state: State, dial: float) -> None:
+        """Have a state read further tokens at another dial; RequestError outside [1, max_dial]."""
+        wanted = checked_dial(dial, self.max_dial)
+        if self.max_dial > NO_DIAL:
+            state.arrays()["dial"][0] = wanted
 
     def state_from_bytes(self, blob: bytes | bytearray | memoryview) -> State:
         """The state that `to_bytes` stored; StateError when it is damaged or not of this model."""

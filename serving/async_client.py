@@ -164,10 +164,11 @@ class AsyncClient:
         etag: str = "",
         ttl_s: float | None = None,
         seed: int | None = None,
+        dial: float | None = None,
     ) -> sessions_pb.Session:
         """A new session where another one, or a checkpoint of it, is."""
         wanted = sessions_pb.ForkRequest(
-            id=session_id, checkpoint=checkpoint, etag=etag, ttl_s=ttl_s, seed=seed
+            id=session_id, checkpoint=checkpoint, etag=etag, ttl_s=ttl_s, seed=seed, dial=dial
         )
         return await self._call(self._sessions.Fork, wanted, changes=True)
 

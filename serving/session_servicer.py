@@ -91,6 +91,7 @@ class SessionsServicer(sessions_grpc.SessionsServicer):
                     given(request, "ttl_s"),
                     given(request, "seed"),
                     caller(),
+                    given(request, "dial"),
                 )
                 return to_session(session)
 

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
+from runtime.dial import checked_dial
 from runtime.errors import RequestError
 from serving.config import ServingConfig
 from serving.session import Session, Snapshot
@@ -113,12 +114,22 @@ class Sessions:
         ttl_s: float | None = None,
         seed: int | None = None,
         owner: str = "",
+        dial: float | None = None,
     ) -> Session:
-        """Another session that starts where this one is, or was at a checkpoint."""
+        """Another session that starts where this one is, or was at a checkpoint.
+
+        With another dial it reads further tokens by that one. Raises RequestError.
+        """
         session = self.get(session_id, etag, owner)
         head = _checkpoint(session, checkpoint) if checkpoint else session.head
         lifetime_s = session.ttl_s if ttl_s is None else self._ttl(ttl_s)
         chosen = session.seed if seed is None else _checked(seed)
+        turned = session.dial if dial is None else checked_dial(dial, self._model.max_dial)
+        if turned != session.dial:
+            _, blob = self._load(session_id, etag, owner, checkpoint)
+            start = from_blob(blob, self._model)[0]
+            self._model.turn(start.state, turned)
+            return self._begin(start, lifetime_s, chosen, owner)
         twin = self._new(head, lifetime_s, chosen, owner, session.dial)
         if not self._store.put(twin, {}, None):
             raise SessionNotFound(session_id)  # deleted since it was read
@@ -233,11 +244,14 @@ class Sessions:
             raise SessionChanged(session.etag, found.etag)
         return changed
 
-    def _load(self, session_id: str, etag: str, owner: str) -> tuple[Session, bytes]:
-        """A session and the bytes of where it is."""
+    def _load(
+        self, session_id: str, etag: str, owner: str, checkpoint: str = ""
+    ) -> tuple[Session, bytes]:
+        """A session and the bytes of where it is, or was at a checkpoint."""
         while True:
             session = self.get(session_id, etag, owner)
-            blob = self._store.load(session.head.key)
+            head = _checkpoint(session, checkpoint) if checkpoint else session.head
+            blob = self._store.load(head.key)
             if blob is not None:  # else it was changed or deleted since it was read
                 return session, blob
 

@@ -51,6 +51,7 @@ def describe(package: Package) -> dict[str, Any]:
         "fidelity": ours["fidelity"],
         "weights": ours["weights"],
         "events": ours["events"],
+        "max_dial": getattr(package.spec, "max_dial", 1.0),
         "config": {k: v for k, v in package.config.items() if k not in described},
         "parameters": package.spec.num_parameters,
         "tensor_bytes": sum(array.nbytes for array in package.tensors.values()),
@@ -84,7 +85,7 @@ def print_tables(found: Mapping[str, Any]) -> None:
     from rich.table import Table
 
     console = Console(width=None if sys.stdout.isatty() else 110, markup=False, highlight=False)
-    single = ("family", "format_version", "fidelity", "weights", "events", "config")
+    single = ("family", "format_version", "fidelity", "weights", "events", "max_dial", "config")
     table = Table(title=plain(found["path"]), show_header=False)
     for key in single:
         table.add_row(key, plain(found[key]))

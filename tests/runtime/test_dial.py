@@ -107,6 +107,21 @@ def test_a_dial_is_stored_copied_and_kept_with_its_state(model):
     assert model.forward(other, IDS[9:]).tobytes() != wanted.tobytes()
 
 
+def test_a_state_may_be_turned_between_tokens(model):
+    state, parts = model.new_state(2.0), []
+    for dial, part in ((2.0, IDS[:9]), (1.0, IDS[9:20]), (1.5, IDS[20:])):
+        model.turn(state, dial)
+        parts.append(model.forward(state, part))
+        assert state.dial == dial
+    for dial, part, logits in ((1.0, IDS[:9], parts[0]), (2.0, IDS[:9], parts[0])):
+        same = model.forward(model.new_state(dial), part).tobytes() == logits.tobytes()
+        assert same == (dial == 2.0)
+    for bad in (0.5, 4.5, float("nan")):
+        with pytest.raises(RequestError, match="dial must be from 1 to 4"):
+            model.turn(state, bad)
+    assert state.dial == 1.5
+
+
 def test_a_model_may_be_loaded_with_a_dial_for_all_its_states(model):
     turned = load_model(model.path, dial=3.0)
     assert turned.new_state().dial == 3.0

@@ -119,6 +119,36 @@ async def test_a_session_keeps_its_dial(model):
             assert list(reply.token_ids) + list(found.token_ids) == written
 
 
+async def test_a_fork_goes_on_at_another_dial_if_asked(model):
+    state = model.new_state(1.3)
+    logits = model.forward(state, PROMPT, last_only=True)
+    model.turn(state, 1.0)
+    written = []
+    for _ in range(6):
+        written.append(int(logits.argmax()))
+        logits = model.step([state], written[-1:])[0]
+    async with serving(model) as served:
+        session = await create(served, dial=1.3)
+        append = sessions_pb.AppendRequest(id=session.id, token_ids=ids(PROMPT))
+        await served.sessions.Append(append)
+        await served.sessions.Checkpoint(sessions_pb.CheckpointRequest(id=session.id, name="a"))
+        await served.generation.Generate(turn(session))
+        fork = await served.sessions.Fork(
+            sessions_pb.ForkRequest(id=session.id, checkpoint="a", dial=1.0)
+        )
+        assert (fork.dial, fork.num_tokens, fork.seed) == (1.0, len(PROMPT), session.seed)
+        wanted = turn(fork, None, 6)
+        wanted.temperature = 0.0
+        assert list((await served.generation.Generate(wanted)).token_ids) == written
+        assert (await get(served, session)).dial == 1.3
+        for bad in (0.5, 2.6, float("nan")):
+            call = served.sessions.Fork(sessions_pb.ForkRequest(id=session.id, dial=bad))
+            details = await refused(call, INVALID, "INVALID_REQUEST")
+            assert details["BadRequest"].field_violations[0].field == "dial"
+        async with spiketrain.AsyncClient(f"127.0.0.1:{served.port}") as client:
+            assert (await client.fork(session.id, dial=2.5)).dial == 2.5
+
+
 async def test_a_turn_of_another_dial_than_its_sessions_is_refused_and_changes_nothing(model):
     async with serving(model) as served:
         session = await create(served, dial=1.3)

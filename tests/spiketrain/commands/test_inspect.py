@@ -3,6 +3,8 @@ import json
 import numpy as np
 import pytest
 import tiny
+from tiny_spikegpt import tiny_spikegpt_package
+from tiny_spikingbrain import tiny_spikingbrain_package
 
 from runtime.package import write_package
 from spiketrain.cli import main
@@ -24,6 +26,7 @@ def test_json_says_what_is_in_a_package(tmp_path, monkeypatch, capsys):
     assert err == ""
     assert found["family"] == "egru"
     assert found["fidelity"] == "integer"
+    assert found["max_dial"] == 1.0
     assert found["state_bytes"] == 6 * 24
     assert found["tensors"]["head.weight"] == {
         "dtype": "int8",
@@ -34,6 +37,19 @@ def test_json_says_what_is_in_a_package(tmp_path, monkeypatch, capsys):
     assert found["tokenizer"]["vocab_size"] == 257
     assert found["files"]["config.json"] > 100
     assert found["provenance"]["licence"] == "Apache-2.0"
+
+
+def test_a_range_of_dials_is_shown_with_what_it_costs(tmp_path, monkeypatch, capsys):
+    for make, fields, formula in (
+        (tiny_spikegpt_package, {"neuron_position": "projections"}, " + 4 for the dial = "),
+        (tiny_spikingbrain_package, {}, " + 64 for the dial + "),
+    ):
+        package = make(tmp_path / make.__name__, max_dial=2.5, **fields)
+        assert run(monkeypatch, "inspect", package, "--json") == 0
+        found = json.loads(capsys.readouterr().out)
+        assert found["max_dial"] == 2.5
+        assert formula in found["state_formula"]
+        assert found["state_formula"].endswith(f" {found['state_bytes']} bytes")
 
 
 def test_tables_name_every_tensor(tmp_path, monkeypatch, capsys):

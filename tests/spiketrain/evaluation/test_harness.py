@@ -6,6 +6,7 @@ import json
 import numpy as np
 import pytest
 import tiny
+from tiny_spikegpt import tiny_spikegpt_package
 
 import runtime
 from runtime.errors import DataError
@@ -141,6 +142,23 @@ def test_shared_beginnings_are_read_once(package):
     lm.model.reset_activity()
     lm.loglikelihood(requests("loglikelihood", pairs), disable_tqdm=True)
     assert lm.model.activity().tokens < len(shared) + 6 * 10
+
+
+def test_a_dial_is_that_of_every_sequence(tmp_path):
+    from spiketrain.evaluation.harness import SpiketrainLM
+
+    path = tiny_spikegpt_package(tmp_path / "p", neuron_position="projections", max_dial=2.0)
+    pairs = requests("loglikelihood", [("An owl", " met a fox")])
+    found = {}
+    for dial in ("1", "1.5"):  # as text, which is what model_args are
+        lm = SpiketrainLM(str(path), dial=dial)
+        state = lm.model.new_state(float(dial))
+        ids = lm.model.tokenizer.encode("An owl met a fox")
+        logits = lm.model.forward(state, ids[:-1])[5:]
+        wanted = -token_nats(logits, np.array(ids[6:])).sum()
+        ((found[dial], _),) = lm.loglikelihood(pairs, disable_tqdm=True)
+        assert found[dial] == pytest.approx(wanted)
+    assert found["1"] != found["1.5"]
 
 
 def test_the_command_runs_tasks_on_local_data(package, tasks, monkeypatch, capsys):
