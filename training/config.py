@@ -33,8 +33,12 @@ class DataConfig(_Section):
 
 
 class OptimizerConfig(_Section):
-    """AdamW with warm-up and cosine decay of the learning rate to `final_fraction` of its peak."""
+    """Warm-up and cosine decay of the learning rate to `final_fraction` of its peak.
 
+    kind "muon" is for the matrices between embedding and head, all else is AdamW's with `betas`.
+    """
+
+    kind: Literal["adamw", "muon"] = "adamw"
     learning_rate: float = Field(default=2e-3, gt=0)
     weight_decay: float = Field(default=0.01, ge=0)
     betas: tuple[float, float] = (0.9, 0.98)

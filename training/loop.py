@@ -23,6 +23,7 @@ from training.config import ConfigError, TrainConfig, find_data
 from training.data import Lanes, encode_corpus, read_text
 from training.distil import Teacher, next_state, teacher_weights
 from training.evaluate import evaluate
+from training.optimizers import Optimizers
 from training.plots import plot_curves
 from training.progress import describe, progress_bar
 from training.tokenizer import train_tokenizer
@@ -67,11 +68,8 @@ class Trainer:
         if config.run.start_from:
             self._start_from(Path(config.run.start_from))
         self.teacher = self._teacher()
-        self.optimizer = torch.optim.AdamW(
-            _parameter_groups(self.model, config.optimizer.weight_decay),
-            betas=config.optimizer.betas,
-            fused=True,
-        )
+        vocab_size = self.tokenizer.get_piece_size()
+        self.optimizer = Optimizers(self.model, config.optimizer, vocab_size)
         self.at = Progressed()
         self.state = self.model.initial_state(config.run.batch)
         sizes = self.model.event_sizes
@@ -116,15 +114,13 @@ class Trainer:
         config, run = self.config, self.config.run
         done = self.at.chunk * run.batch * run.steps
         rate = schedules.learning_rate(config.optimizer, done, run.tokens)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
         features, state, events = self.model.features(
             torch.from_numpy(inputs).to(self.device), self.state, self._event_costs()
         )
         text = loss = self.model.mean_nll(features, torch.from_numpy(targets).to(self.device))
         if self.teacher is not None:
             loss = self._with_teacher(text, inputs, features)
-        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad()
         loss.backward()
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), config.optimizer.clip)
         if not math.isfinite(norm.item()):
@@ -132,7 +128,7 @@ class Trainer:
                 f"gradient norm is {norm.item()} at chunk {self.at.chunk}; "
                 "lower optimizer.learning_rate or optimizer.clip"
             )
-        self.optimizer.step()
+        self.optimizer.step(rate)
         self._follow_rates(events)
         kept = self._kept_lanes()
         self.state = next_state(self.model, state, kept)
@@ -312,15 +308,6 @@ class Trainer:
             self.folder.parent / ".cache",
             key=hashlib.sha256(model).hexdigest(),
         )
-
-
-def _parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
-    """Weight decay for matrices only; biases and thresholds go without."""
-    trained = [p for p in model.parameters() if p.requires_grad]
-    return [
-        {"params": [p for p in trained if p.ndim == 2], "weight_decay": weight_decay},
-        {"params": [p for p in trained if p.ndim != 2], "weight_decay": 0.0},
-    ]
 
 
 def _device(name: str) -> torch.device:

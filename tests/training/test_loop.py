@@ -48,11 +48,13 @@ DRIVEN = BLOCKS + '\nneuron_position = "projections"'
 
 GRU = f"embedding_size = 12\n{BLOCKS}"
 RUNS = (
-    ("egru", LAYERS),
-    ("lstm", LAYERS),
-    ("gru", GRU),
-    ("spikegpt", BLOCKS),
-    ("spikegpt", DRIVEN),
+    ("egru", LAYERS, "adamw"),
+    ("lstm", LAYERS, "adamw"),
+    ("gru", GRU, "adamw"),
+    ("spikegpt", BLOCKS, "adamw"),
+    ("spikegpt", DRIVEN, "adamw"),
+    ("egru", LAYERS, "muon"),
+    ("spikegpt", BLOCKS, "muon"),
 )
 
 
@@ -86,13 +88,13 @@ def interrupt(monkeypatch, chunk):
     monkeypatch.setattr(Trainer, "_step", interrupted)
 
 
-@pytest.mark.parametrize(("family", "fields"), RUNS)
+@pytest.mark.parametrize(("family", "fields", "kind"), RUNS)
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_an_interrupted_run_goes_on_as_if_nothing_happened(
-    recipe, tmp_path, monkeypatch, family, fields, precision
+    recipe, tmp_path, monkeypatch, family, fields, kind, precision
 ):
     path = recipe(family, precision, fields)
-    config = load_config(path)
+    config = load_config(path, [f"optimizer.kind={kind}"])
     whole = train(config, path, tmp_path / "whole", resume=False, quiet=True)
     interrupt(monkeypatch, chunk=5)
     with pytest.raises(KeyboardInterrupt):
@@ -137,6 +139,7 @@ LEARNERS = (
     ("egru", ()),
     ("egru", ("model.pseudo_derivative_floor=0.2", "model.projection=true")),
     ("lstm", ("model.projection=true",)),
+    ("egru", ("optimizer.kind=muon",)),
 )
 
 
