@@ -18,7 +18,7 @@ from lm.conversion.sparsity import calibrate_sparsity
 from lm.families.spikingbrain.formats import Formats, Stored
 from lm.families.spikingbrain.neurons import Linear
 from lm.shards import Shards
-from training.config import ConfigError
+from training.config import ConfigError, load_config
 from training.conversion import Conversion, Recipe, Text, fine_tune, read_teacher, result_of
 
 NAME = "transformer-to-spiking"
@@ -71,6 +71,11 @@ def convert_transformer(
     transformer.match_outputs(student, teacher, text.calibration)
     stages.append(text.measure("mapped", student))
     if asked.fine_tune is not None:
+        fields = load_config(asked.fine_tune, list(asked.overrides)).model
+        if fields.get("spikes"):
+            own = {name: value for name, value in fields.items() if name != "family"}
+            student = transformer.with_spikes(student, **own)
+            stages.append(text.measure("spiking", student))
         student, seconds = fine_tune(asked, RECIPE, student, folder, quiet)
         stages.append(text.measure("distilled", student) | {"seconds": seconds})
     if not student.config.spikes:

@@ -95,6 +95,23 @@ def test_every_step_is_measured_and_distillation_helps(folder, tmp_path, variant
     assert json.dumps(made.report)
 
 
+def test_distillation_may_have_spikes_already(folder, tmp_path):
+    given = asked(
+        folder,
+        fine_tune=folder / "distil.toml",
+        overrides=("model.spikes=true", "model.spike_k=2.0", "optimizer.kind=muon"),
+    )
+    made = convert_transformer(given, None, "int8", tmp_path / "steps", quiet=True)
+    stages = {stage["stage"]: stage for stage in made.report["stages"]}
+    assert list(stages) == [
+        "teacher", "mapped", "spiking", "distilled", "int8, rounded to nearest", "int8",
+    ]  # fmt: skip
+    assert not stages["mapped"]["firing_rates"]
+    assert all(0 < rate < 1 for rate in stages["distilled"]["firing_rates"])
+    assert stages["distilled"]["bits_per_byte"] < stages["spiking"]["bits_per_byte"]
+    assert made.model.model.layers[0].mlp.spikes.k.item() == 2.0
+
+
 def test_a_directory_converts_without_distillation(folder, tmp_path):
     place = tmp_path / "hub"
     place.mkdir()
