@@ -11,6 +11,7 @@ import os
 import threading
 import weakref
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 from runtime.activity import Activity, layer_activities
 from runtime.dial import NO_DIAL, checked_dial
 from runtime.errors import CallCancelled, PackageError, SpiketrainError
-from runtime.package import Package, read_package
+from runtime.package import Package, check_fingerprint, open_package
 from runtime.state import Layout, State, state_from_bytes
 
 MAX_THREADS = 256
@@ -41,7 +42,13 @@ def load_model(
     """
     _check_whole("threads", threads, 1, MAX_THREADS)
     _check_whole("table_bytes", table_bytes, 0, 1 << 62)
-    return Model(read_package(path), threads, table_bytes, dial)
+    package = open_package(path)
+    with ThreadPoolExecutor(1, thread_name_prefix="spiketrain-fingerprint") as beside:
+        checked = beside.submit(check_fingerprint, package)
+        try:
+            return Model(package, threads, table_bytes, dial)
+        finally:
+            checked.result()  # its error comes before those of a content that is not the package's
 
 
 class Model:

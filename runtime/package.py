@@ -74,6 +74,13 @@ class Package:
 
 def read_package(path: str | os.PathLike[str]) -> Package:
     """The package in the directory `path`; PackageError names file, field, rule and value."""
+    package = open_package(path)
+    check_fingerprint(package)
+    return package
+
+
+def open_package(path: str | os.PathLike[str]) -> Package:
+    """As `read_package`, but whether the content matches its fingerprint is yet to be checked."""
     root = package_root(path)
     where = str(root / CONFIG_FILE)
     config = read_json(root, CONFIG_FILE, _CONFIG_BYTES)
@@ -81,13 +88,19 @@ def read_package(path: str | os.PathLike[str]) -> Package:
     spec = _family_spec(where, config)
     tensors = _read_tensors(root)
     check_tensors(str(root / TENSOR_FILE), tensors, spec)
-    found = compute_fingerprint(config, tensors)
-    if found != config["spiketrain"]["fingerprint"]:
-        stated = config["spiketrain"]["fingerprint"]
-        raise PackageError(f"{where}: fingerprint must match the content, {found}, got {stated}")
     return Package(
         root, config, spec, tensors, _read_generation_config(root, config), find_tokenizer(root)
     )
+
+
+def check_fingerprint(package: Package) -> None:
+    """PackageError unless config and tensors are those of the stated fingerprint; reads it all."""
+    found = compute_fingerprint(package.config, package.tensors)
+    if found != package.fingerprint:
+        raise PackageError(
+            f"{package.path / CONFIG_FILE}: fingerprint must match the content, {found}, "
+            f"got {package.fingerprint}"
+        )
 
 
 def write_package(

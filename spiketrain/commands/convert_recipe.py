@@ -6,6 +6,8 @@ from typing import Any
 
 import typer
 
+MOST_RATES = 4  # that the table lists one by one
+
 
 def convert_by_recipe(
     recipe: str,
@@ -68,6 +70,14 @@ def _print(report: dict[str, Any]) -> None:
             f"{stage['parameters']:,}",
             f"{stage['bits_per_byte']:.4f}",
             f"{stage['token_perplexity']:.2f}",
-            ", ".join(f"{100 * rate:.1f} %" for rate in stage["firing_rates"]),
+            _rates(stage["firing_rates"]),
         )
     Console(stderr=True).print(table)
+
+
+def _rates(rates: list[float]) -> str:
+    """Firing rates of layers, or the mean and the range of many."""
+    if len(rates) <= MOST_RATES:
+        return ", ".join(f"{100 * rate:.1f} %" for rate in rates)
+    mean = sum(rates) / len(rates)
+    return f"{100 * mean:.1f} % ({100 * min(rates):.1f} to {100 * max(rates):.1f} %)"

@@ -17,6 +17,7 @@ from package_edits import (
 )
 
 from runtime.errors import PackageError
+from runtime.model import load_model
 from runtime.package import read_package, write_package
 
 FILES = ["config.json", "generation_config.json", "model.safetensors"]
@@ -69,6 +70,25 @@ def test_a_config_that_breaks_a_rule_is_refused(package, change, message):
     with pytest.raises(PackageError, match=message) as caught:
         read_package(package)
     assert str(package) in str(caught.value)
+
+
+def test_a_model_is_not_loaded_from_a_package_of_another_content(package):
+    """Weights are packed while the content is hashed: neither ends without the other."""
+    path = package / "model.safetensors"
+    raw = bytearray(path.read_bytes())
+    raw[-1] ^= 1
+    path.write_bytes(raw)
+    with pytest.raises(PackageError, match="fingerprint must match"):
+        load_model(package)
+
+
+def test_the_error_of_a_content_comes_before_what_it_leads_to(package, monkeypatch):
+    monkeypatch.setattr("runtime.families.egru.Model", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        load_model(package)
+    rewrite_config(package, lambda config: config.update(zoneout=0.25))
+    with pytest.raises(PackageError, match="fingerprint must match"):
+        load_model(package)
 
 
 @pytest.mark.parametrize(
