@@ -3,7 +3,7 @@
 A subcommand is the module `spiketrain.commands.<name>` with a Typer application `app`. It is
 imported when it is called, so that `spiketrain serve` never pays for, or needs, torch.
 
-Exit codes: 0 done, 1 failed, 2 bad usage.
+Exit codes: 0 done, 1 failed, 2 bad usage, 130 interrupted.
 """
 
 import importlib

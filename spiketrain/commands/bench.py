@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from spiketrain.commands.exit_codes import INTERRUPTED
 from spiketrain.commands.model_argument import (
     BUNDLED,
     DEFAULT_TABLE_BYTES,
@@ -68,12 +70,17 @@ def bench(
         "dial": made.model(1).dial,
         "tokens_a_round": tokens,
         "rounds": rounds,
-        "by_context": made.by_context(1, asked["contexts"], bandwidth),
-        "by_batch": made.by_batch(1, asked["batches"]),
-        "prefill": made.prefill(1, asked["prefills"]),
-        "by_threads": made.by_threads(most),
     }
-    if png is not None:
+    found["interrupted"] = not _complete(
+        found,
+        {
+            "by_context": made.by_context(1, asked["contexts"], bandwidth),
+            "by_batch": made.by_batch(1, asked["batches"]),
+            "prefill": made.prefill(1, asked["prefills"]),
+            "by_threads": made.by_threads(most),
+        },
+    )
+    if png is not None and found["by_context"]:
         from spiketrain.evaluation.pictures import by_context
 
         png.write_bytes(by_context(found["by_context"]))
@@ -81,6 +88,21 @@ def bench(
         print(json.dumps(found, allow_nan=False))
     else:
         print_table(found)
+    if found["interrupted"]:
+        typer.echo("interrupted: the rows above are those that were measured", err=True)
+        raise typer.Exit(INTERRUPTED)
+
+
+def _complete(found: dict[str, Any], parts: dict[str, Iterator[dict[str, Any]]]) -> bool:
+    """Measure the rows of all parts, in order; False if Ctrl-C came first, with rows so far."""
+    found |= {name: [] for name in parts}
+    try:
+        for name, rows in parts.items():
+            for row in rows:
+                found[name].append(row)
+    except KeyboardInterrupt:
+        return False
+    return True
 
 
 def numbers(flag: str, text: str, least: int) -> list[int]:

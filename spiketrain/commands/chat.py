@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from spiketrain.commands import request_flags as flags
+from spiketrain.commands.exit_codes import INTERRUPTED
 from spiketrain.commands.model_argument import BUNDLED, DEFAULT_TABLE_BYTES, model_directory
 from spiketrain.commands.server_flags import Ca, Cert, Key, Server, TokenFile, connected
 
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from serving.client import Client
     from serving.conversation import Conversation
 
-INTERRUPTED = 130  # what a shell reports for Ctrl-C
 NOT_FIELDS = (
     "model",
     "server",

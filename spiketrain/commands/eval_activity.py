@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from spiketrain.commands.eval_ppl import Backend, Split
+from spiketrain.commands.exit_codes import INTERRUPTED
 from spiketrain.commands.extras import need_plot_extra
 from spiketrain.commands.model_argument import (
     BUNDLED,
@@ -19,6 +20,9 @@ from spiketrain.commands.model_argument import (
     DialOption,
     ModelArgument,
 )
+
+if TYPE_CHECKING:
+    from spiketrain.evaluation.stop import Stop
 
 ESTIMATES = {
     "compute_pj": "arithmetic alone",
@@ -57,6 +61,7 @@ def activity(
     from spiketrain.commands.eval_models import choose_tokenizer, open_model
     from spiketrain.evaluation.activity import measure_activity, tokens_of
     from spiketrain.evaluation.sources import open_source
+    from spiketrain.evaluation.stop import stop_on_interrupt
 
     source = open_source(data, split.value)
     loaded, own = open_model(model, backend is Backend.torch, threads, table_bytes, dial)
@@ -64,21 +69,26 @@ def activity(
     tokens = tokens_of(loaded, words, source, limit)
     if html is not None or png is not None:
         need_plot_extra()
-    report, recording = measure_activity(loaded, tokens, record)
-    report |= {
-        "model": model,
-        "data": source.name,
-        "backend": backend.value,
-        "dial": loaded.dial,
-        "tokenizer_hash": words.hash,
-        "data_hash": source.hash,
-    }
-    if html is not None or png is not None:
-        _draw(loaded, tokens, report, recording, html, png)
+    with stop_on_interrupt() as stop:
+        report, recording = measure_activity(loaded, tokens, record, stop)
+        report |= {
+            "model": model,
+            "data": source.name,
+            "backend": backend.value,
+            "dial": loaded.dial,
+            "tokenizer_hash": words.hash,
+            "data_hash": source.hash,
+        }
+        if html is not None or png is not None:
+            _draw(loaded, tokens, report, recording, html, png, stop)
+    report["interrupted"] = stop.wanted
     if as_json:
         print(json.dumps(report, allow_nan=False))
     else:
         print_report(report)
+    if stop.wanted:
+        _say_interrupted(report, int(tokens.size), min(record, int(tokens.size)))
+        raise typer.Exit(INTERRUPTED)
 
 
 def _draw(
@@ -88,18 +98,27 @@ def _draw(
     recording: Any,
     html: Path | None,
     png: Path | None,
+    stop: Stop,
 ) -> None:
     """Write the page and the pictures; pieces of 1/32 of the text, at most 1024 tokens."""
     from spiketrain.evaluation.activity_report import draw, write_html, write_pngs
     from spiketrain.evaluation.positions import perplexity_by_position
 
     length = min(1024, int(tokens.size - 1) // 32)
-    positions = perplexity_by_position(model, tokens, length) if length else None
+    positions = perplexity_by_position(model, tokens, length, stop) if length else None
     pngs = draw(report, recording, positions)
     if png is not None:
         write_pngs(pngs, png)
     if html is not None:
         write_html(report, pngs, html)
+
+
+def _say_interrupted(report: dict[str, Any], asked: int, to_record: int) -> None:
+    typer.echo(
+        f"interrupted: counted {report['tokens']:,} of {asked:,} tokens, recorded "
+        f"{report['recorded_tokens']:,} of {to_record:,}",
+        err=True,
+    )
 
 
 def print_report(report: dict[str, Any]) -> None:

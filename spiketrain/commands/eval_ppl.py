@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from spiketrain.commands.exit_codes import INTERRUPTED
 from spiketrain.commands.model_argument import (
     BUNDLED,
     DEFAULT_TABLE_BYTES,
@@ -23,8 +24,6 @@ from spiketrain.commands.model_argument import (
 
 if TYPE_CHECKING:
     from spiketrain.evaluation.perplexity import Perplexity
-
-INTERRUPTED = 130  # what a shell reports for Ctrl-C
 
 
 class Protocol(str, Enum):

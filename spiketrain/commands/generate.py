@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from spiketrain.commands import request_flags as flags
+from spiketrain.commands.exit_codes import INTERRUPTED
 from spiketrain.commands.model_argument import (
     BUNDLED,
     DEFAULT_TABLE_BYTES,
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from serving.request import Request
 
 ACCESS_FLAGS = "--ca, --cert, --key, --token-file"
-INTERRUPTED = 130  # what a shell reports for Ctrl-C
 NOT_FIELDS = (
     "prompt",
     "token_ids",

@@ -24,6 +24,7 @@ from spiketrain.evaluation.expansions import expand
 from spiketrain.evaluation.rapl import Rapl
 from spiketrain.evaluation.recording import EVENT_STEPS, Recording, record
 from spiketrain.evaluation.sources import Source
+from spiketrain.evaluation.stop import NEVER, Stop
 from spiketrain.evaluation.synops import synops_by_neurobench
 
 SATURATED = 0.95  # of tokens with an event
@@ -43,11 +44,16 @@ def tokens_of(model: Any, tokenizer: Any, source: Source, limit: int) -> NDArray
 
 
 def measure_activity(
-    model: Any, tokens: NDArray[np.int64], record_tokens: int
+    model: Any, tokens: NDArray[np.int64], record_tokens: int, stop: Stop = NEVER
 ) -> tuple[dict[str, Any], Recording]:
-    """The report over `tokens` (T,), and counts of the first `record_tokens`."""
-    counters, seconds, joules, reason = _run(model, tokens)
-    recording = record(model, tokens[:record_tokens]) if record_tokens else {}
+    """The report over `tokens` (T,), and counts of the first `record_tokens`.
+
+    Once `stop` is wanted, of the tokens read so far; KeyboardInterrupt if there are none.
+    """
+    counters, seconds, joules, reason = _run(model, tokens, stop)
+    if not counters.tokens:
+        raise KeyboardInterrupt
+    recording = record(model, tokens[:record_tokens], stop)
     per_token = 1 / counters.tokens
     ours = model.config.get("spiketrain", {})
     formats = ours.get("weights", {})
@@ -58,7 +64,7 @@ def measure_activity(
         "total": _row(counters.total, sum(_event_rows(model, counters)) * counters.tokens),
         "units": {name: _units(counts) for name, counts in recording.items()},
         "synops_by_neurobench": synops_by_neurobench(model, recording),
-        "recorded_tokens": min(record_tokens, int(tokens.size)),
+        "recorded_tokens": len(next(iter(recording.values()))) if recording else 0,
         "tokens_per_s": counters.tokens / seconds,
         "joules_measured": joules,
         "joules_note": reason or "RAPL, whole packages, idle power included",
@@ -90,7 +96,7 @@ def measure_activity(
     return report, recording
 
 
-def _run(model: Any, tokens: NDArray[np.int64]) -> tuple[Any, float, float | None, str]:
+def _run(model: Any, tokens: NDArray[np.int64], stop: Stop) -> tuple[Any, float, float | None, str]:
     """Counters, seconds and joules of one pass, token by token, as a model decodes."""
     rapl = Rapl()
     state = model.new_state()
@@ -98,6 +104,8 @@ def _run(model: Any, tokens: NDArray[np.int64]) -> tuple[Any, float, float | Non
     rapl.start()
     start = time.perf_counter()
     for token in tokens.tolist():
+        if stop.wanted:
+            break
         model.step([state], [token])
     seconds = time.perf_counter() - start
     return model.activity(), seconds, rapl.stop(), rapl.reason

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -21,9 +21,8 @@ import runtime
 from runtime.dial import NO_DIAL
 from spiketrain.evaluation.perplexity import peak_memory_bytes
 
-CONTEXTS = (0, 4096, 16384, 65536, 262144)
-PREFILLS = (128, 512, 2048, 8192)
-BATCHES = (1, 4, 16, 64)
+Row = dict[str, Any]
+
 READ_BYTES = 256 << 20
 PIECE_BYTES = 4 << 20
 FEED = 1024  # tokens of context read in one call
@@ -61,10 +60,10 @@ class Bench:
             self.models = {threads: model}
         return self.models[threads]
 
-    def by_context(self, threads: int, contexts: Sequence[int], bandwidth: float) -> list[dict]:
+    def by_context(self, threads: int, contexts: Sequence[int], bandwidth: float) -> Iterator[Row]:
         """Decoding after so many tokens: speed, bytes a token, share of the bandwidth limit."""
         model = self.model(threads)
-        state, rows = model.new_state(), []
+        state = model.new_state()
         for context in sorted(contexts):
             while state.position < context:
                 feed = min(FEED, context - state.position)
@@ -72,47 +71,38 @@ class Bench:
             model.reset_activity()
             seconds = self._median(partial(self._decode, model, [state.copy()]))
             touched = model.activity().weight_bytes_touched_per_token
-            rows.append(
-                {
-                    "context": context,
-                    "tokens_per_s": self._tokens / seconds,
-                    "weight_bytes_per_token": touched,
-                    "share_of_read_bandwidth": touched * self._tokens / seconds / bandwidth,
-                    "state_bytes": state.nbytes,
-                    "peak_memory_bytes": peak_memory_bytes(),
-                }
-            )
-        return rows
+            yield {
+                "context": context,
+                "tokens_per_s": self._tokens / seconds,
+                "weight_bytes_per_token": touched,
+                "share_of_read_bandwidth": touched * self._tokens / seconds / bandwidth,
+                "state_bytes": state.nbytes,
+                "peak_memory_bytes": peak_memory_bytes(),
+            }
 
-    def prefill(self, threads: int, lengths: Sequence[int]) -> list[dict]:
+    def prefill(self, threads: int, lengths: Sequence[int]) -> Iterator[Row]:
         """Reading prompts of so many tokens; the first token comes when all is read."""
-        model, rows = self.model(threads), []
+        model = self.model(threads)
         for length in lengths:
             ids = self._ids(model, length)
             seconds = self._median(partial(_first_logits, model, ids))
-            rows.append(
-                {"tokens": length, "tokens_per_s": length / seconds, "first_token_s": seconds}
-            )
-        return rows
+            yield {"tokens": length, "tokens_per_s": length / seconds, "first_token_s": seconds}
 
-    def by_batch(self, threads: int, batches: Sequence[int]) -> list[dict]:
+    def by_batch(self, threads: int, batches: Sequence[int]) -> Iterator[Row]:
         """Decoding so many sequences in one call, tokens of all of them a second."""
-        model, rows = self.model(threads), []
+        model = self.model(threads)
         for batch in batches:
             states = [model.new_state() for _ in range(batch)]
             seconds = self._median(partial(self._decode, model, states))
             total = batch * self._tokens / seconds
-            rows.append({"batch": batch, "tokens_per_s": total, "a_sequence": total / batch})
-        return rows
+            yield {"batch": batch, "tokens_per_s": total, "a_sequence": total / batch}
 
-    def by_threads(self, most: int) -> list[dict]:
+    def by_threads(self, most: int) -> Iterator[Row]:
         """Decoding one sequence on 1 to `most` threads."""
-        rows = []
         for threads in range(1, most + 1):
             model = self.model(threads)
             seconds = self._median(partial(self._decode, model, [model.new_state()]))
-            rows.append({"threads": threads, "tokens_per_s": self._tokens / seconds})
-        return rows
+            yield {"threads": threads, "tokens_per_s": self._tokens / seconds}
 
     def _decode(self, model: Any, states: list[Any]) -> None:
         for ids in self._random.integers(0, model.vocab_size, (self._tokens, len(states))):

@@ -13,16 +13,33 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from spiketrain.evaluation.stop import NEVER, Stop
+
 EVENT_STEPS = 32767  # of an EGRU output of 1
+PIECE_TOKENS = 32  # between two looks at a wish to stop
 
 Recording = dict[str, NDArray[np.int32]]
 
 
-def record(model: Any, token_ids: NDArray[np.int64]) -> Recording:
-    """Counts (T, H) of each place of spikes over T tokens from the zero state; none: no places."""
+def record(model: Any, token_ids: NDArray[np.int64], stop: Stop = NEVER) -> Recording:
+    """Counts (T, H) of each place of spikes over T tokens from the zero state; none: no places.
+
+    Once `stop` is wanted, over the tokens read so far.
+    """
+    state, parts = model.new_state(), []
+    for begin in range(0, token_ids.size, PIECE_TOKENS):
+        if stop.wanted:
+            break
+        parts.append(_piece(model, state, token_ids[begin : begin + PIECE_TOKENS]))
+    if not parts:
+        return {}
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def _piece(model: Any, state: Any, token_ids: NDArray[np.int64]) -> Recording:
+    """The counts of some tokens; `state` advances."""
     if hasattr(model, "events"):
-        return _from_torch(model, token_ids)
-    state = model.new_state()
+        return _from_torch(model, state, token_ids)
     if model.records:
         found: Recording = model.record(state, token_ids)
         return found
@@ -58,10 +75,10 @@ def _counts(name: str, array: NDArray[Any]) -> NDArray[np.int32]:
     return array.astype(np.int32)
 
 
-def _from_torch(model: Any, token_ids: NDArray[np.int64]) -> Recording:
+def _from_torch(model: Any, state: Any, token_ids: NDArray[np.int64]) -> Recording:
     found: Recording = {}
     graded = model.config["model_type"] == "egru"
-    for place, events in enumerate(model.events(model.new_state(), token_ids)):
+    for place, events in enumerate(model.events(state, token_ids)):
         size = np.abs(events)
         unit = np.full((len(events), 1), 1 / EVENT_STEPS) if graded else _thresholds(size)
         counts = np.zeros(events.shape, np.int32)

@@ -1,0 +1,41 @@
+"""Ctrl-C as a wish to stop, at which long work looks between two steps, so that what it has counts.
+
+A second Ctrl-C interrupts at once. Where interrupts are ignored they stay ignored.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+
+class Stop:
+    """Whether work should end."""
+
+    def __init__(self) -> None:
+        self.wanted = False
+
+    def on_signal(self, number: int, frame: FrameType | None) -> None:
+        """A handler of SIGINT."""
+        if self.wanted:
+            raise KeyboardInterrupt
+        self.wanted = True
+
+
+NEVER = Stop()
+
+
+@contextmanager
+def stop_on_interrupt() -> Iterator[Stop]:
+    """A Stop that SIGINT turns on. For the main thread."""
+    stop, before = Stop(), signal.getsignal(signal.SIGINT)
+    if before is signal.SIG_IGN:
+        yield stop
+        return
+    signal.signal(signal.SIGINT, stop.on_signal)
+    try:
+        yield stop
+    finally:
+        signal.signal(signal.SIGINT, before)
