@@ -1,7 +1,7 @@
 """SpikeGPT: RWKV-4 with a binary embedding and leaky integrate-and-fire neurons over tokens.
 
-spec.py says which tensors and which state a config stands for, network.py hands the tensors to the
-compiled network. Neither opens a file.
+spec.py says which tensors and which state a config stands for (checks.py: which configs there may
+be), network.py hands the tensors to the compiled network. None of them opens a file.
 """
 
 from runtime.families.spikegpt.network import Half, Model

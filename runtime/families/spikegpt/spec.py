@@ -1,4 +1,4 @@
-"""What a SpikeGPT package holds: fields, tensors, bounds, state."""
+"""What a SpikeGPT package holds: fields, tensors, bounds, state. Rules of fields: `checks`."""
 
 from __future__ import annotations
 
@@ -10,42 +10,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from runtime.dial import NO_DIAL, most_dial
+from runtime.dial import NO_DIAL
+from runtime.families.spikegpt.checks import check_fields, check_formats, from_config
 from runtime.families.spikegpt.layout import Matrix, TensorTable
 from runtime.state import StateArray
 
-MODEL_TYPE = "spikegpt"
-POSITIONS = ("residual", "projections", "none")
-MAX_VOCAB_SIZE = 1 << 24
-MAX_LAYERS = 256
-# Sums of int8 * int8 over this many inputs stay below 2**31: 131072 * 127 * 127 < 2**31.
-MAX_WIDTH = 1 << 17
 # A token's |counts| add up to at most inputs / threshold_scale: kept within 16 bits.
 MOST_COUNTS = 32767
 MOST_SCALE = float(1 << 20)
 LEAST_POSITIVE = 2.0**-100
 FIRST_EXPONENT = -1e38  # of the WKV state before the first token
-
-_DEFAULTS: dict[str, Any] = {
-    "pre_ffn": False,
-    "binary_embedding": True,
-    "rescale": 0,
-    "neuron_position": "residual",
-    "lif_tau": 2.0,
-    "lif_threshold": 1.0,
-    "layer_norm_eps": 1e-5,
-}
-_FIELDS = (
-    "vocab_size",
-    "hidden_size",
-    "num_hidden_layers",
-    "intermediate_size",
-    *_DEFAULTS,
-)
-_OTHER_KEYS = ("model_type", "architectures", "spiketrain")
-_CLASSES = ("embedding", "body", "head")
-_HEADS = {"float32": ("float32",), "int8": ("int8", "int4"), "int4": ("int8", "int4")}
-_EVENTS = {"float32": "float32", "int8": "fixed16", "int4": "fixed12"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,74 +46,14 @@ class Spec:
     max_dial: float = NO_DIAL
 
     def __post_init__(self) -> None:
-        _check_size("vocab_size", self.vocab_size, MAX_VOCAB_SIZE)
-        _check_size("hidden_size", self.hidden_size, MAX_WIDTH)
-        _check_size("num_hidden_layers", self.num_hidden_layers, MAX_LAYERS)
-        _check_size("intermediate_size", self.intermediate_size, MAX_WIDTH)
-        for name in ("pre_ffn", "binary_embedding"):
-            if not isinstance(getattr(self, name), bool):
-                raise ValueError(f"{name} must be true or false, got {getattr(self, name)!r:.200}")
-        if type(self.rescale) is not int or self.rescale != 0:
-            raise ValueError(
-                f"rescale must be 0: weights are stored unscaled, got {self.rescale!r:.200}"
-            )
-        if self.neuron_position not in POSITIONS:
-            raise ValueError(
-                f"neuron_position must be one of {POSITIONS}, got {self.neuron_position!r:.200}"
-            )
-        _check_number("lif_tau", self.lif_tau, 1.0, 1e6)
-        _check_number("lif_threshold", self.lif_threshold, 1e-6, 1e6)
-        _check_number("layer_norm_eps", self.layer_norm_eps, 1e-12, 1.0)
-        self._check_formats()
-
-    def _check_formats(self) -> None:
-        if self.body not in _HEADS:
-            raise ValueError(
-                f"spiketrain.weights.body must be one of {tuple(_HEADS)}, got {self.body!r:.200}"
-            )
-        if self.head not in _HEADS[self.body]:
-            raise ValueError(
-                f"spiketrain.weights.head must be one of {_HEADS[self.body]} with a "
-                f"{self.body} body, got {self.head!r:.200}"
-            )
-        real = "float32" if self.body == "float32" else "int8"
-        rule = "bits" if self.binary_embedding else real
-        if self.embedding != rule:
-            raise ValueError(
-                f"spiketrain.weights.embedding must be {rule!r} here, got {self.embedding!r:.200}"
-            )
+        check_fields(self)
+        check_formats(self)
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Spec:
         """The spec that config.json describes; unknown keys are errors."""
-        if config.get("model_type") != MODEL_TYPE:
-            raise ValueError(
-                f"model_type must be {MODEL_TYPE!r}, got {config.get('model_type')!r:.200}"
-            )
-        for key in sorted(set(config) - set(_FIELDS) - set(_OTHER_KEYS)):
-            raise ValueError(f"{key!s:.200} is unknown")
-        values = {**_DEFAULTS, **{key: config[key] for key in _FIELDS if key in config}}
-        for key in _FIELDS:
-            if key not in values:
-                raise ValueError(f"{key} is missing")
-        ours = config["spiketrain"]
-        weights = ours["weights"]
-        if set(weights) != set(_CLASSES):
-            raise ValueError(
-                f"spiketrain.weights must have a format for each of {_CLASSES}, "
-                f"got {weights!r:.200}"
-            )
-        spec = cls(**values, **weights, max_dial=most_dial(ours))
-        if ours["events"] != spec.events:
-            raise ValueError(
-                f"spiketrain.events must be {spec.events!r} here, got {ours['events']!r:.200}"
-            )
-        return spec
-
-    @property
-    def events(self) -> str:
-        """Form of the events that products read: squared ReLUs in steps, or signed counts."""
-        return "counts" if self.neuron_position == "projections" else _EVENTS[self.body]
+        found: Spec = from_config(cls, config)
+        return found
 
     @property
     def halves(self) -> Iterator[tuple[str, str, int]]:
@@ -318,14 +232,3 @@ class Spec:
             f"{self.hidden_size} channels{' + 4 for the dial' * (self.dial_place is not None)} = "
             f"{self.state_nbytes} bytes"
         )
-
-
-def _check_size(name: str, value: Any, most: int) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= most:
-        raise ValueError(f"{name} must be a whole number in [1, {most}], got {value!r:.200}")
-
-
-def _check_number(name: str, value: Any, low: float, high: float) -> None:
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not number or not low <= value <= high:
-        raise ValueError(f"{name} must be a number in [{low:g}, {high:g}], got {value!r:.200}")
