@@ -5,6 +5,7 @@ sequence in a single call, and wakes the readers that have waited long enough: o
 event loop a round at most. The lock is never held while the model runs.
 """
 
+import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
@@ -36,6 +37,10 @@ from serving.waking import wake
 log = structlog.get_logger()
 
 IDLE_STALLS = 4  # a chunk while nobody decodes may take so many times longer
+# What a thread waits for the interpreter while another one holds it. The engine needs it back twice
+# a round, after the model's step and after waking readers, while the event loop writes messages; at
+# Python's 5 ms every round could lose as much twice.
+SWITCH_S = 0.0005
 
 
 class Engine:
@@ -65,7 +70,8 @@ class Engine:
         self._thread = threading.Thread(target=self._loop, name="engine", daemon=True)
 
     def start(self) -> None:
-        """Start the thread."""
+        """Start the thread; from here on threads of this process take turns at least so often."""
+        sys.setswitchinterval(min(SWITCH_S, sys.getswitchinterval()))
         self._thread.start()
 
     def refuse(self) -> None:

@@ -1,5 +1,6 @@
 import asyncio
 import random
+import sys
 import threading
 
 import pytest
@@ -8,7 +9,7 @@ from fake_model import PATIENCE_S, FakeModel
 
 from runtime.errors import CallCancelled
 from serving.config import ServingConfig
-from serving.engine import Engine
+from serving.engine import SWITCH_S, Engine
 from serving.errors import ConfigError, DeadlineExceeded, Draining, EngineFailure, QueueFull
 from serving.events import Delta, Finish, FinishReason, PromptInfo
 from serving.logs import log_to_stderr
@@ -41,6 +42,17 @@ async def until(condition):
             await asyncio.sleep(0)
 
     await asyncio.wait_for(turn(), PATIENCE_S)
+
+
+@pytest.mark.parametrize(("before_s", "after_s"), [(0.005, SWITCH_S), (0.0001, 0.0001)])
+def test_an_engine_makes_threads_take_turns_more_often_never_less(before_s, after_s):
+    kept_s = sys.getswitchinterval()
+    try:
+        sys.setswitchinterval(before_s)
+        with Engine(FakeModel(), config()):
+            assert sys.getswitchinterval() == pytest.approx(after_s, abs=2e-6)
+    finally:
+        sys.setswitchinterval(kept_s)
 
 
 async def test_a_stream_is_prompt_info_then_deltas_then_finish():
