@@ -6,6 +6,7 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
+from lm.conversion.dial import measure_dials  # noqa: E402
 from lm.conversion.error_feedback import FORMATS, feedback_codes, round_with_feedback  # noqa: E402
 from lm.conversion.sparsity import calibrate_sparsity  # noqa: E402
 from lm.families.spikingbrain import Config, Exporter, Model  # noqa: E402
@@ -16,6 +17,7 @@ from lm.quantize import (  # noqa: E402
     quantize_int8,
 )
 from lm.shards import Held  # noqa: E402
+from runtime.errors import RequestError  # noqa: E402
 
 IDS = torch.randint(60, (4, 48), generator=torch.Generator().manual_seed(5))
 
@@ -146,3 +148,27 @@ def test_codes_of_feedback_are_exported_as_they_are(weights):
     else:
         again = _outputs(stored["weight"], stored["multiplier"], stored["scale"])
         torch.testing.assert_close(values, again)
+
+
+def test_what_a_dial_does_is_what_its_dead_zones_would_do():
+    model = tiny()
+    rows = measure_dials(model, IDS, 4.0)
+    assert [row["dial"] for row in rows] == pytest.approx([1, 2**0.5, 2, 2**1.5, 4])
+    spikes = [module for module in model.modules() if hasattr(module, "dial")]
+    assert {place.dial for place in spikes} == {1.0}
+    for row in rows:
+        for place in spikes:
+            place.dead_zone.data.fill_(max(0.5, np.float32(row["dial"]) * np.float32(0.5)))
+        with torch.no_grad():
+            features, _, events = model.features(IDS[:, :-1])
+            assert model.mean_nll(features, IDS[:, 1:]).item() == row["nats"]
+        shares = [(read == 0).float().mean().item() for read in events]
+        assert sum(shares) / len(shares) == row["zeros"]
+    assert rows[-1]["zeros"] > 0.4 > 0.2 > rows[0]["zeros"]
+
+
+def test_a_range_of_dials_that_is_none_leaves_the_model_as_it_was():
+    model = tiny()
+    with pytest.raises(RequestError, match="dial must be from 1 to 16"):
+        measure_dials(model, IDS, 17.0)
+    assert {module.dial for module in model.modules() if hasattr(module, "dial")} == {1.0}
