@@ -6,7 +6,9 @@ Float32 and in evaluation mode; a state is a mutable holder of what the model re
 from __future__ import annotations
 
 import hashlib
+import inspect
 import io
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -130,8 +132,11 @@ class TorchModel:
 
 
 def _fingerprint(model: PreTrainedModel) -> str:
-    """`torch-sha256:` of all weights in the order of their names."""
-    digest = hashlib.sha256()
+    """`torch-sha256:` of the config's own fields and all weights, in the order of their names."""
+    config = model.config.to_dict()
+    own = set(inspect.signature(type(model.config).__init__).parameters) & set(config)
+    fields = {key: config[key] for key in ("model_type", *sorted(own - {"compute_dtype"}))}
+    digest = hashlib.sha256(json.dumps(fields).encode() + b"\n")
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(f"{name} {tuple(tensor.shape)}\n".encode())
         digest.update(tensor.contiguous().numpy().tobytes())

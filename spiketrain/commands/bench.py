@@ -21,6 +21,7 @@ from spiketrain.commands.model_argument import (
     ModelArgument,
     model_directory,
 )
+from spiketrain.commands.output_path import check_output
 
 app = typer.Typer(add_completion=False)
 
@@ -49,6 +50,7 @@ def bench(
         "prefills": numbers("--prefills", prefills, 1),
         "batches": numbers("--batches", batches, 1),
     }
+    check_output(png, "--png")
     if png is not None:
         from spiketrain.commands.extras import need_plot_extra
 

@@ -20,6 +20,7 @@ from spiketrain.commands.model_argument import (
     DialOption,
     ModelArgument,
 )
+from spiketrain.commands.output_path import check_output
 
 if TYPE_CHECKING:
     from spiketrain.evaluation.stop import Stop
@@ -63,6 +64,9 @@ def activity(
     from spiketrain.evaluation.sources import open_source
     from spiketrain.evaluation.stop import stop_on_interrupt
 
+    check_output(html, "--html")
+    if png is not None:
+        png.mkdir(parents=True, exist_ok=True)
     source = open_source(data, split.value)
     loaded, own = open_model(model, backend is Backend.torch, threads, table_bytes, dial)
     words = choose_tokenizer(own, tokenizer, data, loaded.vocab_size, model)
@@ -147,6 +151,11 @@ def print_report(report: dict[str, Any]) -> None:
             f"{row['weight_bytes_touched'] / tokens / 1e3:,.1f}",
             f"{row['weight_bytes_dense'] / tokens / 1e3:,.1f}",
         )
+    table.caption = "\n".join(
+        f"{name} {report[key]}"
+        for name, key in (("model", "fingerprint"), ("tokenizer", "tokenizer_hash"),
+                          ("text", "data_hash"))
+    )  # fmt: skip
     console.print(table)
     if report["units"]:
         console.print(_units_table(report))

@@ -56,10 +56,15 @@ def harness(
         log_samples=False,
         random_seed=seed,
     )
+    of = {
+        "fingerprint": loaded.model.fingerprint,
+        "tokenizer_hash": loaded.tokenizer_name,
+        "dial": loaded.model.dial,
+    }
     if as_json:
         kept = ("results", "versions", "n-shot", "n-samples", "configs")
         shown = {key: found[key] for key in kept if key in found}
-        of = {"fingerprint": loaded.model.fingerprint, "dial": loaded.model.dial}
         print(json.dumps({**shown, **of}, default=str))
     else:
         print(make_table(found))
+        print("\n".join(f"{name}: {value}" for name, value in of.items()))

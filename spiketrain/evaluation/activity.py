@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from runtime.errors import DataError
+from spiketrain.evaluation.encoded_text import check_sizes, encode
 from spiketrain.evaluation.energy import SOURCE, energy, operation
 from spiketrain.evaluation.expansions import expand
 from spiketrain.evaluation.rapl import Rapl
@@ -33,11 +34,13 @@ _EVENT_BITS = {"float32": 32, "fixed16": 16, "fixed12": 12, "counts": 8, "int8":
 
 def tokens_of(model: Any, tokenizer: Any, source: Source, limit: int) -> NDArray[np.int64]:
     """The first `limit` tokens of the source's documents, an end of text after each; DataError."""
+    check_sizes(model, tokenizer)
     ids: list[int] = list(model.eos_token_ids[:1])
-    for document in source:
+    for index, document in enumerate(source):
         if len(ids) < limit:
-            ids += tokenizer.encode(document.text)
-            ids += model.eos_token_ids[:1] if document.ended else ()
+            found = encode(tokenizer, document.text, f"{source.name}: document {index}")
+            ids += found
+            ids += model.eos_token_ids[:1] if document.ended and found else ()
     if len(ids) < 2:
         raise DataError(f"{source.name}: must have tokens to read, has {len(ids)}")
     return np.asarray(ids[:limit], np.int64)

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from runtime.errors import DataError
-from spiketrain.evaluation.perplexity import figures
+from spiketrain.evaluation.perplexity import figures, without_infinities
 from spiketrain.evaluation.protocols import Settings
 from spiketrain.evaluation.reading import SUMS
 from spiketrain.evaluation.run import Run
@@ -58,7 +58,7 @@ class Comparison:
 
     def to_dict(self) -> dict[str, Any]:
         """Ready for JSON."""
-        return asdict(self)
+        return without_infinities(asdict(self))
 
 
 def compare_tokens(

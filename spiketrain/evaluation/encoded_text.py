@@ -45,11 +45,16 @@ class EncodedText:
     def __iter__(self) -> Iterator[list[int]]:
         for document in self.documents:
             self._digest.update(_identity(document))
-            ids = self._encode(document.text)
+            where = f"{self._name}: document {self.accounts.count}"
+            ids = encode(self._tokenizer, document.text, where)
             self.lossless += self._tokenizer.decode(ids) == document.text
             if document.ended and ids and not self._by_document:
                 if self._end is None:
-                    raise DataError(f"package must name an eos_token_id to score {SEPARATOR} lines")
+                    raise DataError(
+                        f"{where}: model must name an eos_token_id to score the end of a document "
+                        f"(a {SEPARATOR} line, a line of .jsonl) but in protocol rolling, "
+                        "names none"
+                    )
                 ids.append(self._end)
             self.accounts.add(document, ids)
             self._compare(self.accounts.count)
@@ -69,20 +74,27 @@ class EncodedText:
         if count is None or self._expected[1] != self.digest:
             raise DataError(f"{self._name}: must be the text of the interrupted evaluation, is not")
 
-    def _encode(self, text: str) -> list[int]:
-        try:
-            ids: list[int] = self._tokenizer.encode(text)
-        except Exception as error:  # the libraries raise many kinds
-            raise DataError(
-                f"{self._name}: tokenizer must encode document {self.accounts.count}, "
-                f"got {error!s:.200}"
-            ) from None
-        if text.strip() and not ids:
-            raise DataError(
-                f"{self._name}: tokenizer must encode document {self.accounts.count}, "
-                f"got no token for {text.strip()[:40]!r}"
-            )
-        return ids
+
+def encode(tokenizer: Any, text: str, where: str) -> list[int]:
+    """Ids of a document; DataError, which says `where` it is, if the tokenizer cannot."""
+    try:
+        ids: list[int] = tokenizer.encode(text)
+    except Exception as error:  # the libraries raise many kinds
+        raise DataError(f"{where}: tokenizer must encode it, got {error!s:.200}") from None
+    if text.strip() and not ids:
+        raise DataError(
+            f"{where}: tokenizer must encode it, got no token for {text.strip()[:40]!r}"
+        )
+    return ids
+
+
+def check_sizes(model: Any, tokenizer: Any) -> None:
+    """DataError unless the model knows all tokens."""
+    if tokenizer.vocab_size > model.vocab_size:
+        raise DataError(
+            f"tokenizer must have at most the model's {model.vocab_size} tokens, "
+            f"has {tokenizer.vocab_size}"
+        )
 
 
 def _identity(document: Document) -> bytes:

@@ -61,12 +61,8 @@ class Perplexity:
     data_hash: str
 
     def to_dict(self) -> dict[str, Any]:
-        """Ready for JSON: what is not finite is null."""
-        values = asdict(self)
-        for key, value in values.items():
-            if isinstance(value, float) and not math.isfinite(value):
-                values[key] = None
-        return values
+        """Ready for JSON."""
+        return without_infinities(asdict(self))
 
 
 def figures(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -96,6 +92,14 @@ def figures(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "standard_error_over": error.over,
         "standard_error_count": error.count,
         "documents": len(records),
+    }
+
+
+def without_infinities(values: dict[str, Any]) -> dict[str, Any]:
+    """The values with None for numbers that are not finite, which JSON does not have."""
+    return {
+        key: None if isinstance(value, float) and not math.isfinite(value) else value
+        for key, value in values.items()
     }
 
 

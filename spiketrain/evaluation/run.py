@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from runtime.errors import DataError
-from spiketrain.evaluation.encoded_text import EncodedText
+from spiketrain.evaluation.encoded_text import EncodedText, check_sizes
 from spiketrain.evaluation.progress_file import ProgressFile
 from spiketrain.evaluation.protocols import Settings, Span, check_batch, cut, spans
 from spiketrain.evaluation.reading import (
@@ -56,7 +56,9 @@ class Run:
     ) -> None:
         check_batch(batch, settings)
         for model in models:
-            _check(model, tokenizer, settings)
+            check_sizes(model, tokenizer)
+            if settings.protocol == "egru-published":
+                check_cells(model)
         end = models[0].eos_token_ids[0] if models[0].eos_token_ids else None
         self.text = EncodedText(tokenizer, source, settings, end, SUMS[len(models)])
         self.records: list[dict[str, Any]] = []
@@ -200,17 +202,6 @@ class Run:
         self._fired_before = [np.array(c, np.int64).reshape(-1, 2) for c in found["fired"]]
         for at, stored in enumerate(found["states"]):
             self._states[at] = self._models[at].state_from_bytes(base64.b64decode(stored))
-
-
-def _check(model: Any, tokenizer: Any, settings: Settings) -> None:
-    """DataError unless the model knows the tokens and can follow the protocol."""
-    if tokenizer.vocab_size > model.vocab_size:
-        raise DataError(
-            f"tokenizer must have at most the model's {model.vocab_size} tokens, "
-            f"has {tokenizer.vocab_size}"
-        )
-    if settings.protocol == "egru-published":
-        check_cells(model)
 
 
 def _stored(state: Any) -> str:

@@ -68,6 +68,8 @@ def open_source(data: str, split: str = "test", line_ends: bool | None = None) -
         ends = True if line_ends is None else line_ends
         return Source(f"wikitext2/{split}", (wikitext2_file(split),), "articles", ends)
     path = Path(data)
+    if not path.exists():
+        raise DataError(f"{data}: must be readable, a file, a folder or {WIKITEXT2}, is none")
     if not path.is_dir():
         return Source(data, (path,), line_ends=bool(line_ends))
     files = tuple(sorted(file for file in path.iterdir() if file.name.endswith(ENDINGS)))

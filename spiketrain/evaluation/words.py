@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from runtime.errors import DataError, TokenizerError
-from spiketrain.evaluation.corpus import Corpus
+from spiketrain.evaluation.corpus import SEPARATOR, Corpus
 from spiketrain.evaluation.sources import wikitext2_file
 
 EOS = "<eos>"
@@ -50,9 +50,25 @@ class WordTokenizer:
 
 
 def load_words(path: Path) -> WordTokenizer:
-    """The vocabulary in a UTF-8 file with one word a line, the first of which has id 0."""
-    (document,) = Corpus(path)
-    return WordTokenizer(document.text.split())
+    """The vocabulary in a UTF-8 file with one word a line, the first of which has id 0.
+
+    DataError unless each line is a word, and each word is there once: ids are numbers of lines.
+    """
+    lines: list[str] = []
+    for document in Corpus(path):
+        text = document.text if document.ended else document.text.removesuffix("\n")
+        lines += [*(text.split("\n") if text else []), *[SEPARATOR] * document.ended]
+    first: dict[str, int] = {}
+    for number, line in enumerate(lines, 1):
+        if len(line.split()) != 1:
+            raise DataError(f"{path}: line {number} must be one word, got {line:.80}")
+        word = line.strip()
+        if first.setdefault(word, number) != number:
+            raise DataError(
+                f"{path}: line {number} must be a further word, got {word!r:.80} of line "
+                f"{first[word]}"
+            )
+    return WordTokenizer(first)
 
 
 def words_by_appearance(files: Iterable[Path]) -> WordTokenizer:

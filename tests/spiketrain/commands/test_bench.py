@@ -45,6 +45,9 @@ def test_the_table_and_the_picture(tmp_path, monkeypatch, capsys):
     assert (tmp_path / "p.png").read_bytes().startswith(b"\x89PNG")
 
 
-@pytest.mark.parametrize("arguments", [["--contexts", "a"], ["--batches", "0"], ["--rounds", "0"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [["--contexts", "a"], ["--batches", "0"], ["--rounds", "0"], ["--png", "/absent/x.png"]],
+)
 def test_bad_usage_is_exit_code_2(monkeypatch, arguments):
     assert run(monkeypatch, *arguments) == 2

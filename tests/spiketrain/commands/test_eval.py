@@ -121,12 +121,12 @@ def test_a_bad_text_is_one_line_and_exit_code_1(
     "arguments",
     [
         [],
-        ["--data", "x", "--protocol", "other"],
-        ["--data", "x", "--limit", "0"],
-        ["--data", "x", "--resume"],
-        ["--data", "x", "--ctx", "7"],
-        ["--data", "x", "--prefix-token", "257"],
-        ["--data", "x", "--protocol", "stride", "--ctx", "8", "--stride", "9"],
+        ["--data", __file__, "--protocol", "other"],
+        ["--data", __file__, "--limit", "0"],
+        ["--data", __file__, "--resume"],
+        ["--data", __file__, "--ctx", "7"],
+        ["--data", __file__, "--prefix-token", "257"],
+        ["--data", __file__, "--protocol", "stride", "--ctx", "8", "--stride", "9"],
     ],
 )
 def test_bad_usage_is_exit_code_2(package, monkeypatch, arguments):
@@ -188,10 +188,31 @@ def test_prefix_token_can_be_named_or_left_out(package, text, monkeypatch, capsy
 
 def test_a_tokenizer_that_cannot_encode_is_named(tmp_path, text, monkeypatch, capsys):
     words = tmp_path / "words.txt"
-    words.write_text("<eos> owl")
+    words.write_text("<eos>\nowl\n")
     bare = tiny.tiny_egru_package(tmp_path / "bare", with_tokenizer=False)
     assert run(monkeypatch, bare, "--data", text, "--tokenizer", words) == 1
-    assert "tokenizer must encode document 0" in capsys.readouterr().err
+    assert "document 0: tokenizer must encode it" in capsys.readouterr().err
+
+
+def test_a_model_without_an_end_of_text_is_told_what_goes(tmp_path, text, monkeypatch, capsys):
+    words = tmp_path / "words.txt"
+    words.write_text("<unk>\n<eos>\nowl\n")
+    bare = tiny.tiny_egru_package(tmp_path / "bare", with_tokenizer=False)
+    arguments = (bare, "--data", text, "--tokenizer", words)
+    assert run(monkeypatch, *arguments) == 1
+    assert "document 0: model must name an eos_token_id" in capsys.readouterr().err
+    assert run(monkeypatch, *arguments, "--protocol", "rolling") == 0
+
+
+def test_figures_that_no_number_can_be_are_null(package, tmp_path, monkeypatch, capsys):
+    data = tmp_path / "x.jsonl"
+    data.write_text('{"text": "x"}\n')  # after the warm-up, the end of the text alone: no bytes
+    arguments = (package, "--data", data, "--warmup", 1, "--json")
+    for more in ((), ("--baseline", package)):
+        assert run(monkeypatch, *arguments, *more) == 0
+        found = json.loads(capsys.readouterr().out)
+        assert (found["tokens"], found["bytes"], found["bits_per_byte"]) == (1, 0, None)
+    assert found["difference_bits_per_byte"] is None
 
 
 def test_an_unknown_model_is_one_line(tmp_path, text, monkeypatch, capsys):

@@ -1,3 +1,4 @@
+import hashlib
 import json
 import re
 
@@ -19,6 +20,7 @@ from spiketrain.evaluation.expansions import expand
 from spiketrain.evaluation.recording import record
 from spiketrain.evaluation.sources import open_source
 from spiketrain.evaluation.synops import synops_by_neurobench
+from spiketrain.evaluation.words import WordTokenizer
 
 MAKERS = {
     "egru": tiny.tiny_egru_package,
@@ -216,9 +218,59 @@ def test_a_text_becomes_tokens_with_ends(models, tmp_path):
     found = tokens_of(model, model.tokenizer, open_source(str(tmp_path / "t")), 100)
     assert found.tolist() == [256, *b"ab", 256, *b"c"]
     (tmp_path / "t").write_text("\n<|endoftext|>\n")
-    bare = type("Bare", (), {"eos_token_ids": ()})
+    bare = type("Bare", (), {"eos_token_ids": (), "vocab_size": 257})
     with pytest.raises(DataError, match="must have tokens to read"):
         tokens_of(bare, model.tokenizer, open_source(str(tmp_path / "t")), 100)
+
+
+def test_a_tokenizer_that_cannot_encode_is_named(models, tmp_path):
+    (tmp_path / "t").write_text("ab\n<|endoftext|>\n\n<|endoftext|>\nc")
+    model, source = models["egru"], str(tmp_path / "t")
+    assert tokens_of(model, model.tokenizer, open_source(source), 9).tolist() == [
+        256, *b"ab", 256, *b"c"
+    ]  # fmt: skip
+
+    class Broken:
+        vocab_size = 257
+
+        def encode(self, text):
+            return [97] if text == "ab" else [][text]
+
+    with pytest.raises(DataError, match="t: document 1: tokenizer must encode it, got list ind"):
+        tokens_of(model, Broken(), open_source(source), 9)
+    larger = WordTokenizer(["<eos>", *map(str, range(300))])
+    with pytest.raises(DataError, match="at most the model's 257 tokens, has 301"):
+        tokens_of(model, larger, open_source(source), 9)
+
+
+def test_the_table_names_what_was_measured(models, tmp_path, monkeypatch, capsys):
+    from spiketrain.cli import main
+
+    (tmp_path / "t.txt").write_text("An owl flew over the wood.")
+    model = models["egru"]
+    arguments = [model.path, "--data", tmp_path / "t.txt", "--record", 0]
+    monkeypatch.setattr("sys.argv", ["spiketrain", "eval", "activity", *map(str, arguments)])
+    with pytest.raises(SystemExit):
+        main()
+    out = capsys.readouterr().out
+    text_hash = hashlib.sha256((tmp_path / "t.txt").read_bytes()).hexdigest()
+    for found in (model.fingerprint, model.tokenizer.hash, f"sha256:{text_hash}"):
+        assert found in out
+
+
+@pytest.mark.parametrize("page", ["absent/page.html", "."])
+def test_a_page_that_cannot_be_written_is_refused_at_once(
+    models, tmp_path, monkeypatch, capsys, page
+):
+    from spiketrain.cli import main
+
+    absent = ["--data", tmp_path / "absent.txt", "--html", tmp_path / page]
+    command = ["spiketrain", "eval", "activity", models["egru"].path, *absent]
+    monkeypatch.setattr("sys.argv", [*map(str, command)])
+    with pytest.raises(SystemExit) as caught:
+        main()
+    assert caught.value.code == 2
+    assert "--html" in capsys.readouterr().err
 
 
 def test_the_command_writes_pictures_and_a_page(models, tmp_path, monkeypatch, capsys):

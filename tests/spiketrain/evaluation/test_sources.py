@@ -104,6 +104,40 @@ def test_an_unlisted_word_is_unknown_or_refused(tmp_path):
         WordTokenizer(["owl"])
 
 
+def test_a_word_list_may_have_the_separator_as_a_word(tmp_path):
+    listed = ["<|endoftext|>", "<unk>", "<eos>", "<|endoftext|>1", "owl"]
+    for order in (listed, listed[1:] + listed[:1], listed[1:3] + listed[:1] + listed[3:]):
+        for end in ("", "\n"):
+            (tmp_path / "words.txt").write_text("\n".join(order) + end)
+            words = load_words(tmp_path / "words.txt")
+            assert words.vocab_size == 5
+            assert words.encode(" ".join(order)) == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("<eos>\nan owl\n<unk>\n", "line 2 must be one word, got an owl"),
+        ("<eos>\n\n<unk>\n", "line 2 must be one word, got"),
+        (
+            "<eos>\n<|endoftext|>\nowl\nfox\nowl\n",
+            "line 5 must be a further word, got 'owl' of line 3",
+        ),
+    ],
+)
+def test_a_word_list_whose_lines_are_not_its_ids_is_refused(tmp_path, content, message):
+    (tmp_path / "words.txt").write_text(content)
+    with pytest.raises(DataError, match=message):
+        load_words(tmp_path / "words.txt")
+
+
+def test_an_unknown_name_is_told_what_there_is():
+    with pytest.raises(
+        DataError, match="wikitext9: must be readable, a file, a folder or wikitext2"
+    ):
+        open_source("wikitext9")
+
+
 def test_copies_of_the_corpus_agree(tmp_path, monkeypatch):
     shutil.copytree(WIKITEXT2, tmp_path / "wikitext2")
     monkeypatch.setenv("SPIKETRAIN_DATA", str(tmp_path))
