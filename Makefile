@@ -1,18 +1,22 @@
 # make demo: see a spiking language model write.  make test: pass the tests.
-# make check: everything that a change has to pass.  All work in .venv and build/.
+# make check: everything that a change has to pass.  make sanitize: watch the kernels run.
+# All work in .venv and build/.
 
 PYTHON ?= python3
 TORCH ?= 2.13.0
 
 VENV := .venv
 CHECKED := build/checked-env
+ADDRESS := build/address-env
+RACES := build/thread-env
 PIP := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check
 EDITABLE := --no-build-isolation --editable
 
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
 
-.PHONY: help demo test check lint lint-imports test-release test-checked dist smoke clean distclean
+.PHONY: help demo test check lint lint-imports test-release test-checked sanitize \
+        sanitize-address sanitize-thread dist smoke clean distclean
 .DELETE_ON_ERROR:
 
 help:
@@ -20,6 +24,7 @@ help:
 	@echo "make test       install test and training extras, run the tests"
 	@echo "make check      lint, types, import rule, tests on the checked and the release build"
 	@echo "make lint       the static part of check"
+	@echo "make sanitize   tests of the kernels under gcc's address, undefined and thread sanitizers"
 	@echo "make dist       build the wheel and the sdist into dist/"
 	@echo "make smoke      install both outside the checkout and run them"
 	@echo "make clean      remove builds and caches; make distclean: .venv as well"
@@ -62,23 +67,46 @@ $(VENV)/.dev: $(VENV)/.test
 	$(PIP) $(EDITABLE) '.[train,test,dev]' -Cbuild-dir=build/release
 	@touch $@
 
-# The checked build's own environment sees the packages of the first, but not its editable install:
-# lines of a .pth file are not followed from another one.
-$(CHECKED)/.test: $(VENV)/.test
-	$(PYTHON) -m venv --without-pip $(CHECKED)
+# A further build has an environment of its own, which sees the packages of the first, but not its
+# editable install: lines of a .pth file are not followed from another one.
+build/%-env/.test: $(VENV)/.test
+	$(PYTHON) -m venv --without-pip $(@D)
 	@$(VENV)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
-	    > "$$($(CHECKED)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/packages.pth"
-	$(CHECKED)/bin/python -m pip install --quiet --disable-pip-version-check --ignore-installed --no-deps \
-	    $(EDITABLE) . -Cbuild-dir=build/checked -Csetup-args=-Dchecked=true
+	    > "$$($(@D)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/packages.pth"
+	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --ignore-installed --no-deps \
+	    $(EDITABLE) . -Cbuild-dir=build/$* $(SETUP:%=-Csetup-args=%)
 	@touch $@
 
+$(CHECKED)/.test: SETUP := -Dchecked=true
+$(ADDRESS)/.test: SETUP := -Dsanitizer=address -Doptimization=1
+$(RACES)/.test: SETUP := -Dsanitizer=thread -Doptimization=1
+
 # --- checks -------------------------------------------------------------------------------------
+
+# A report goes to the process's own stderr; everything takes several times as long.
+WATCHED := --capture=sys --timeout=0
 
 test-release: $(VENV)/.test
 	$(VENV)/bin/python -m pytest
 
 test-checked: $(CHECKED)/.test
 	PATH="$(CURDIR)/$(CHECKED)/bin:$$PATH" $(CHECKED)/bin/python -m pytest
+
+sanitize: sanitize-address sanitize-thread
+
+# Built before the sanitizer is loaded into every process. Python itself leaks by design; modules in
+# C++ throw, which the sanitizer has to find in their library.
+sanitize-address: $(ADDRESS)/.test
+	ninja -C build/address
+	LD_PRELOAD="$$($(CC) -print-file-name=libasan.so) $$($(CC) -print-file-name=libstdc++.so.6)" \
+	    ASAN_OPTIONS=detect_leaks=0 \
+	    UBSAN_OPTIONS=print_stacktrace=1 PYTHONMALLOC=malloc \
+	    $(ADDRESS)/bin/python -m pytest $(WATCHED) tests/runtime
+
+sanitize-thread: $(RACES)/.test
+	ninja -C build/thread
+	LD_PRELOAD="$$($(CC) -print-file-name=libtsan.so)" TSAN_OPTIONS=halt_on_error=1 \
+	    $(RACES)/bin/python -m pytest $(WATCHED) -k thread tests/runtime
 
 lint: $(VENV)/.dev
 	ruff check .

@@ -1,4 +1,5 @@
-/* exp, sigmoid, tanh, silu, sine and cosine of float32, computed in float64 and rounded once: error below 0.6 ulp.
+/* exp, sigmoid, tanh, silu, sine and cosine of float32, computed in float64 and rounded once: error
+ * below 0.6 ulp.
  *
  * Straight-line code that compilers vectorise; only +, -, *, / and integer operations, each rounded
  * on its own, so every build gives the same bits. NaN in, NaN out. */
@@ -65,10 +66,12 @@ static inline float st_tanh(float x)
     return x != x ? x : y;
 }
 
+/* Both are taken no lower than -700, where the quotient is a zero to float32. */
 static inline float st_silu(float x)
 {
     double v = (double)x;
-    float y = (float)(v / (1.0 + st_exp_of(-st_clamp(v, 110.0))));
+    v = v < -700.0 ? -700.0 : v;
+    float y = (float)(v / (1.0 + st_exp_of(-st_clamp(v, 700.0))));
     return x != x ? x : y;
 }
 

@@ -49,8 +49,8 @@ def rotate(cosine, sine, x):
 def silu_product(gate, up, out):
     """Write gate * sigmoid(gate) * up to out."""
     for i in range(len(out)):
-        g = float(gate[i])
-        out[i] = _single(_single(g / (1.0 + _exp(-_clamp(g, 110.0)))) * float(up[i]))
+        g = max(float(gate[i]), -700.0)
+        out[i] = _single(_single(g / (1.0 + _exp(-_clamp(g, 700.0)))) * float(up[i]))
 
 
 def decay(x, normalizer, out):

@@ -130,7 +130,7 @@ static void finish_shared(int32_t (*acc)[ST_PANEL], int planes, float unit, cons
         finish_sparse(acc[0], unit, scale, count, y);
         return;
     }
-    for (ptrdiff_t j = 0; j < count; j++) sum[j] = acc[0][j] + ((int64_t)acc[1][j] << 8);
+    for (ptrdiff_t j = 0; j < count; j++) sum[j] = acc[0][j] + 256 * (int64_t)acc[1][j];
     finish_sparse_wide(sum, unit, scale, count, y);
 }
 

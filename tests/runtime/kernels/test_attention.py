@@ -53,6 +53,23 @@ def test_norm_silu_and_decay_are_their_definitions(build):
         np.testing.assert_allclose(out, wanted, rtol=2e-7, atol=1e-44)
 
 
+def test_silu_is_within_two_ulp_over_the_whole_range(build):
+    """Every 65,521st float32 there is; silu falls to zero, however large its input is."""
+    bits = np.arange(0, 2**32, 65521, dtype=np.uint32)
+    x = np.append(bits.view(np.float32), np.float32([-np.inf, np.inf, -1e3, -1e4, -3e38, -103.9]))
+    out = nan(len(x))
+    attention.silu_product(x, np.ones(len(x), np.float32), out)
+    assert np.array_equal(np.isnan(out), np.isnan(x))
+    good = np.isfinite(x)
+    wide = x[good].astype(np.longdouble)
+    with np.errstate(over="ignore", under="ignore"):
+        true = wide / (1 + np.exp(-wide))
+    _, exponent = np.frexp(true)
+    unit = np.ldexp(np.longdouble(1), np.maximum(exponent - 24, -149))
+    assert np.max(np.abs(out[good] - true) / unit) <= 0.6
+    assert np.array_equal(out[np.isinf(x)], np.where(x[np.isinf(x)] > 0, np.inf, 0))
+
+
 def test_sines_are_right_at_a_hundred_million_tokens(build):
     x = np.concatenate([np.linspace(0, 50, 400), 10.0 ** np.linspace(2, 8, 200)])
     _, (sine, cosine) = both("sincos", (x,), [nan(600), nan(600)])
