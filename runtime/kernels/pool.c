@@ -6,10 +6,16 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 /* Turns of the spin loops, each one pause instruction: tens of microseconds. */
 #define ST_WORKER_SPINS 2000
 #define ST_CALLER_SPINS 4000
+/* Work with the others is judged over so long a time. Where it was no faster than alone, the caller
+ * works alone for a while, four times as long after every further such time. */
+#define ST_JUDGED_NS 2000000
+#define ST_LEAST_REST_NS 10000000
+#define ST_MOST_REST_NS 640000000
 /* Kernels keep up to 128 KB of accumulators on the stack. */
 #define ST_STACK_BYTES (1 << 20)
 
@@ -29,6 +35,9 @@ struct st_pool {
     int threads, started;
     int generation;
     pthread_t *workers;
+    /* The caller's: time of jobs shared since the last judgement and what they would have taken
+     * alone; until when workers rest, and how long they last did. */
+    int64_t together, alone, rests_until, rest;
 };
 
 /* Grows in every child process: threads of the parent do not exist there. */
@@ -54,7 +63,7 @@ static inline void pause_core(void)
 #endif
 }
 
-/* Claims blocks of the current job until none is left; returns whether there was any. */
+/* Claims blocks of the current job until none is left; returns how many there were. */
 static int work_off(st_pool *pool)
 {
     int worked = 0;
@@ -65,7 +74,7 @@ static int work_off(st_pool *pool)
         if (!atomic_compare_exchange_weak(&pool->ticket, &ticket, ticket - 1)) continue;
         int blocks = atomic_load(&pool->blocks);
         function(job, blocks - (int)(uint32_t)ticket);
-        worked = 1;
+        worked++;
         if (atomic_fetch_add(&pool->done, 1) + 1 == blocks && atomic_load(&pool->caller_sleeps)) {
             pthread_mutex_lock(&pool->lock);
             pthread_cond_signal(&pool->finished);
@@ -194,9 +203,35 @@ static void wait_for_workers(st_pool *pool, int blocks)
     pthread_mutex_unlock(&pool->lock);
 }
 
+static int64_t nanoseconds(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return now.tv_sec * INT64_C(1000000000) + now.tv_nsec;
+}
+
+/* Adds a job of which the caller did `own` blocks in `worked`; workers whose cores are taken, and who
+ * lose them with a block in hand, make it last longer than all blocks at the caller's pace. */
+static void judge(st_pool *pool, int own, int blocks, int64_t worked, int64_t lasted, int64_t now)
+{
+    if (!own) return;
+    pool->alone += worked / own * blocks;
+    pool->together += lasted;
+    if (pool->together < ST_JUDGED_NS) return;
+    if (pool->alone <= pool->together) {
+        pool->rest = pool->rest < ST_LEAST_REST_NS ? ST_LEAST_REST_NS : 4 * pool->rest;
+        if (pool->rest > ST_MOST_REST_NS) pool->rest = ST_MOST_REST_NS;
+        pool->rests_until = now + pool->rest;
+    } else {
+        pool->rest -= pool->rest / 4;
+    }
+    pool->alone = pool->together = 0;
+}
+
 void st_pool_run(st_pool *pool, st_block_function function, void *job, int blocks)
 {
-    if (pool->threads == 1 || blocks <= 1) {
+    int64_t start = pool->threads == 1 || blocks <= 1 ? 0 : nanoseconds();
+    if (!start || start < pool->rests_until) {
         for (int block = 0; block < blocks; block++) function(job, block);
         return;
     }
@@ -208,6 +243,9 @@ void st_pool_run(st_pool *pool, st_block_function function, void *job, int block
     uint64_t number = (atomic_load(&pool->ticket) >> 32) + 1;
     atomic_store(&pool->ticket, number << 32 | (uint32_t)blocks);
     wake_workers(pool);
-    work_off(pool);
+    int own = work_off(pool);
+    int64_t worked = nanoseconds() - start;
     wait_for_workers(pool, blocks);
+    int64_t now = nanoseconds();
+    judge(pool, own, blocks, worked, now - start, now);
 }

@@ -1,7 +1,8 @@
 /* A persistent pool of threads for short jobs. One caller at a time.
  *
  * A job is cut into blocks; the caller and the workers claim blocks until none is left, so a worker
- * that wakes late, or whose core is busy, costs nothing but the block it holds. Workers spin briefly
+ * that wakes late costs nothing but the block it holds. One that loses its core with a block in hand
+ * holds up the caller, who works alone for a while where sharing was no faster. Workers spin briefly
  * after a job and then sleep. Which thread computes a block never changes its result. */
 #ifndef ST_POOL_H
 #define ST_POOL_H
