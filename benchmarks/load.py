@@ -253,7 +253,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = options.model or Path(spiketrain.bundled_model())
         if options.spikegpt is not None:
-            from llama_cpp import write_spikegpt  # beside this file
+            from peers import write_spikegpt  # beside this file
 
             path = Path(folder) / "spikegpt"
             write_spikegpt(path, options.spikegpt)

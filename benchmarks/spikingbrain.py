@@ -19,7 +19,6 @@ import argparse
 import json
 import resource
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -27,10 +26,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-
-HERE = Path(__file__).resolve().parent
-# Another file here would hide the library of its own name.
-sys.path = [entry for entry in sys.path if Path(entry or ".").resolve() != HERE]
 
 WIDTH, HEADS, SHARED, SIZE, INNER, VOCAB = 3584, 28, 4, 128, 18944, 152064
 LAYERS, WINDOW = 28, 4096

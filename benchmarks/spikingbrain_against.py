@@ -23,8 +23,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-
-# The import also takes this folder off the path: another file here hides a library of its name.
 from spikingbrain import HEADS, INNER, LAYERS, SHARED, VOCAB, WIDTH, filled, qwen_tensors, timed
 
 

@@ -1,6 +1,6 @@
 """SpikeGPT at the published 216M dimensions against llama.cpp's RWKV-7 of equal size, in one run.
 
-    python benchmarks/llama_cpp.py --llama-python VENV/bin/python [--rounds 5] [--json]
+    python benchmarks/peers.py --llama-python VENV/bin/python [--rounds 5] [--json]
 
 VENV has `pip install llama-cpp-python gguf` (which builds llama.cpp for this machine). Both models
 have random weights: SpikeGPT 18 x 768 with 50,277 words (215M parameters; int8, int4), RWKV-7
@@ -26,10 +26,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-
-HERE = Path(__file__).resolve().parent
-# This file would hide the library of its own name.
-sys.path = [entry for entry in sys.path if Path(entry or ".").resolve() != HERE]
 
 LAYERS, WIDTH, INNER, VOCAB = 18, 768, 3072, 50277
 PROMPT = 512
