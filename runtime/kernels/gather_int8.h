@@ -71,6 +71,35 @@ static inline __m512i event_bytes(const int16_t *value, int shift)
     return _mm512_set1_epi32((int32_t)word);
 }
 
+/* From this many outputs on the next rows are fetched one after another. */
+#define ST_LONG_ROW 2048
+
+/* How far the next rows are fetched. */
+typedef struct {
+    int row;
+    ptrdiff_t at;
+} st_ahead;
+
+/* Fetches as many cache lines of the next rows as there are rows, at every 64 bytes `o` of the
+ * present ones: row after row where rows are long, so that the processor's own fetching joins in,
+ * else the same columns of all, which leaves each line the same time (docs/performance.md). */
+static inline __attribute__((always_inline)) void fetch_ahead(const void *const *next,
+                                                              const int rows, ptrdiff_t o,
+                                                              ptrdiff_t bytes, st_ahead *ahead)
+{
+    if (bytes < ST_LONG_ROW) {
+        for (int k = 0; k < rows; k++) _mm_prefetch((const char *)next[k] + o, _MM_HINT_T1);
+        return;
+    }
+    for (int k = 0; k < rows && ahead->row < rows; k++) {
+        _mm_prefetch((const char *)next[ahead->row] + ahead->at, _MM_HINT_T1);
+        ahead->at += 64;
+        if (ahead->at < bytes) continue;
+        ahead->at = 0;
+        ahead->row++;
+    }
+}
+
 static inline __attribute__((always_inline)) void add_fours(const int8_t *const *row,
                                                             const int8_t *const *next,
                                                             const int16_t *value, int fours,
@@ -78,12 +107,13 @@ static inline __attribute__((always_inline)) void add_fours(const int8_t *const 
 {
     __m512i bytes[ST_INT8_ROWS / 2];
     ptrdiff_t o = 0;
+    st_ahead ahead = {0, 0};
     for (int f = 0; f < fours; f++) {
         bytes[2 * f] = event_bytes(value + 4 * f, 0);
         bytes[2 * f + 1] = event_bytes(value + 4 * f, 8);
     }
     for (; o + ST_BLOCK <= n; o += ST_BLOCK) {
-        for (int k = 0; k < 4 * fours; k++) _mm_prefetch((const char *)(next[k] + o), _MM_HINT_T1);
+        fetch_ahead((const void *const *)next, 4 * fours, o, n, &ahead);
         add_block(row, o, ~(__mmask64)0, bytes, fours, acc);
     }
     if (o < n) add_block(row, o, ~(__mmask64)0 >> (64 - (n - o)), bytes, fours, acc);

@@ -56,12 +56,9 @@ cdef extern from "sparse.h" nogil:
         ST_SQUARES
         ST_COUNTS
 
-    ctypedef struct st_sparse_list:
-        Py_ssize_t count
-
     ctypedef struct st_sparse_input:
-        Py_ssize_t tokens
-        st_sparse_list *list
+        int format
+        Py_ssize_t size, tokens
 
     int st_sparse_most(int format, int kind)
     int st_sparse_input_init(
@@ -286,37 +283,71 @@ cdef class Sparse:
 
     def squares(self, const float[:, ::1] x, float[:, ::1] y, Pool pool):
         """Write max(x, 0) ** 2, in steps of a token's largest, times the weights to y (T, O)."""
-        cdef st_sparse_input input
-        check_block(&self.matrix, x.shape[0], x.shape[1], y.shape[0], y.shape[1])
-        if not y.size:
-            return
-        init_input(&input, &self.matrix, ST_SQUARES, x.shape[1], x.shape[0])
-        with nogil:
-            if x.shape[1]:
-                st_sparse_squares(&input, current(), &x[0, 0], x.shape[1], 0, x.shape[0])
-            st_sparse_run(&self.matrix, &input, current(), &y[0, 0], y.shape[1], pool.pool)
-            st_sparse_input_free(&input)
+        self.multiply(list_events(self.matrix.format, x, None), y, pool)
 
     def counts(
         self, const int16_t[:, ::1] count, const float[::1] unit, float[:, ::1] y, Pool pool
     ):
         """Write count (T, I) times the weights times unit (T,) to y (T, O)."""
-        cdef st_sparse_input input
-        cdef Py_ssize_t room, size = count.shape[1]
-        check_block(&self.matrix, count.shape[0], size, y.shape[0], y.shape[1])
-        check_size("unit", unit.shape[0], count.shape[0])
-        if not y.size:
-            return
-        largest = int(np.abs(np.asarray(count).astype(np.int64)).sum(1).max())
-        room = size + largest // st_sparse_most(self.matrix.format, ST_COUNTS)
-        init_input(&input, &self.matrix, ST_COUNTS, room, count.shape[0])
-        with nogil:
-            if size:
-                st_sparse_counts(
-                    &input, current(), &count[0, 0], size, &unit[0], 0, count.shape[0]
+        self.multiply(list_events(self.matrix.format, count, unit), y, pool)
+
+    def multiply(self, Events events, float[:, ::1] y, Pool pool):
+        """Write the events' products to y (T, O); the events are of weights of this format."""
+        if events.input.format != self.matrix.format:
+            raise ValueError("events must be of weights of the matrix's format")
+        check_size("input columns", events.input.size, self.matrix.rows)
+        check_size("y rows", y.shape[0], events.input.tokens)
+        check_size("y columns", y.shape[1], self.matrix.cols)
+        if y.size:
+            with nogil:
+                st_sparse_run(
+                    &self.matrix, &events.input, current(), &y[0, 0], y.shape[1], pool.pool
                 )
-            st_sparse_run(&self.matrix, &input, current(), &y[0, 0], y.shape[1], pool.pool)
-            st_sparse_input_free(&input)
+
+
+cdef class Events:
+    """Lists of the events of T tokens, for every matrix of one format with these inputs.
+
+    With unit (T,), values are counts (T, I), int16; without, x (T, I), float32, for squares.
+    """
+
+    cdef st_sparse_input input
+
+    def __init__(self, weights, values, unit=None):
+        fill_events(self, FORMATS[weights], values, unit)
+
+    def __dealloc__(self):
+        st_sparse_input_free(&self.input)
+
+
+cdef Events list_events(int format, values, unit):
+    cdef Events events = Events.__new__(Events)
+    fill_events(events, format, values, unit)
+    return events
+
+
+cdef void fill_events(Events events, int format, values, unit) except *:
+    cdef const float[:, ::1] x
+    cdef const int16_t[:, ::1] count
+    cdef const float[::1] units
+    cdef Py_ssize_t tokens, size, room
+    if unit is None:
+        x = values
+        tokens, size = x.shape[0], x.shape[1]
+        init_input(&events.input, format, ST_SQUARES, size, size, tokens)
+        if tokens and size:
+            with nogil:
+                st_sparse_squares(&events.input, current(), &x[0, 0], size, 0, tokens)
+        return
+    count, units = values, unit
+    tokens, size = count.shape[0], count.shape[1]
+    check_size("unit", units.shape[0], tokens)
+    largest = int(np.abs(np.asarray(count).astype(np.int64)).sum(1).max(initial=0))
+    room = size + largest // st_sparse_most(format, ST_COUNTS)
+    init_input(&events.input, format, ST_COUNTS, size, room, tokens)
+    if tokens and size:
+        with nogil:
+            st_sparse_counts(&events.input, current(), &count[0, 0], size, &units[0], 0, tokens)
 
 
 cdef void set_weight(st_sparse *m, weight) except *:
@@ -369,19 +400,12 @@ def check_extra(rows, columns, values, inputs, outputs):
         raise ValueError(f"extra columns must ascend in each row and lie in [0, {outputs})")
 
 
-cdef void check_block(
-    const st_sparse *m, Py_ssize_t tokens, Py_ssize_t inputs, Py_ssize_t y_rows,
-    Py_ssize_t y_columns
-) except *:
-    check_size("input columns", inputs, m.rows)
-    check_size("y rows", y_rows, tokens)
-    check_size("y columns", y_columns, m.cols)
-
-
 cdef void init_input(
-    st_sparse_input *input, const st_sparse *m, int kind, Py_ssize_t room, Py_ssize_t tokens
+    st_sparse_input *input, int format, int kind, Py_ssize_t size, Py_ssize_t room,
+    Py_ssize_t tokens
 ) except *:
-    if st_sparse_input_init(input, m.format, kind, m.rows, room, tokens):
+    st_sparse_input_free(input)
+    if st_sparse_input_init(input, format, kind, size, room, tokens):
         raise MemoryError("event lists")
     input.tokens = tokens
 

@@ -198,22 +198,16 @@ class Sparse:
 
     def squares(self, x, y, pool):
         """Write max(x, 0) ** 2, in steps of a token's largest, times the weights to y (T, O)."""
-        for t in range(len(x)):
-            values = [_single(max(float(v), 0.0) ** 2) for v in x[t]]
-            unit = 1.0
-            if self.weights != "float32":
-                most = _STEPS[self.weights]
-                unit = _single(max(values, default=0.0) / most)
-                values = [min(round(_single(v / unit)), most) if unit else 0 for v in values]
-            self._multiply(values, unit, y[t])
+        self.multiply(Events(self.weights, x), y, pool)
 
     def counts(self, count, unit, y, pool):
         """Write count (T, I) times the weights times unit (T,) to y (T, O)."""
-        for t in range(len(count)):
-            values = [int(c) for c in count[t]]
-            if self.weights == "float32":
-                values = [_single(c * float(unit[t])) for c in values]
-            self._multiply(values, float(unit[t]), y[t])
+        self.multiply(Events(self.weights, count, unit), y, pool)
+
+    def multiply(self, events, y, pool):
+        """Write the events' products to y (T, O)."""
+        for t, (values, unit) in enumerate(events.tokens):
+            self._multiply(values, unit, y[t])
 
     def _multiply(self, values, unit, y):
         if self.weights == "int8-groups":
@@ -244,6 +238,31 @@ class Sparse:
             return int(self.weight[i, o]) + self.extra.get((i, o), 0)
         code = (int(self.weight[i, o // 2]) >> (o % 2 * 4) & 15) - 8
         return code * int(self.multiplier[i, o // SPAN])
+
+
+class Events:
+    """Values and unit of T tokens: counts (T, I) with unit (T,), or x (T, I) to be squared."""
+
+    def __init__(self, weights, values, unit=None):
+        self.tokens = []
+        for t in range(len(values)):
+            if unit is None:
+                self.tokens.append(_squares(weights, values[t]))
+            else:
+                scale = float(unit[t])
+                counts = [int(c) for c in values[t]]
+                if weights == "float32":
+                    counts = [_single(c * scale) for c in counts]
+                self.tokens.append((counts, scale))
+
+
+def _squares(weights, x):
+    values = [_single(max(float(v), 0.0) ** 2) for v in x]
+    if weights == "float32":
+        return values, 1.0
+    most = _STEPS[weights]
+    unit = _single(max(values, default=0.0) / most)
+    return [min(round(_single(v / unit)), most) if unit else 0 for v in values], unit
 
 
 def check_extra(rows, columns, values, inputs, outputs):

@@ -121,10 +121,10 @@ sum_spans(const st_sparse *m, const int32_t *index, const int16_t *value, ptrdif
         }
         for (int f = 0; f < ST_INT8_ROWS / 4; f++)
             fold_four(m, rows + 4 * f, events + 4 * f, at / ST_SPAN, spans, &folded[f], total);
+        st_ahead ahead = {0, 0};
         for (ptrdiff_t s = 0; s < spans; s++) {
             ptrdiff_t bytes = ST_MIN(ST_SPAN, count - s * ST_SPAN + 1) / 2;
-            for (int k = 0; k < ST_INT8_ROWS; k++)
-                _mm_prefetch((const char *)(next[k] + 64 * s), _MM_HINT_T1);
+            fetch_ahead((const void *const *)next, ST_INT8_ROWS, 64 * s, 64 * spans, &ahead);
             add_span(row, 64 * s, ~(__mmask64)0 >> (64 - bytes), folded, s, counts,
                      acc + s * ST_SPAN);
         }

@@ -113,9 +113,9 @@ static void count_rows(const int8_t *const *row, const int8_t *const *next, cons
     __m512i values[ST_INT8_ROWS / 4];
     for (int f = 0; f < ST_INT8_ROWS / 4; f++) values[f] = event_bytes(value + 4 * f, 0);
     ptrdiff_t o = 0;
+    st_ahead ahead = {0, 0};
     for (; o + ST_BLOCK <= n; o += ST_BLOCK) {
-        for (int k = 0; k < ST_INT8_ROWS; k++)
-            _mm_prefetch((const char *)(next[k] + o), _MM_HINT_T1);
+        fetch_ahead((const void *const *)next, ST_INT8_ROWS, o, n, &ahead);
         count_block(row, o, ~(__mmask64)0, values, acc);
     }
     if (o < n) count_block(row, o, ~(__mmask64)0 >> (64 - (n - o)), values, acc);

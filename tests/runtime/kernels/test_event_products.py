@@ -75,6 +75,40 @@ def test_neither_tokens_nor_threads_change_an_event_driven_bit(build, pools, wei
             assert same(y, alone)
 
 
+def test_events_are_listed_once_for_all_matrices_that_read_them(build, pools):
+    rng = np.random.default_rng(4)
+    x = read_only(rng.normal(size=(2, 40)).astype(np.float32))
+    count, unit = read_only((3 * x).astype(np.int16)), read_only(np.float32([0.5, 2.0]))
+    for weights in FORMATS:
+        squares = products.Events(weights, x)
+        counts = products.Events(weights, count, unit)
+        for outputs in (7, 130):
+            matrix = products.Sparse(weights, *sparse(rng, weights, 40, outputs))
+            for events, call, arguments in (
+                (squares, matrix.squares, (x,)),
+                (counts, matrix.counts, (count, unit)),
+            ):
+                y, expected = nan(2, outputs), nan(2, outputs)
+                matrix.multiply(events, y, pools[2])
+                call(*arguments, expected, pools[1])
+                assert same(y, expected)
+
+
+def test_events_of_other_formats_and_sizes_are_refused(build, pools):
+    rng = np.random.default_rng(4)
+    matrix = products.Sparse("int8", *sparse(rng, "int8", 40, 7))
+    for weights, inputs, tokens, message in (
+        ("int4", 40, 1, "events must be of weights of the matrix's format"),
+        ("int8", 39, 1, "input columns"),
+        ("int8", 40, 2, "y rows"),
+    ):
+        events = products.Events(weights, np.ones((tokens, inputs), np.float32))
+        with pytest.raises(ValueError, match=message):
+            matrix.multiply(events, nan(1, 7), pools[1])
+    with pytest.raises(ValueError, match="unit"):
+        products.Events("int8", np.ones((2, 40), np.int16), np.ones(1, np.float32))
+
+
 def block(rng, tokens, inputs, density, most=127):
     """Inputs of squares, and counts: `density` of them active, but none of every seventh input."""
     x = np.abs(rng.normal(size=(tokens, inputs))).astype(np.float32)
