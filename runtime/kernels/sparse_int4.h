@@ -100,6 +100,16 @@ static void settle_span(int32_t *sums, int32_t excess)
     }
 }
 
+/* Multipliers of a row lie apart from its codes, in a line or two of their own. Always inlined: gcc
+ * takes a function that only prefetches for one without effect, and drops its calls. */
+static inline __attribute__((always_inline)) void
+fetch_multipliers(const st_sparse *m, ptrdiff_t row, ptrdiff_t at, ptrdiff_t spans)
+{
+    const uint8_t *first = m->multiplier + row * m->multiplier_stride + at / ST_SPAN;
+    _mm_prefetch((const char *)first, _MM_HINT_T0);
+    _mm_prefetch((const char *)first + spans - 1, _MM_HINT_T0);
+}
+
 static inline __attribute__((always_inline)) void
 sum_spans(const st_sparse *m, const int32_t *index, const int16_t *value, ptrdiff_t begin,
           ptrdiff_t end, ptrdiff_t at, ptrdiff_t count, const int counts, int32_t *acc)
@@ -107,6 +117,8 @@ sum_spans(const st_sparse *m, const int32_t *index, const int16_t *value, ptrdif
     ptrdiff_t spans = (count + ST_SPAN - 1) / ST_SPAN;
     const uint8_t *weight = (const uint8_t *)m->weight + at / 2;
     uint32_t total[ST_TILE_SPANS] = {0};
+    for (ptrdiff_t e = begin; e < ST_MIN(begin + ST_INT8_ROWS, end); e++)
+        fetch_multipliers(m, index[e], at, spans);
     memset(acc, 0, (size_t)spans * ST_SPAN * sizeof *acc);
     for (ptrdiff_t e = begin; e < end; e += ST_INT8_ROWS) {
         const uint8_t *row[ST_INT8_ROWS], *next[ST_INT8_ROWS];
@@ -117,7 +129,9 @@ sum_spans(const st_sparse *m, const int32_t *index, const int16_t *value, ptrdif
             rows[k] = index[ST_MIN(e + k, end - 1)];
             events[k] = e + k < end ? value[e + k] : 0;
             row[k] = weight + rows[k] * m->stride;
-            next[k] = weight + index[ST_MIN(e + ST_INT8_ROWS + k, end - 1)] * m->stride;
+            ptrdiff_t later = index[ST_MIN(e + ST_INT8_ROWS + k, end - 1)];
+            next[k] = weight + later * m->stride;
+            fetch_multipliers(m, later, at, spans);
         }
         for (int f = 0; f < ST_INT8_ROWS / 4; f++)
             fold_four(m, rows + 4 * f, events + 4 * f, at / ST_SPAN, spans, &folded[f], total);
