@@ -154,7 +154,7 @@ def filled(model: Any, context: int) -> Any:
             array[...] = context
         elif array.dtype == np.uint16:
             array[...] = rng.integers(0x3E00, 0x3F80, array.shape, np.uint16)
-        elif array.dtype == np.float32:
+        elif array.dtype == np.float32 and name != "dial":
             array[...] = rng.random(array.shape, np.float32)
     state.position = context
     return state

@@ -24,7 +24,10 @@ _LATE = {
     "SessionTurn": "serving.request",
 }
 
+BUNDLED_MODELS = ("stories-egru", "stories-spikingbrain")
+
 __all__ = [
+    "BUNDLED_MODELS",
     "Access",
     "AsyncClient",
     "Chat",
@@ -38,9 +41,14 @@ __all__ = [
 ]
 
 
-def bundled_model() -> Path:
-    """Return the directory of the package that comes with the installation."""
-    return Path(__file__).parent / "models" / "stories-egru"
+def bundled_model(name: str = "stories-egru") -> Path:
+    """Return the directory of a package that comes with the installation.
+
+    Raises ValueError unless `name` is one of BUNDLED_MODELS.
+    """
+    if name not in BUNDLED_MODELS:
+        raise ValueError(f"name must be one of {BUNDLED_MODELS}, got {name!r}")
+    return Path(__file__).parent / "models" / name
 
 
 def __getattr__(name: str) -> Any:

@@ -1,4 +1,4 @@
-"""The MODEL argument of every subcommand: a package directory, or the bundled model's name.
+"""The MODEL argument of every subcommand: a package directory, or a bundled model's name.
 
 Beside it what loading a model may take of memory, and the dial of what it reads.
 """
@@ -15,7 +15,10 @@ DEFAULT_TABLE_BYTES = 1 << 30  # as in runtime.model, which is not imported for 
 NO_DIAL = 1.0  # as in runtime.dial
 TABLE_BYTES_HELP = "Most memory for a table of first products by token, in bytes."
 ModelArgument = Annotated[
-    str, typer.Argument(help="Package directory, or `bundled` for the model that comes along.")
+    str,
+    typer.Argument(
+        help="Package directory, or one that comes along: `bundled` (stories-egru) or its name."
+    ),
 ]
 DialOption = Annotated[
     float, typer.Option(help="Above 1, fewer inputs count; as far as the package says.")
@@ -23,5 +26,9 @@ DialOption = Annotated[
 
 
 def model_directory(model: str) -> Path:
-    """Return the directory that MODEL names."""
-    return spiketrain.bundled_model() if model == BUNDLED else Path(model)
+    """Return the directory that MODEL names; one that exists comes before a bundled name."""
+    if model == BUNDLED:
+        return spiketrain.bundled_model()
+    if model in spiketrain.BUNDLED_MODELS and not Path(model).exists():
+        return spiketrain.bundled_model(model)
+    return Path(model)

@@ -30,16 +30,18 @@ convert() { # package, variant, weights, measured on, overrides...
     for field in "$@"; do set -- "$@" --set "$field"; shift; done
     spiketrain convert "$runs/teacher" "$runs/$package" --recipe transformer-to-spiking \
         --variant "$variant" --weights "$weights" --fine-tune "$here/stories-llama-spiking.toml" \
-        --calib "$runs/calibration.txt" --measure "$stories/$text.txt.xz" \
+        --calib "$runs/calibration.txt" --measure "$text" \
         --set "run.threads=$threads" "$@"
 }
 
 xz -dc "$stories/train.txt.xz" | head -n 500 > "$runs/calibration.txt"
+xz -dc "$stories/valid.txt.xz" | head -n 1500 > "$runs/measure.txt"
 train teacher stories-llama.toml
-convert hybrid hybrid int4 test
-convert linear linear int4 test
+convert hybrid hybrid int4 "$stories/test.txt.xz"
+convert linear linear int4 "$stories/test.txt.xz"
 train control stories-llama-control.toml "run.start_from=$runs/teacher" \
     "data.tokenizer=$runs/teacher/tokenizer.model"
 for variant in hybrid hybrid-published linear linear-published; do
-    convert "short-$variant" "$variant" float32 valid run.tokens=100_000 optimizer.warmup_tokens=10_000
+    convert "short-$variant" "$variant" float32 "$runs/measure.txt" \
+        run.tokens=100_000 optimizer.warmup_tokens=10_000
 done
