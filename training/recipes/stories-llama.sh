@@ -43,5 +43,5 @@ train control stories-llama-control.toml "run.start_from=$runs/teacher" \
     "data.tokenizer=$runs/teacher/tokenizer.model"
 for variant in hybrid hybrid-published linear linear-published; do
     convert "short-$variant" "$variant" float32 "$runs/measure.txt" \
-        run.tokens=100_000 optimizer.warmup_tokens=10_000
+        run.tokens=100_000 optimizer.warmup_tokens=10_000 'data.test=""'
 done
