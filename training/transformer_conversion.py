@@ -68,7 +68,11 @@ def convert_transformer(
         student = transformer.spikingbrain_from_transformer(teacher, "hybrid", layers)
     else:
         student = transformer.spikingbrain_from_transformer(teacher, variant)
-    transformer.match_outputs(student, teacher, text.calibration)
+    half_life = None
+    if variant.endswith("-fitted"):
+        half_life = transformer.fit_decays(student, teacher, text.calibration)
+    else:
+        transformer.match_outputs(student, teacher, text.calibration)
     stages.append(text.measure("mapped", student))
     if asked.fine_tune is not None:
         fields = load_config(asked.fine_tune, list(asked.overrides)).model
@@ -100,6 +104,7 @@ def convert_transformer(
         "context": config.max_position_embeddings,
         "window_keys": config.window_keys if config.attn_layers else None,
         "attn_layers": config.attn_layers,
+        "fitted_half_life": half_life,
         "teacher_seconds": result_of(asked.teacher).get("seconds"),
         "teacher_tokens": result_of(asked.teacher).get("tokens"),
         "calibration": silenced,

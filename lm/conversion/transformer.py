@@ -17,7 +17,9 @@ from lm.keys import check_keys
 from lm.shards import Held, Shards
 
 MODEL_TYPES = ("llama", "qwen2", "qwen3")
-VARIANTS = ("hybrid", "linear", "hybrid-published", "linear-published")
+VARIANTS = (
+    "hybrid", "linear", "hybrid-fitted", "linear-fitted", "hybrid-published", "linear-published",
+)  # fmt: skip
 CHOSEN = "hybrid-chosen"  # windows where linear attention would cost most
 KEPT = (  # fields of the teacher's config that its weights or its measure depend on
     "hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "head_dim",
@@ -26,6 +28,7 @@ KEPT = (  # fields of the teacher's config that its weights or its measure depen
 )  # fmt: skip
 WINDOW_SHARE = 8  # of the context: a hybrid's window
 SHORTEST_MEMORY = 8.0  # tokens after which the quickest channel has forgotten half
+HALF_LIVES = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)  # tokens that fit_decays tries
 _NAMES = (
     ("model.embed_tokens.", "model.embeddings."),
     (".self_attn.", ".attn."),
@@ -122,8 +125,8 @@ def spikingbrain_from_transformer(
     "hybrid": windows of an eighth of the context in attn_layers, odd ones unless told, linear
     elsewhere; "linear": linear everywhere.  New are the decays.  They start from "-published":
     upstream's code, where every channel forgets half in 16 tokens; or such that the channels of a
-    head forget half in SHORTEST_MEMORY tokens to the context, in equal ratios.  Raises ValueError
-    on another variant, or a teacher with linear layers.
+    head forget half in SHORTEST_MEMORY tokens to the context, in equal ratios; "-fitted" is for
+    fit_decays to start.  Raises ValueError on another variant, or a teacher with linear layers.
     """
     if variant not in VARIANTS:
         raise ValueError(f"variant must be one of {VARIANTS}, got {variant!r}")
@@ -160,10 +163,36 @@ def spread_decays(bias: Tensor, config: Config) -> None:
     """
     longest = max(SHORTEST_MEMORY, float(config.max_position_embeddings))
     place = torch.linspace(0.0, 1.0, config.head_dim, dtype=torch.float64)
-    halves = SHORTEST_MEMORY * (longest / SHORTEST_MEMORY) ** place
+    _set_decays(bias, SHORTEST_MEMORY * (longest / SHORTEST_MEMORY) ** place, config)
+
+
+def _set_decays(bias: Tensor, halves: Tensor, config: Config) -> None:
+    """Biases (K d,) of the gate from half-lives in tokens (d,), the same in every head."""
     kept = -config.gate_logit_normalizer * math.log(2.0) / halves  # log sigmoid(b)
     own = kept - torch.log(-torch.expm1(kept))
     bias.copy_(own.repeat(config.num_key_value_heads))
+
+
+@torch.no_grad()
+def fit_decays(student: Model, teacher: Model, input_ids: Tensor) -> float:
+    """Give all channels the one of HALF_LIVES that predicts input_ids (B, T) best; return it.
+
+    Outputs are matched to the teacher's, as by match_outputs.
+    """
+    config = student.config
+
+    def loss(half: float) -> float:
+        for block in student.model.layers:
+            if block.attn.linear:
+                halves = torch.full((config.head_dim,), half, dtype=torch.float64)
+                _set_decays(block.attn.gk_proj[1].bias, halves, config)
+        match_outputs(student, teacher, input_ids)
+        features, _, _ = student.features(input_ids[:, :-1])
+        return float(student.mean_nll(features, input_ids[:, 1:]))
+
+    best = min(HALF_LIVES, key=loss)
+    loss(best)
+    return best
 
 
 @torch.no_grad()

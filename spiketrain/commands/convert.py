@@ -99,7 +99,8 @@ def convert(
             help="With --recipe. gru-to-egru: paired (default; units for h and -h) or single;"
             " rwkv-to-spikegpt: residual (default; as published) or projections (spike-driven);"
             " transformer-to-spiking: hybrid (default), hybrid-chosen (windows where linear layers"
-            " cost most) or linear; hybrid-published, linear-published for upstream's decays."
+            " cost most) or linear; -fitted: first decays that suit the calibration text best;"
+            " -published: upstream's."
         ),
     ] = None,
     fine_tune: Annotated[

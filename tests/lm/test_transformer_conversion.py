@@ -9,6 +9,8 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
 from lm.conversion.transformer import (  # noqa: E402
+    HALF_LIVES,
+    fit_decays,
     from_transformer,
     match_outputs,
     our_name,
@@ -88,6 +90,26 @@ def test_a_converted_model_keeps_every_weight_and_starts_with_the_decays_asked(v
     else:
         assert decay.eq(decay[0]).all()
         assert decay[0].item() == pytest.approx(0.5 ** (1 / 16))
+
+
+def test_fitted_decays_are_the_best_of_those_tried(tmp_path):
+    _, teacher = copied("llama", tmp_path)
+    torch.manual_seed(3)  # the gates' small weights
+    student = spikingbrain_from_transformer(teacher, "linear-fitted")
+    best = fit_decays(student, teacher, IDS)
+    losses = {}
+    for half in HALF_LIVES:
+        torch.manual_seed(3)
+        other = spikingbrain_from_transformer(teacher, "linear-published")
+        kept = 0.5 ** (16 / half)  # sigmoid(bias), whose 16th root is the decay
+        for block in other.model.layers:
+            torch.nn.init.constant_(block.attn.gk_proj[1].bias, math.log(kept / (1 - kept)))
+        match_outputs(other, teacher, IDS)
+        with torch.no_grad():
+            losses[half] = other(IDS, labels=IDS).loss.item()
+    assert best == min(losses, key=losses.__getitem__)
+    with torch.no_grad():
+        assert student(IDS, labels=IDS).loss.item() == pytest.approx(losses[best], rel=1e-5)
 
 
 def test_matched_outputs_have_the_strength_of_the_teachers(tmp_path):
