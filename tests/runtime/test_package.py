@@ -12,19 +12,6 @@ from runtime.errors import PackageError
 from runtime.package import compute_fingerprint, read_package, write_package
 from runtime.tensor_file import map_tensors
 
-FILES = ["config.json", "generation_config.json", "model.safetensors"]
-
-
-@pytest.fixture
-def package(tmp_path):
-    return make(tmp_path / "package")
-
-
-@pytest.fixture
-def content():
-    config = tiny.egru_config("int8", True, False, 9, (5, 4), 4)
-    return config, tiny.egru_tensors(config)
-
 
 @pytest.mark.parametrize("weights", ["int8", "float32"])
 @pytest.mark.parametrize("tied", [True, False])

@@ -15,16 +15,9 @@ from package_edits import (
 from runtime.errors import PackageError
 from runtime.package import read_package
 
-FILES = ["config.json", "generation_config.json", "model.safetensors"]
-
 relaxed = settings(
     deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
-
-
-@pytest.fixture
-def package(tmp_path):
-    return make(tmp_path / "package")
 
 
 def content_of(package):

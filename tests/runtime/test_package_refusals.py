@@ -6,9 +6,7 @@ import shutil
 
 import numpy as np
 import pytest
-import tiny
 from package_edits import (
-    make,
     rewrite_config,
     rewrite_header,
     split_tensor_file,
@@ -21,17 +19,6 @@ from runtime.model import load_model
 from runtime.package import read_package, write_package
 
 FILES = ["config.json", "generation_config.json", "model.safetensors"]
-
-
-@pytest.fixture
-def package(tmp_path):
-    return make(tmp_path / "package")
-
-
-@pytest.fixture
-def content():
-    config = tiny.egru_config("int8", True, False, 9, (5, 4), 4)
-    return config, tiny.egru_tensors(config)
 
 
 @pytest.mark.parametrize(

@@ -2,16 +2,12 @@ import json
 
 import pytest
 import tiny
-
-from spiketrain.cli import main
+from command_in_process import call
 
 
 def run(monkeypatch, *arguments):
     """Exit code of the command line."""
-    monkeypatch.setattr("sys.argv", ["spiketrain", "bench", *map(str, arguments)])
-    with pytest.raises(SystemExit) as caught:
-        main()
-    return caught.value.code or 0
+    return call(monkeypatch, "bench", *arguments)
 
 
 FAST = ("--contexts", "0,50", "--prefills", "8,16", "--batches", "1,3", "--tokens", "4",

@@ -11,6 +11,8 @@ from tiny import byte_tokenizer
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
+from command_in_process import call  # noqa: E402
+
 import runtime  # noqa: E402
 from lm.families.spikegpt import Config, Model  # noqa: E402
 from serving.client import Client  # noqa: E402
@@ -19,17 +21,8 @@ from serving.engine import Engine  # noqa: E402
 from serving.events import Delta  # noqa: E402
 from serving.request import Request  # noqa: E402
 from serving.server import Server  # noqa: E402
-from spiketrain.cli import main  # noqa: E402
 
 DATA = Path(__file__).parents[2] / "data" / "spikegpt"
-
-
-def run(monkeypatch, *arguments):
-    """Exit code of the command line."""
-    monkeypatch.setattr("sys.argv", ["spiketrain", *map(str, arguments)])
-    with pytest.raises(SystemExit) as caught:
-        main()
-    return caught.value.code or 0
 
 
 @pytest.fixture
@@ -72,7 +65,7 @@ def test_a_converted_checkpoint_generates_and_streams(
     checkpoint, tmp_path, monkeypatch, capsys, options
 ):
     package = tmp_path / "package"
-    assert run(monkeypatch, "convert", checkpoint, package, *options) == 0
+    assert call(monkeypatch, "convert", checkpoint, package, *options) == 0
     formats = dict(zip(options[::2], options[1::2], strict=True))
     body = formats.get("--weights", "float32")
     model = runtime.load_model(package)
@@ -84,12 +77,12 @@ def test_a_converted_checkpoint_generates_and_streams(
     }
     capsys.readouterr()
     sampling = ("--seed", 5, "--max-new-tokens", 20, "--temperature", 1)
-    assert run(monkeypatch, "generate", "The cat", "--model", package, *sampling) == 0
+    assert call(monkeypatch, "generate", "The cat", "--model", package, *sampling) == 0
     text, figures = capsys.readouterr()
     assert "firing rate" in figures
     request = Request("The cat", seed=5, max_new_tokens=20, temperature=1.0)
     assert over_grpc(model, request) == text != ""
-    assert run(monkeypatch, "inspect", package, "--json") == 0
+    assert call(monkeypatch, "inspect", package, "--json") == 0
     found = json.loads(capsys.readouterr().out)
     assert found["parameters"] == 2 * 257 * 32 + 2 * (13 * 32**2 + 15 * 32) + 4 * 32
     assert found["state_formula"].endswith("= 1792 bytes")
@@ -98,7 +91,7 @@ def test_a_converted_checkpoint_generates_and_streams(
 @pytest.mark.parametrize("name", ["v77_l3", "v97_l3"])
 def test_an_official_file_gives_the_official_logits_and_spikes(tmp_path, monkeypatch, name):
     package = tmp_path / "package"
-    assert run(monkeypatch, "convert", DATA / f"{name}.pth", package) == 0
+    assert call(monkeypatch, "convert", DATA / f"{name}.pth", package) == 0
     model = runtime.load_model(package)
     assert model.config["spiketrain"]["fidelity"] == "exact"
     with np.load(DATA / f"{name}.npz") as arrays:
@@ -113,6 +106,6 @@ def test_a_head_of_another_kind_than_the_body_is_refused_in_one_line(
     checkpoint, tmp_path, monkeypatch, capsys
 ):
     options = ("--weights", "int8", "--head-weights", "float32")
-    assert run(monkeypatch, "convert", checkpoint, tmp_path / "p", *options) == 1
+    assert call(monkeypatch, "convert", checkpoint, tmp_path / "p", *options) == 1
     assert "weights.head must be one of" in capsys.readouterr().err
-    assert run(monkeypatch, "convert", checkpoint, tmp_path / "p", "--head-weights", "no") == 2
+    assert call(monkeypatch, "convert", checkpoint, tmp_path / "p", "--head-weights", "no") == 2

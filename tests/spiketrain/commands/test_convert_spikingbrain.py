@@ -10,6 +10,8 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
+from command_in_process import call  # noqa: E402
+
 import runtime  # noqa: E402
 from lm.checkpoint import Meaning, read_checkpoint  # noqa: E402
 from runtime.chat_template_file import read_chat_template  # noqa: E402
@@ -31,14 +33,6 @@ CHATML = (
 IDS = [int(x) for x in torch.arange(40) * 11 % 199]
 
 
-def run(monkeypatch, *arguments):
-    """Exit code of the command line."""
-    monkeypatch.setattr("sys.argv", ["spiketrain", *map(str, arguments)])
-    with pytest.raises(SystemExit) as caught:
-        main()
-    return caught.value.code or 0
-
-
 def logits(package):
     model = runtime.load_model(package)
     return torch.from_numpy(model.forward(model.new_state(), IDS).copy())
@@ -51,7 +45,7 @@ def of_torch(name, **meaning):
 
 def test_a_dry_run_says_what_would_be_written(tmp_path, monkeypatch, capsys):
     package = tmp_path / "package"
-    assert run(monkeypatch, "convert", DATA / "w8_g32", package, "--dry-run") == 0
+    assert call(monkeypatch, "convert", DATA / "w8_g32", package, "--dry-run") == 0
     printed = capsys.readouterr()
     assert "87 tensors" in printed.out
     assert "6 files" in printed.out
@@ -75,14 +69,14 @@ def test_a_dry_run_says_what_would_be_written(tmp_path, monkeypatch, capsys):
 def test_what_cannot_be_asked_is_refused(tmp_path, monkeypatch, capsys, arguments, code, message):
     package = tmp_path / "package"
     dry = () if "--recipe" in arguments else ("--dry-run",)
-    assert run(monkeypatch, "convert", DATA / "fp", package, *arguments, *dry) == code
+    assert call(monkeypatch, "convert", DATA / "fp", package, *arguments, *dry) == code
     assert message in " ".join(capsys.readouterr().err.replace("│", " ").split())
     assert not list(tmp_path.iterdir())
 
 
 def test_options_of_a_published_directory_are_refused_elsewhere(tmp_path, monkeypatch, capsys):
     source = DATA.parent / "spikegpt" / "v77_l3.pth"
-    assert run(monkeypatch, "convert", source, tmp_path / "p", "--max-memory", "4G") == 2
+    assert call(monkeypatch, "convert", source, tmp_path / "p", "--max-memory", "4G") == 2
     assert "needs a published SpikingBrain" in " ".join(capsys.readouterr().err.split())
 
 
@@ -100,7 +94,7 @@ def test_a_published_directory_becomes_a_package_with_its_logits(
 ):
     package = tmp_path / "package"
     arguments = ("convert", DATA / name, package, "--max-memory", "8G", *options)
-    assert run(monkeypatch, *arguments) == 0
+    assert call(monkeypatch, *arguments) == 0
     assert "layers.3: 0." in capsys.readouterr().err
     off = (logits(package) - of_torch(name, **meaning)).abs().amax(1)
     assert (off < 1e-3).float().mean() >= 0.95  # a count next to a rounding tie may flip
@@ -113,7 +107,7 @@ def test_a_published_directory_becomes_a_package_with_its_logits(
 def test_integer_weights_read_spike_counts(tmp_path, monkeypatch, capsys, weights):
     package = tmp_path / "package"
     arguments = ("--weights", weights, "--down-proj", "spiked", "--window-cache", "int8")
-    assert run(monkeypatch, "convert", DATA / "fp", package, *arguments) == 0
+    assert call(monkeypatch, "convert", DATA / "fp", package, *arguments) == 0
     assert "spike counts at k 3" in capsys.readouterr().err
     config = json.loads((package / "config.json").read_text())
     assert config["spiketrain"]["events"] == "counts"
@@ -123,7 +117,7 @@ def test_integer_weights_read_spike_counts(tmp_path, monkeypatch, capsys, weight
 
 def test_a_package_that_could_not_be_is_refused_before_any_work(tmp_path, monkeypatch, capsys):
     arguments = ("convert", DATA / "w8_g32", tmp_path / "package", "--window-cache", "float32")
-    assert run(monkeypatch, *arguments) == 1
+    assert call(monkeypatch, *arguments) == 1
     assert "window_cache must be" in " ".join(capsys.readouterr().err.split())
     assert not list(tmp_path.iterdir())
 
@@ -146,15 +140,15 @@ def test_a_conversion_that_was_killed_goes_on(tmp_path, monkeypatch, capsys):
     with pytest.raises((KeyboardInterrupt, SystemExit)):
         main()
     assert not package.exists()
-    assert run(monkeypatch, *arguments) == 1
+    assert call(monkeypatch, *arguments) == 1
     assert "--resume goes on with it" in " ".join(capsys.readouterr().err.split())
-    assert run(monkeypatch, *arguments, "--weights", "int4", "--resume") == 1
+    assert call(monkeypatch, *arguments, "--weights", "int4", "--resume") == 1
     assert "weights must be as in the attempt" in " ".join(capsys.readouterr().err.split())
     made.clear()
     monkeypatch.setattr(
         export.Exporter, "tensors", lambda self, part: made.append(part) or whole(self, part)
     )
-    assert run(monkeypatch, *arguments, "--resume") == 0
+    assert call(monkeypatch, *arguments, "--resume") == 0
     assert made == ["layers.2", "layers.3", "head"]
     assert "layers.1: there already" in capsys.readouterr().err
     off = (logits(package) - of_torch("w8_g32", down_proj="spiked")).abs().amax(1)
@@ -169,7 +163,7 @@ def test_tokenizer_chat_template_and_end_come_along(tmp_path, monkeypatch, capsy
     (source / "chat_template.jinja").write_text("{{ messages[0].content }}")
     (source / "tokenizer_config.json").write_text("{}")
     package = tmp_path / "package"
-    assert run(monkeypatch, "convert", source, package) == 0
+    assert call(monkeypatch, "convert", source, package) == 0
     model = runtime.load_model(package)
     assert model.tokenizer.decode(model.tokenizer.encode("hen")) == "hen"
     assert (package / "chat_template.jinja").read_text() == "{{ messages[0].content }}"
@@ -182,7 +176,7 @@ def test_a_converted_chat_model_streams_answers_to_messages(tmp_path, monkeypatc
     (source / "tokenizer.json").write_text(tokenizer())
     (source / "chat_template.jinja").write_text(CHATML)
     package = tmp_path / "package"
-    assert run(monkeypatch, "convert", source, package, "--down-proj", "spiked") == 0
+    assert call(monkeypatch, "convert", source, package, "--down-proj", "spiked") == 0
     messages = Chat([Message("system", "Be brief."), Message("user", "a hen?")])
     prompt = (
         "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\na hen?<|im_end|>\n"
@@ -220,7 +214,7 @@ def test_dead_zones_are_set_on_a_text_and_reported(tmp_path, monkeypatch, capsys
     (tmp_path / "text.txt").write_text("The hen and the fox saw the moon in the well. " * 20)
     package = tmp_path / "package"
     arguments = ("--target-sparsity", "0.5", "--calib", tmp_path / "text.txt", "--max-dial", "3")
-    assert run(monkeypatch, "convert", source, package, *arguments, "--down-proj", "spiked") == 0
+    assert call(monkeypatch, "convert", source, package, *arguments, "--down-proj", "spiked") == 0
     assert "% of inputs are 0" in " ".join(capsys.readouterr().err.split())
     report = json.loads((package / "report.json").read_text())
     assert report["sparsity"] == pytest.approx(0.5, abs=0.03)
@@ -243,9 +237,9 @@ def test_a_range_alone_needs_no_text_and_a_text_alone_only_measures(tmp_path, mo
     (source / "tokenizer.json").write_text(tokenizer())
     (tmp_path / "text.txt").write_text("The hen and the fox saw the moon in the well. " * 20)
     plain, measured = tmp_path / "plain", tmp_path / "measured"
-    assert run(monkeypatch, "convert", source, plain, "--max-dial", "2") == 0
+    assert call(monkeypatch, "convert", source, plain, "--max-dial", "2") == 0
     calib = ("--calib", tmp_path / "text.txt")
-    assert run(monkeypatch, "convert", source, measured, "--max-dial", "2", *calib) == 0
+    assert call(monkeypatch, "convert", source, measured, "--max-dial", "2", *calib) == 0
     found = [json.loads((path / "config.json").read_text()) for path in (plain, measured)]
     assert len({config["spiketrain"]["fingerprint"] for config in found}) == 1
     assert found[0]["spiketrain"]["fidelity"] != "approximate"

@@ -7,18 +7,10 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
+from command_in_process import call  # noqa: E402
 from tiny_llama import TEACHER  # noqa: E402
 
 import runtime  # noqa: E402
-from spiketrain.cli import main  # noqa: E402
-
-
-def run(monkeypatch, *arguments):
-    """Exit code of the command line."""
-    monkeypatch.setattr("sys.argv", ["spiketrain", *map(str, arguments)])
-    with pytest.raises(SystemExit) as caught:
-        main()
-    return caught.value.code or 0
 
 
 def test_a_llama_becomes_a_package_that_measures_as_reported(tmp_path, monkeypatch, capsys):
@@ -29,9 +21,9 @@ def test_a_llama_becomes_a_package_that_measures_as_reported(tmp_path, monkeypat
     text.write_text("".join(tale + "<|endoftext|>\n" for tale in tales) * 8)
     (tmp_path / "recipe.toml").write_text(TEACHER.replace("12_000", "6_000"))
     teacher, package = tmp_path / "teacher", tmp_path / "package"
-    assert run(monkeypatch, "train", tmp_path / "recipe.toml", "--out", teacher) == 0
+    assert call(monkeypatch, "train", tmp_path / "recipe.toml", "--out", teacher) == 0
     arguments = ("--recipe", "transformer-to-spiking", "--calib", text, "--target-sparsity", "0.3")
-    assert run(monkeypatch, "convert", teacher, package, *arguments, "--weights", "int4") == 0
+    assert call(monkeypatch, "convert", teacher, package, *arguments, "--weights", "int4") == 0
     report = json.loads((package / "report.json").read_text())
     stages = {stage["stage"]: stage for stage in report["stages"]}
     assert list(stages)[:4] == ["teacher", "mapped", "spiking", "sparse"]
@@ -41,7 +33,7 @@ def test_a_llama_becomes_a_package_that_measures_as_reported(tmp_path, monkeypat
     model = runtime.load_model(package)
     assert model.tokenizer.decode(model.tokenizer.encode("The hen")) == "The hen"
     capsys.readouterr()
-    assert run(monkeypatch, "eval", "ppl", package, "--data", text, "--json") == 0
+    assert call(monkeypatch, "eval", "ppl", package, "--data", text, "--json") == 0
     measured = json.loads(capsys.readouterr().out.splitlines()[-1])
     # the package carries its state on, the report starts each context from nothing
     wanted = stages["int4"]["bits_per_byte"]

@@ -1,38 +1,16 @@
 """--dial of the commands: more silent inputs, other figures, and both said."""
 
-import json
-
 import numpy as np
 import pytest
 import tiny
+from command_in_process import call
 from tiny_spikegpt import tiny_spikegpt_package
 
 import runtime
 from runtime.errors import DataError
-from spiketrain.cli import main
 from spiketrain.evaluation.measure import measure_perplexity
 from spiketrain.evaluation.protocols import settle
 from spiketrain.evaluation.sources import open_source
-
-
-def call(monkeypatch, *arguments):
-    """Exit code of the command line."""
-    monkeypatch.setattr("sys.argv", ["spiketrain", *map(str, arguments)])
-    with pytest.raises(SystemExit) as caught:
-        main()
-    return caught.value.code or 0
-
-
-@pytest.fixture
-def read(monkeypatch, capsys):
-    """The JSON object that a command prints."""
-
-    def run(*arguments):
-        capsys.readouterr()
-        assert call(monkeypatch, *arguments, "--json") == 0
-        return json.loads(capsys.readouterr().out)
-
-    return run
 
 
 @pytest.fixture(scope="module")

@@ -7,32 +7,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tiny
+from command_in_process import call
+from eval_text import TEXT
 
 import runtime
 from runtime.scoring import token_nats
-from spiketrain.cli import main
 
 DATA = Path(__file__).parents[2] / "data"
-TEXT = "A fox sat.\n\nIt ran.\n<|endoftext|>\nAn owl flew over d\u00e9j\u00e0.\n<|endoftext|>\n"
 
 
 def run(monkeypatch, *arguments):
     """Exit code of the command line."""
-    monkeypatch.setattr("sys.argv", ["spiketrain", "eval", "ppl", *map(str, arguments)])
-    with pytest.raises(SystemExit) as caught:
-        main()
-    return caught.value.code or 0
-
-
-@pytest.fixture(scope="module")
-def package(tmp_path_factory):
-    return tiny.tiny_egru_package(tmp_path_factory.mktemp("eval") / "package")
-
-
-@pytest.fixture
-def text(tmp_path):
-    (tmp_path / "text.txt").write_text(TEXT, encoding="utf-8")
-    return tmp_path / "text.txt"
+    return call(monkeypatch, "eval", "ppl", *arguments)
 
 
 def by_hand(package):

@@ -5,28 +5,9 @@ import json
 import re
 
 import pytest
-import tiny
-import tiny_spikegpt
 import tiny_spikingbrain
 
-import runtime
 from spiketrain.cli import main
-
-MAKERS = {
-    "egru": tiny.tiny_egru_package,
-    "egru-float32": lambda path: tiny.tiny_egru_package(path, weights="float32", projection=True),
-    "spikegpt": tiny_spikegpt.tiny_spikegpt_package,
-    "spikegpt-counts": lambda path: tiny_spikegpt.tiny_spikegpt_package(
-        path, neuron_position="projections", binary_embedding=False
-    ),
-    "spikingbrain": tiny_spikingbrain.tiny_spikingbrain_package,
-}
-
-
-@pytest.fixture(scope="module")
-def models(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("models")
-    return {name: runtime.load_model(make(folder / name)) for name, make in MAKERS.items()}
 
 
 def test_a_model_without_spikes_has_nothing_to_record(tmp_path, monkeypatch, capsys):

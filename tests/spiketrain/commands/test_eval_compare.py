@@ -4,29 +4,12 @@ import json
 
 import pytest
 import tiny
-
-from spiketrain.cli import main
-
-TEXT = "A fox sat.\n\nIt ran.\n<|endoftext|>\nAn owl flew over d\u00e9j\u00e0.\n<|endoftext|>\n"
+from command_in_process import call
 
 
 def run(monkeypatch, *arguments):
     """Exit code of the command line."""
-    monkeypatch.setattr("sys.argv", ["spiketrain", "eval", "ppl", *map(str, arguments)])
-    with pytest.raises(SystemExit) as caught:
-        main()
-    return caught.value.code or 0
-
-
-@pytest.fixture(scope="module")
-def package(tmp_path_factory):
-    return tiny.tiny_egru_package(tmp_path_factory.mktemp("eval") / "package")
-
-
-@pytest.fixture
-def text(tmp_path):
-    (tmp_path / "text.txt").write_text(TEXT, encoding="utf-8")
-    return tmp_path / "text.txt"
+    return call(monkeypatch, "eval", "ppl", *arguments)
 
 
 @pytest.mark.parametrize("family", ["egru", "spikegpt", "spikingbrain"])

@@ -4,9 +4,9 @@ import json
 
 import pytest
 import tiny
+from command_in_process import call
 from interrupted_model import WIKITEXT, Interrupted, write_documents
 
-from spiketrain.cli import main
 from spiketrain.commands import eval_compare, eval_models
 
 TIMED = ("tokens_per_s", "peak_memory_bytes")
@@ -14,10 +14,7 @@ TIMED = ("tokens_per_s", "peak_memory_bytes")
 
 def run(monkeypatch, *arguments):
     """Exit code of the command line."""
-    monkeypatch.setattr("sys.argv", ["spiketrain", "eval", "ppl", *map(str, arguments)])
-    with pytest.raises(SystemExit) as caught:
-        main()
-    return caught.value.code or 0
+    return call(monkeypatch, "eval", "ppl", *arguments)
 
 
 def untimed(out):

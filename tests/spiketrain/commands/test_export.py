@@ -5,9 +5,9 @@ import pytest
 import tiny
 import tiny_spikegpt
 import tiny_spikingbrain
+from command_in_process import call
 
 from runtime.package import read_package
-from spiketrain.cli import main
 
 nir = pytest.importorskip("nir")
 
@@ -20,10 +20,7 @@ MAKERS = {
 
 def run(monkeypatch, *arguments):
     """Exit code of the command line."""
-    monkeypatch.setattr("sys.argv", ["spiketrain", "export", "nir", *map(str, arguments)])
-    with pytest.raises(SystemExit) as caught:
-        main()
-    return caught.value.code or 0
+    return call(monkeypatch, "export", "nir", *arguments)
 
 
 def simulate(graph, name, x, v=None):

@@ -1,26 +1,17 @@
 import json
 
 import numpy as np
-import pytest
 import tiny
+from command_in_process import call
 from tiny_spikegpt import tiny_spikegpt_package
 from tiny_spikingbrain import tiny_spikingbrain_package
 
 from runtime.package import write_package
-from spiketrain.cli import main
-
-
-def run(monkeypatch, *arguments):
-    """Exit code of the command line."""
-    monkeypatch.setattr("sys.argv", ["spiketrain", *map(str, arguments)])
-    with pytest.raises(SystemExit) as caught:
-        main()
-    return caught.value.code or 0
 
 
 def test_json_says_what_is_in_a_package(tmp_path, monkeypatch, capsys):
     package = tiny.tiny_egru_package(tmp_path / "p", hidden_sizes=(8, 16))
-    assert run(monkeypatch, "inspect", package, "--json") == 0
+    assert call(monkeypatch, "inspect", package, "--json") == 0
     out, err = capsys.readouterr()
     found = json.loads(out)
     assert err == ""
@@ -45,7 +36,7 @@ def test_a_range_of_dials_is_shown_with_what_it_costs(tmp_path, monkeypatch, cap
         (tiny_spikingbrain_package, {}, " + 64 for the dial + "),
     ):
         package = make(tmp_path / make.__name__, max_dial=2.5, **fields)
-        assert run(monkeypatch, "inspect", package, "--json") == 0
+        assert call(monkeypatch, "inspect", package, "--json") == 0
         found = json.loads(capsys.readouterr().out)
         assert found["max_dial"] == 2.5
         assert formula in found["state_formula"]
@@ -54,7 +45,7 @@ def test_a_range_of_dials_is_shown_with_what_it_costs(tmp_path, monkeypatch, cap
 
 def test_tables_name_every_tensor(tmp_path, monkeypatch, capsys):
     package = tiny.tiny_egru_package(tmp_path / "p", with_tokenizer=False)
-    assert run(monkeypatch, "inspect", package) == 0
+    assert call(monkeypatch, "inspect", package) == 0
     out = capsys.readouterr().out
     for text in ("layers.2.recurrent.weight", "(4 + 2) bytes * 73 units = 438 bytes", "integer"):
         assert text in out
@@ -65,7 +56,7 @@ def test_what_a_package_says_cannot_drive_the_terminal(tmp_path, monkeypatch, ca
     config["spiketrain"]["provenance"] = {"source": "\x1b]0;owned\x07[red]x[/red]"}
     tensors = {name: np.array(array) for name, array in tiny.egru_tensors(config).items()}
     write_package(tmp_path / "p", config, tensors)
-    assert run(monkeypatch, "inspect", tmp_path / "p") == 0
+    assert call(monkeypatch, "inspect", tmp_path / "p") == 0
     out = capsys.readouterr().out
     assert "\x1b" not in out
     assert "\x07" not in out
@@ -73,9 +64,9 @@ def test_what_a_package_says_cannot_drive_the_terminal(tmp_path, monkeypatch, ca
 
 
 def test_a_bad_package_is_one_line_and_exit_code_1(tmp_path, monkeypatch, capsys):
-    assert run(monkeypatch, "inspect", tmp_path / "absent") == 1
+    assert call(monkeypatch, "inspect", tmp_path / "absent") == 1
     out, err = capsys.readouterr()
     assert out == ""
     assert err.startswith("error: ")
     assert err.count("\n") == 1
-    assert run(monkeypatch, "inspect", tmp_path, "--colour") == 2
+    assert call(monkeypatch, "inspect", tmp_path, "--colour") == 2

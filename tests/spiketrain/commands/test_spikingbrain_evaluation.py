@@ -1,6 +1,5 @@
 """A published SpikingBrain directory, converted, through every evaluation of the command line."""
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +8,9 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
+from command_in_process import call  # noqa: E402
+
 from lm.checkpoint import Meaning, read_checkpoint  # noqa: E402
-from spiketrain.cli import main  # noqa: E402
 
 DATA = Path(__file__).parents[2] / "data" / "spikingbrain"
 WORDS = [f"w{number}" for number in range(197)]
@@ -20,26 +20,6 @@ SOURCES = {
     "spiked": ("w8_g32", ("--down-proj", "spiked"), {"down_proj": "spiked"}),
     "int4": ("w8_g32", ("--down-proj", "spiked", "--weights", "int4"), {"down_proj": "spiked"}),
 }
-
-
-def call(monkeypatch, *arguments):
-    """Exit code of the command line."""
-    monkeypatch.setattr("sys.argv", ["spiketrain", *map(str, arguments)])
-    with pytest.raises(SystemExit) as caught:
-        main()
-    return caught.value.code or 0
-
-
-@pytest.fixture
-def read(monkeypatch, capsys):
-    """The JSON object that a command prints."""
-
-    def run(*arguments):
-        capsys.readouterr()
-        assert call(monkeypatch, *arguments, "--json") == 0
-        return json.loads(capsys.readouterr().out)
-
-    return run
 
 
 @pytest.fixture

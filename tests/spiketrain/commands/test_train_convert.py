@@ -8,8 +8,9 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
+from command_in_process import call  # noqa: E402
+
 import runtime  # noqa: E402
-from spiketrain.cli import main  # noqa: E402
 
 DATA = Path(__file__).parents[2] / "data" / "egru"
 SENTENCE = "The hen and the fox went to the well, and saw the moon in it."
@@ -34,14 +35,6 @@ evaluate_tokens = 200
 """
 
 
-def run(monkeypatch, *arguments):
-    """Exit code of the command line."""
-    monkeypatch.setattr("sys.argv", ["spiketrain", *map(str, arguments)])
-    with pytest.raises(SystemExit) as caught:
-        main()
-    return caught.value.code or 0
-
-
 @pytest.fixture
 def recipe(tmp_path):
     words = SENTENCE.split()
@@ -56,14 +49,16 @@ def test_a_trained_run_becomes_a_package_that_reads_and_writes_text(
     recipe, tmp_path, monkeypatch, capsys, weights
 ):
     folder, package = tmp_path / "run", tmp_path / "package"
-    assert run(monkeypatch, "train", recipe, "--out", folder, "--json") == 0
+    assert call(monkeypatch, "train", recipe, "--out", folder, "--json") == 0
     result = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert result["tokens"] == 512
-    assert run(monkeypatch, "convert", folder, package, "--weights", weights) == 0
+    assert call(monkeypatch, "convert", folder, package, "--weights", weights) == 0
     model = runtime.load_model(package)
     assert model.eos_token_ids == (1,)
     assert model.tokenizer.decode(model.tokenizer.encode("The hen")) == "The hen"
-    assert run(monkeypatch, "eval", "ppl", package, "--data", tmp_path / "tales.txt", "--json") == 0
+    assert (
+        call(monkeypatch, "eval", "ppl", package, "--data", tmp_path / "tales.txt", "--json") == 0
+    )
     measured = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert measured["bits_per_byte"] == pytest.approx(result["valid_bits_per_byte"], rel=0.02)
 
@@ -74,14 +69,14 @@ def test_convert_folds_a_projection_on_request_and_says_what_lacks_one(
     text = recipe.read_text().replace("[24, 16]", "[24, 20]\nprojection = true")
     recipe.write_text(text)
     folder, package = tmp_path / "run", tmp_path / "package"
-    assert run(monkeypatch, "train", recipe, "--out", folder) == 0
-    assert run(monkeypatch, "convert", folder, package, "--fold-projection") == 0
+    assert call(monkeypatch, "train", recipe, "--out", folder) == 0
+    assert call(monkeypatch, "convert", folder, package, "--fold-projection") == 0
     config = runtime.load_model(package).config
     assert not config["projection"]
     assert "--fold-projection" in config["spiketrain"]["provenance"]["command"]
     capsys.readouterr()
     source = DATA / "lm_tied_noproj.cpt"
-    assert run(monkeypatch, "convert", source, tmp_path / "q", "--fold-projection") == 2
+    assert call(monkeypatch, "convert", source, tmp_path / "q", "--fold-projection") == 2
     assert "--fold-projection" in capsys.readouterr().err
     assert not (tmp_path / "q").exists()
 
@@ -134,10 +129,10 @@ def test_a_gru_becomes_an_egru_step_by_step(recipe, tmp_path, monkeypatch, capsy
     (tmp_path / "fine.toml").write_text(FINE_TUNE)
     teacher, package, text = tmp_path / "gru", tmp_path / "package", tmp_path / "tales.txt"
     text.write_text(text.read_text() * 4)
-    assert run(monkeypatch, "train", recipe, "--out", teacher, "--json") == 0
+    assert call(monkeypatch, "train", recipe, "--out", teacher, "--json") == 0
     arguments = ("convert", teacher, package, "--recipe", "gru-to-egru", "--calib", text,
                  "--target-sparsity", "0.7", "--fine-tune", tmp_path / "fine.toml")  # fmt: skip
-    assert run(monkeypatch, *arguments) == 0
+    assert call(monkeypatch, *arguments) == 0
     assert "fine-tuned" in capsys.readouterr().err
     report = json.loads((package / "report.json").read_text())
     stages = {stage["stage"]: stage for stage in report["stages"]}
@@ -146,7 +141,7 @@ def test_a_gru_becomes_an_egru_step_by_step(recipe, tmp_path, monkeypatch, capsy
     assert bits["copied"] == pytest.approx(bits["teacher"], rel=1e-4)
     assert all(0.24 <= rate <= 0.3 for rate in stages["calibrated"]["firing_rates"])
     assert bits["fine-tuned"] < bits["calibrated"]
-    assert run(monkeypatch, "eval", "ppl", package, "--data", text, "--json") == 0
+    assert call(monkeypatch, "eval", "ppl", package, "--data", text, "--json") == 0
     measured = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert measured["bits_per_byte"] == pytest.approx(bits["fine-tuned"], rel=0.02)
 
@@ -163,14 +158,14 @@ def test_a_gru_becomes_an_egru_step_by_step(recipe, tmp_path, monkeypatch, capsy
     ],
 )
 def test_an_option_that_has_no_use_is_refused(tmp_path, monkeypatch, capsys, arguments, flag):
-    assert run(monkeypatch, "convert", tmp_path, tmp_path / "p", *arguments) == 2
+    assert call(monkeypatch, "convert", tmp_path, tmp_path / "p", *arguments) == 2
     assert flag in capsys.readouterr().err
 
 
 def test_a_recipe_looks_at_its_target_before_it_works(tmp_path, monkeypatch, capsys):
     (tmp_path / "p").mkdir()
     arguments = ("--recipe", "gru-to-egru", "--calib", tmp_path / "none")
-    assert run(monkeypatch, "convert", tmp_path, tmp_path / "p", *arguments) == 1
+    assert call(monkeypatch, "convert", tmp_path, tmp_path / "p", *arguments) == 1
     assert "must not exist yet" in capsys.readouterr().err
 
 
@@ -183,12 +178,12 @@ def test_an_rwkv_becomes_a_spikegpt_step_by_step(
     (tmp_path / "fine.toml").write_text(fine)
     teacher, package, text = tmp_path / "rwkv", tmp_path / "package", tmp_path / "tales.txt"
     text.write_text(text.read_text() * 4)
-    assert run(monkeypatch, "train", recipe, "--out", teacher, "--json") == 0
+    assert call(monkeypatch, "train", recipe, "--out", teacher, "--json") == 0
     arguments = ("convert", teacher, package, "--recipe", "rwkv-to-spikegpt", "--calib", text,
                  "--variant", variant, "--target-sparsity", "0.7",
                  "--fine-tune", tmp_path / "fine.toml")  # fmt: skip
     dial = ("--max-dial", "2") if variant == "projections" else ()
-    assert run(monkeypatch, *arguments, *dial) == 0
+    assert call(monkeypatch, *arguments, *dial) == 0
     assert "fine-tuned" in capsys.readouterr().err
     report = json.loads((package / "report.json").read_text())
     assert report["variant"] == variant
@@ -205,7 +200,7 @@ def test_an_rwkv_becomes_a_spikegpt_step_by_step(
     assert config["neuron_position"] == variant
     assert not config["binary_embedding"]
     assert f"--variant {variant}" in config["spiketrain"]["provenance"]["command"]
-    assert run(monkeypatch, "eval", "ppl", package, "--data", text, "--json") == 0
+    assert call(monkeypatch, "eval", "ppl", package, "--data", text, "--json") == 0
     measured = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert measured["bits_per_byte"] == pytest.approx(bits["fine-tuned"], rel=0.02)
 
@@ -213,7 +208,7 @@ def test_an_rwkv_becomes_a_spikegpt_step_by_step(
 def test_a_run_that_a_recipe_does_not_fit_is_refused(recipe, tmp_path, monkeypatch, capsys):
     text = tmp_path / "tales.txt"
     with_model(recipe, RWKV.replace("none", "residual"))
-    assert run(monkeypatch, "train", recipe, "--out", tmp_path / "run") == 0
+    assert call(monkeypatch, "train", recipe, "--out", tmp_path / "run") == 0
     capsys.readouterr()
     for options, message in (
         (("gru-to-egru",), "teacher must be a run of family 'gru'"),
@@ -221,7 +216,7 @@ def test_a_run_that_a_recipe_does_not_fit_is_refused(recipe, tmp_path, monkeypat
         (("rwkv-to-spikegpt", "--variant", "paired"), "variant of rwkv-to-spikegpt must be one of"),
     ):
         arguments = (tmp_path / "run", tmp_path / "p", "--calib", text, "--recipe", *options)
-        assert run(monkeypatch, "convert", *arguments) == 1
+        assert call(monkeypatch, "convert", *arguments) == 1
         assert message in capsys.readouterr().err
     assert not (tmp_path / "p").exists()
 
@@ -243,30 +238,30 @@ def test_a_run_that_a_recipe_does_not_fit_is_refused(recipe, tmp_path, monkeypat
 def test_a_recipe_without_what_it_needs_is_refused(
     tmp_path, monkeypatch, capsys, arguments, code, message
 ):
-    assert run(monkeypatch, "convert", tmp_path, tmp_path / "p", *arguments) == code
+    assert call(monkeypatch, "convert", tmp_path, tmp_path / "p", *arguments) == code
     assert message in capsys.readouterr().err
     assert not (tmp_path / "p").exists()
 
 
 def test_the_official_checkpoint_converts(tmp_path, monkeypatch, capsys):
     source = DATA / "lm_tied_noproj.cpt"
-    assert run(monkeypatch, "convert", source, tmp_path / "p", "--dry-run") == 0
+    assert call(monkeypatch, "convert", source, tmp_path / "p", "--dry-run") == 0
     assert not (tmp_path / "p").exists()
-    assert run(monkeypatch, "convert", source, tmp_path / "p") == 0
+    assert call(monkeypatch, "convert", source, tmp_path / "p") == 0
     assert runtime.load_model(tmp_path / "p").config["carry"] == "output"
-    assert run(monkeypatch, "convert", source, tmp_path / "p") == 1
+    assert call(monkeypatch, "convert", source, tmp_path / "p") == 1
     assert "--force" in capsys.readouterr().err
-    assert run(monkeypatch, "convert", source, tmp_path / "p", "--weights", "int8", "--force") == 0
+    assert call(monkeypatch, "convert", source, tmp_path / "p", "--weights", "int8", "--force") == 0
 
 
 def test_what_a_published_spikegpt_is_taken_for_is_said(tmp_path, monkeypatch, capsys):
     source, package = DATA.parent / "spikegpt" / "v97_l3.pth", tmp_path / "p"
-    assert run(monkeypatch, "convert", source, package, "--dry-run") == 0
+    assert call(monkeypatch, "convert", source, package, "--dry-run") == 0
     said = capsys.readouterr()
     assert "binary_embedding true: as the training code does" in said.err
     assert "spikegpt, 175,296 parameters" in said.out
     chosen = ("--semantics", "rwkv4", "--choose", "layer_norm_eps=1e-6")
-    assert run(monkeypatch, "convert", source, package, "--dry-run", *chosen) == 0
+    assert call(monkeypatch, "convert", source, package, "--dry-run", *chosen) == 0
     assert "neuron_position none" in capsys.readouterr().err
     for options, code, message in (
         (("--semantics", "rwkv7"), 2, "--semantics"),
@@ -274,7 +269,7 @@ def test_what_a_published_spikegpt_is_taken_for_is_said(tmp_path, monkeypatch, c
         (("--choose", "width=3"), 1, "choices must be among"),
         (("--rescaled",), 1, "rescaled says nothing"),
     ):
-        assert run(monkeypatch, "convert", source, package, *options) == code
+        assert call(monkeypatch, "convert", source, package, *options) == code
         assert message in capsys.readouterr().err
 
 
@@ -291,7 +286,7 @@ def test_bad_input_is_one_line_and_the_right_code(recipe, tmp_path, monkeypatch,
         (("train",), 2, "Usage"),
     ]
     for arguments, code, message in cases:
-        assert run(monkeypatch, *arguments) == code
+        assert call(monkeypatch, *arguments) == code
         err = capsys.readouterr().err
         assert message in err, arguments
         assert "Traceback" not in err
@@ -302,5 +297,5 @@ def test_without_torch_the_extra_is_named(tmp_path, monkeypatch, capsys):
     from importlib import util
 
     monkeypatch.setattr(util, "find_spec", lambda name: None)
-    assert run(monkeypatch, "convert", DATA / "lm_tied_noproj.cpt", tmp_path / "p") == 1
+    assert call(monkeypatch, "convert", DATA / "lm_tied_noproj.cpt", tmp_path / "p") == 1
     assert "spiketrain[train]" in capsys.readouterr().err

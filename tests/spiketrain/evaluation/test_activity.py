@@ -1,8 +1,5 @@
 import numpy as np
 import pytest
-import tiny
-import tiny_spikegpt
-import tiny_spikingbrain
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -17,22 +14,6 @@ from spiketrain.evaluation.recording import record
 from spiketrain.evaluation.sources import open_source
 from spiketrain.evaluation.synops import synops_by_neurobench
 from spiketrain.evaluation.words import WordTokenizer
-
-MAKERS = {
-    "egru": tiny.tiny_egru_package,
-    "egru-float32": lambda path: tiny.tiny_egru_package(path, weights="float32", projection=True),
-    "spikegpt": tiny_spikegpt.tiny_spikegpt_package,
-    "spikegpt-counts": lambda path: tiny_spikegpt.tiny_spikegpt_package(
-        path, neuron_position="projections", binary_embedding=False
-    ),
-    "spikingbrain": tiny_spikingbrain.tiny_spikingbrain_package,
-}
-
-
-@pytest.fixture(scope="module")
-def models(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("models")
-    return {name: runtime.load_model(make(folder / name)) for name, make in MAKERS.items()}
 
 
 def tokens(count=60, seed=5):
