@@ -1,9 +1,9 @@
 """SpikingBrain: gated linear and window attention whose matrices read spike counts.
 
 config.py says what a model is; model.py computes it, with its parts in attention.py,
-feed_forward.py and neurons.py, the scans in linear_attention.py and window_attention.py; codes.py
-expands counts into trains; upstream.py reads the published directories; export.py
-and formats.py write the runtime's tensors (arXiv 2509.05276).
+feed_forward.py and neurons.py, the scans in linear_attention.py and window_attention.py, on a GPU
+by gpu_kernels.py where it finds libraries; codes.py expands counts into trains; upstream.py reads
+the published directories; export.py and formats.py write the runtime's tensors (arXiv 2509.05276).
 """
 
 from transformers import AutoConfig, AutoModelForCausalLM

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from lm.families.spikingbrain.config import Config
-from lm.families.spikingbrain.linear_attention import chunked, recurrent
+from lm.families.spikingbrain.linear_attention import scan
 from lm.families.spikingbrain.neurons import (
     ATTENTION_K,
     Linear,
@@ -90,7 +90,7 @@ class Attention(nn.Module):
         if self.linear:
             out, after = self._scan(q, k, v, read, state[:1])
         if self.window:
-            seen, parts = self._look(q, k, v, state[-3:])
+            seen, parts = self._look(q, k, v, x.dtype, state[-3:])
             out = (out + self.w_norm(seen)) / 2 if self.linear else seen
             after += parts
         out = self.o_spikes(out.flatten(2).to(x.dtype), events, costs)
@@ -108,12 +108,11 @@ class Attention(nn.Module):
             g = nn.functional.logsigmoid(g) / self.config.gate_logit_normalizer
         q = q.unflatten(2, (self.shared, -1))  # (B, T, K, G, d)
         s = state[0].unflatten(1, (self.shared, self.width, self.width))
-        scan = recurrent if q.shape[1] == 1 else chunked
         out, s = scan(q, k, v, g, s)
         return self.g_norm(out).flatten(2, 3), (s.flatten(1),)
 
-    def _look(self, q: Tensor, k: Tensor, v: Tensor, state: Parts):
-        """Window attention of q (B, T, H, d) and k, v (B, T, K, d)."""
+    def _look(self, q: Tensor, k: Tensor, v: Tensor, dtype: torch.dtype, state: Parts):
+        """Window attention of q (B, T, H, d) and k, v (B, T, K, d); dtype: that of products."""
         keys, values, tokens = state
         steps, most = q.shape[1], self.visible - 1
         positions = tokens + torch.arange(steps, device=q.device)
@@ -134,7 +133,8 @@ class Attention(nn.Module):
             q = spiked(q, ATTENTION_K)
             keys, values = symmetric_int8(keys), symmetric_int8(values)
         before = tokens[:, 0].clamp(max=most)
-        out = attend(q, keys, values, before, self.visible, getattr(self, "sinks", None))
+        sinks = getattr(self, "sinks", None)
+        out = attend(q, keys, values, before, self.visible, sinks, dtype)
         return out, after
 
     @property

@@ -1,6 +1,6 @@
 """The SpikingBrain network: embedding, blocks of attention and SwiGLU, head (arXiv 2509.05276).
 
-Parameters bear the published names.  No flash-attn and no Triton: torch's own operations.
+Parameters bear the published names.  Torch's own operations, or on a GPU what gpu_kernels.py finds.
 """
 
 import torch

@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - its usual name
 
+from lm.families.spikingbrain import gpu_kernels
+
 BLOCK = 256  # queries whose scores are made at once
 
 
@@ -24,14 +26,24 @@ def rotate(x: Tensor, positions: Tensor, theta: float) -> Tensor:
 
 
 def attend(
-    q: Tensor, k: Tensor, v: Tensor, before: Tensor, visible: int, sinks: Tensor | None = None
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    before: Tensor,
+    visible: int,
+    sinks: Tensor | None = None,
+    dtype: torch.dtype = torch.float32,
 ) -> Tensor:
     """Attention of q (B, T, H, d) over k, v (B, M + T, K, d), M of them older -> (B, T, H, d).
 
     before (B,): how many of the M older keys, the newest ones, a lane has.  sinks (2, N, K, d):
-    keys and values that every query sees.
+    keys and values that every query sees.  dtype: that of the model's products, in which flash-attn
+    may compute on a GPU; torch computes in q's.
     """
     steps, older = q.shape[1], k.shape[1] - q.shape[1]
+    kernel = gpu_kernels.flash_attention() if q.is_cuda and dtype in gpu_kernels.HALVES else None
+    if kernel and sinks is None and bool((before >= older).all()):
+        return gpu_kernels.attend(kernel, q, k, v, visible, dtype)
     q, k, v = (x.transpose(1, 2) for x in (q, k, v))  # (B, heads, tokens, d)
     outputs = []
     for start in range(0, steps, BLOCK):
