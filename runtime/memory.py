@@ -1,13 +1,19 @@
 """Where weights live while a model runs: one anonymous region on huge pages.
 
 Rows of a matrix start on cache lines and never lie a multiple of a page apart, so that the same
-columns of many rows do not compete for the same cache sets.
+columns of many rows do not compete for the same cache sets. What the system takes to clear fresh
+pages is shared by two threads: one that fills a large region from the front, one that asks for its
+pages from the back.
 """
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import mmap
+import sys
+import threading
+import weakref
 from typing import Any
 
 import numpy as np
@@ -16,6 +22,9 @@ from numpy.typing import NDArray
 CACHE_LINE = 64
 PAGE = 4096
 HUGE_PAGE = 2 << 20
+_MUCH = 256 << 20  # bytes from which a second thread pays
+_STEP = 8 << 20
+_POPULATE_WRITE = 23  # MADV_POPULATE_WRITE of Linux 5.14, which changes no byte
 
 
 def row_bytes(columns: int, itemsize: int) -> int:
@@ -38,6 +47,14 @@ class Arena:
         start = -memory.ctypes.data % HUGE_PAGE
         self._memory = memory[start : start + nbytes]
         self._used = 0
+        if nbytes >= _MUCH and sys.platform == "linux":
+            beside = threading.Thread(
+                target=_take_pages,
+                args=(self._memory, weakref.ref(self)),
+                name="spiketrain-pages",
+                daemon=True,
+            )
+            beside.start()
 
     def place(self, array: NDArray[Any]) -> NDArray[Any]:
         """A copy of a matrix with its rows padded; columns beyond the last are zero."""
@@ -53,6 +70,19 @@ class Arena:
         part = self._memory[self._used : self._used + rows * stride].view(dtype)
         self._used += rows * stride
         return part.reshape(rows, stride // item)[:, :columns]
+
+
+def _take_pages(memory: NDArray[np.uint8], arena: weakref.ref[Arena]) -> None:
+    """Have pages taken and cleared, from the back, up to those that the arena has handed out."""
+    advise = ctypes.CDLL(None).madvise  # unlike mmap's, without the GIL
+    advise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+    end = memory.size
+    while (found := arena()) is not None and end - _STEP > found._used:
+        del found  # it may be given up meanwhile
+        end -= _STEP
+        at = (memory.ctypes.data + end) // PAGE * PAGE
+        if advise(at, _STEP, _POPULATE_WRITE):
+            return  # an older system: pages are taken when they are written
 
 
 def zeros_on_demand(shape: tuple[int, int]) -> NDArray[np.float32]:

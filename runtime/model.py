@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from runtime.activity import Activity, layer_activities
 from runtime.dial import NO_DIAL, checked_dial
 from runtime.errors import CallCancelled, PackageError, SpiketrainError
-from runtime.package import Package, check_fingerprint, open_package
+from runtime.package import Package, check_content, check_fingerprint, open_package
 from runtime.state import Layout, State, state_from_bytes
 
 MAX_THREADS = 256
@@ -46,6 +46,7 @@ def load_model(
     with ThreadPoolExecutor(1, thread_name_prefix="spiketrain-fingerprint") as beside:
         checked = beside.submit(check_fingerprint, package)
         try:
+            check_content(package)
             return Model(package, threads, table_bytes, dial)
         finally:
             checked.result()  # its error comes before those of a content that is not the package's

@@ -27,6 +27,7 @@ from runtime.package_rules import (
     check_format,
     check_generation_config,
     check_tensors,
+    check_values,
 )
 from runtime.tensor_file import map_tensors, release, tensor_bytes, write_tensors
 
@@ -75,12 +76,13 @@ class Package:
 def read_package(path: str | os.PathLike[str]) -> Package:
     """The package in the directory `path`; PackageError names file, field, rule and value."""
     package = open_package(path)
+    check_content(package)
     check_fingerprint(package)
     return package
 
 
 def open_package(path: str | os.PathLike[str]) -> Package:
-    """As `read_package`, but whether the content matches its fingerprint is yet to be checked."""
+    """As `read_package`, but no byte of a tensor has been looked at: see the checks below."""
     root = package_root(path)
     where = str(root / CONFIG_FILE)
     config = read_json(root, CONFIG_FILE, _CONFIG_BYTES)
@@ -91,6 +93,11 @@ def open_package(path: str | os.PathLike[str]) -> Package:
     return Package(
         root, config, spec, tensors, _read_generation_config(root, config), find_tokenizer(root)
     )
+
+
+def check_content(package: Package) -> None:
+    """PackageError unless the tensors' values are in their ranges."""
+    check_values(str(package.path / TENSOR_FILE), package.tensors, package.spec)
 
 
 def check_fingerprint(package: Package) -> None:
@@ -258,6 +265,7 @@ def _complete_config(where: str, config: Mapping[str, Any], tensors: Tensors) ->
     """A checked copy of the config with the fingerprint of these tensors in it."""
     full, spec = _prepared_config(where, config)
     check_tensors(where, tensors, spec)
+    check_values(where, tensors, spec)
     full["spiketrain"]["fingerprint"] = compute_fingerprint(full, tensors)
     return full
 

@@ -75,7 +75,7 @@ def check_format(where: str, config: Mapping[str, Any]) -> None:
 
 
 def check_tensors(where: str, tensors: Mapping[str, NDArray[Any]], spec: Any) -> None:
-    """Names, dtypes, shapes and values as the family's Spec says."""
+    """Names, dtypes and shapes as the family's Spec says; no byte of a tensor is read."""
     expected = spec.tensors()
     for name in sorted(set(tensors) ^ set(expected)):
         problem = "is missing" if name in expected else "is unknown"
@@ -90,12 +90,16 @@ def check_tensors(where: str, tensors: Mapping[str, NDArray[Any]], spec: Any) ->
             raise PackageError(
                 f"{where}: tensor {name!r} is {array.dtype}, config says {np.dtype(dtype)}"
             )
+
+
+def check_values(where: str, tensors: Mapping[str, NDArray[Any]], spec: Any) -> None:
+    """Values as the family's Spec says; reads the tensors that it bounds."""
     for name, array in tensors.items():
-        _check_values(where, name, array, *spec.bounds(name))
+        _check_tensor(where, name, array, *spec.bounds(name))
         release(array)
 
 
-def _check_values(where: str, name: str, array: NDArray[Any], low: float, high: float) -> None:
+def _check_tensor(where: str, name: str, array: NDArray[Any], low: float, high: float) -> None:
     """Every value in the range its kind allows, block by block."""
     if array.dtype == np.int8:
         low, high = -127, 127

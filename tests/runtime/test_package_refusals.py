@@ -78,6 +78,19 @@ def test_the_error_of_a_content_comes_before_what_it_leads_to(package, monkeypat
         load_model(package)
 
 
+@pytest.mark.parametrize("read", [read_package, load_model])
+def test_a_value_out_of_range_is_refused_though_the_fingerprint_fits(
+    tmp_path, content, monkeypatch, read
+):
+    config, tensors = content
+    tensors["layers.0.threshold"] = np.full_like(tensors["layers.0.threshold"], 1.5)
+    with monkeypatch.context() as unchecked:
+        unchecked.setattr("runtime.package.check_values", lambda *_: None)
+        write_package(tmp_path / "p", config, tensors)
+    with pytest.raises(PackageError, match=r"'layers\.0\.threshold' at \(0,\) must be in \[0, 1\]"):
+        read(tmp_path / "p")
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
