@@ -4,11 +4,13 @@
 
 VENV has `pip install llama-cpp-python gguf` (which builds llama.cpp for this machine). Both models
 have random weights: SpikeGPT 18 x 768 with 50,277 words (215M parameters; int8, int4), RWKV-7
-18 x 768 with the same vocabulary (213M; Q8_0, Q4_0, its small matrices too). A contender is a
+18 x 768 with the same vocabulary (213M; Q8_0, Q4_0, its small matrices too). Spike-driven is the
+SpikeGPT whose every matrix, the head too, reads spikes of 10 % of its inputs (int8, head int4;
+spikegpt.py). A contender is a
 process of its own; in every round all take turns, while the others wait: some tokens one by one,
 then a prompt of 512 tokens with the logits of its last one. Ratios are medians over the rounds of
 the ratio within a round, of elapsed time and of processor time. With random weights about half of
-the squared ReLUs are zero.
+the squared ReLUs of the published model are zero.
 """
 
 from __future__ import annotations
@@ -21,87 +23,27 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from spikegpt import (
+    INNER,
+    LAYERS,
+    SPIKE_DRIVEN,
+    VOCAB,
+    WIDTH,
+    Run,
+    activity_of,
+    serve_spikegpt,
+    write_spikegpt,
+)
 
-LAYERS, WIDTH, INNER, VOCAB = 18, 768, 3072, 50277
 PROMPT = 512
 HEAD_SIZE = 64
 RANKS = {"w": 64, "a": 64, "v": 32, "g": 128}
-PEERS = {"int8": "Q8_0", "int4": "Q4_0"}
+PEERS = {"int8": "Q8_0", "int4": "Q4_0", SPIKE_DRIVEN: "Q8_0"}
 SUBJECTS = ("decode", "prefill")
-
-Run = Callable[[list[int]], None]
-
-
-# --- ours --------------------------------------------------------------------------------------
-
-
-def write_spikegpt(path: Path, weights: str) -> None:
-    """A package with random weights of about the size that training gives."""
-    from runtime.families.spikegpt import Spec
-    from runtime.package import write_package
-
-    config = {
-        "model_type": "spikegpt",
-        "architectures": ["SpikeGPTForCausalLM"],
-        "vocab_size": VOCAB,
-        "hidden_size": WIDTH,
-        "num_hidden_layers": LAYERS,
-        "intermediate_size": INNER,
-        "spiketrain": {
-            "format_version": 1,
-            "weights": {"embedding": "bits", "body": weights, "head": weights},
-            "events": {"int8": "fixed16", "int4": "fixed12"}[weights],
-            "fidelity": "integer",
-            "provenance": {},
-        },
-    }
-    rng = np.random.default_rng(0)
-    tensors = {
-        name: random_tensor(rng, name, dtype, shape)
-        for name, (dtype, shape) in Spec.from_config(config).tensors().items()
-    }
-    write_package(path, config, tensors)
-
-
-def random_tensor(rng: np.random.Generator, name: str, dtype: str, shape: Any) -> Any:
-    """Values that keep activations in a usual range."""
-    kind = name.rpartition(".")[2]
-    if dtype == "int8":
-        return rng.integers(-127, 128, shape, np.int8)
-    if kind == "multiplier":
-        return rng.integers(1, 16, shape, np.uint8)
-    if dtype == "uint8":
-        return rng.integers(0, 256, shape, np.uint8)
-    if kind == "scale" and ".lif" not in name:
-        step = np.full(shape, 2.0**-11, np.float32)
-        return step if len(shape) == 1 else step * 16
-    if kind in ("weight", "threshold", "scale"):
-        return np.ones(shape, np.float32)
-    if kind == "bias":
-        return np.zeros(shape, np.float32)
-    return rng.uniform(0.1, 0.9, shape).astype(np.float32)
-
-
-def serve_spikegpt(path: str, threads: int) -> tuple[Run, Run]:
-    """(decode, prefill) of a package."""
-    import runtime
-
-    model = runtime.load_model(path, threads=threads)
-    state = model.new_state()
-
-    def decode(tokens: list[int]) -> None:
-        for token in tokens:
-            model.step([state], [token])
-
-    def prefill(tokens: list[int]) -> None:
-        model.forward(model.new_state(), tokens, last_only=True)
-
-    return decode, prefill
 
 
 # --- llama.cpp ---------------------------------------------------------------------------------
@@ -260,12 +202,14 @@ class Contender:
         self.process.wait()
 
 
-def measure(options: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
-    """One row for each subject, format and number of threads."""
-    paths = {}
-    for ours, theirs in PEERS.items():
-        paths[ours], paths[theirs] = folder / ours, folder / f"{theirs}.gguf"
-        write_spikegpt(paths[ours], ours)
+def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """One row for each subject, format and number of threads; what the spike-driven one reads."""
+    paths = {ours: folder / ours for ours in PEERS}
+    for ours, path in paths.items():
+        write_spikegpt(path, ours)
+    activity = activity_of(paths[SPIKE_DRIVEN])
+    for theirs in sorted(set(PEERS.values())):
+        paths[theirs] = folder / f"{theirs}.gguf"
         command = [options.llama_python, __file__, "--write", theirs, str(paths[theirs])]
         subprocess.run(command, check=True)
     rows = []
@@ -291,7 +235,7 @@ def measure(options: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
             for subject in SUBJECTS
             for ours, theirs in PEERS.items()
         ]
-    return rows
+    return {"rows": rows, "spike_driven": activity}
 
 
 def row(
@@ -315,13 +259,18 @@ def row(
     }
 
 
-def print_table(rows: list[dict[str, Any]]) -> None:
-    """The rows as Markdown."""
+def print_table(result: dict[str, Any]) -> None:
+    """The result as Markdown."""
+    spikes = result["spike_driven"]
+    print(
+        f"Spike-driven: {100 * spikes['firing_rate']:.1f} % of the inputs are not zero, "
+        f"{spikes['weight_bytes_touched_per_token'] / 1e6:.1f} MB of weights a token.\n"
+    )
     print(
         "| | threads | ours, tokens/s | llama.cpp, tokens/s | faster by | less processor time by |"
     )
     print("|---|---|---|---|---|---|")
-    for r in rows:
+    for r in result["rows"]:
         print(
             f"| {r['subject']}, {r['ours']} against {r['peer']} | {r['threads']} "
             f"| {r['tokens_per_s']:.0f} | {r['peer_tokens_per_s']:.0f} "
@@ -349,8 +298,8 @@ def main() -> None:
     if not options.llama_python:
         parser.error("--llama-python must name a Python that has llama_cpp and gguf")
     with tempfile.TemporaryDirectory() as folder:
-        rows = measure(options, Path(folder))
-    print(json.dumps({"rows": rows})) if options.json else print_table(rows)
+        result = measure(options, Path(folder))
+    print(json.dumps(result)) if options.json else print_table(result)
 
 
 if __name__ == "__main__":
