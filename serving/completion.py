@@ -45,6 +45,7 @@ class Completion(Job):
         origin: Origin,
         arrived_s: float,
         loop: asyncio.AbstractEventLoop,
+        num_forks: int = 0,
     ) -> None:
         super().__init__(request.prompt_ids, origin, arrived_s, loop, request.timeout_s)
         self.request = request
@@ -62,7 +63,7 @@ class Completion(Job):
         self._unread_tokens: list[int] = []
         self._unread_logprobs: list[TokenLogprob] = []
         self._prompt_logprobs: list[TokenLogprob] = []
-        self.num_forks = 0  # other completions that start where the prompt ends
+        self.num_forks = num_forks  # other completions that start where the prompt ends
         self.forks: list[Fork] = []  # one for each, once it is read
 
     @property
@@ -122,11 +123,12 @@ class Completion(Job):
     def prompt_is_read(self) -> None:
         """Leave a fork to each of the completions that wait for it."""
         assert self.logits is not None
+        before = self.origin.start.recent_ids if self.origin.start else ()
         constraint = self.request.constraint
         for _ in range(self.num_forks):
             state = self.state.copy()
             state.events = state.neurons = state.weight_bytes = 0  # counted once, here
-            start = Start(state, self.logits.copy())
+            start = Start(state, self.logits.copy(), before)
             self.forks.append(Fork(start, None if constraint is None else constraint.copy()))
 
     def accept(self, token: int, now_s: float) -> str:

@@ -127,14 +127,11 @@ class Engine:
         Raises RequestError, NoTokenizer, QueueFull or Draining on entry; the iterator raises
         DeadlineExceeded, Draining or EngineFailure.
         """
-        if request.n > 1:
-            async with several(self, request) as events:
-                yield events
-            return
         completion = await self.intake.completion(request, None, self._clock())
         self.enter(completion)
         try:
-            yield read(self, completion)
+            async with several(self, completion, read(self, completion)) as events:
+                yield events
         finally:
             self.cancel(completion)
             log_end(completion)

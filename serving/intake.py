@@ -61,7 +61,7 @@ class Intake:
         )
         text = self._text(prepared)
         origin = self._origin(prepared) if turn is None else Origin(turn.start, turn=turn)
-        return Completion(prepared, text, origin, arrived_s, loop)
+        return Completion(prepared, text, origin, arrived_s, loop, num_forks=request.n - 1)
 
     def sibling(self, first: Completion, index: int, fork: Fork) -> Completion:
         """Another completion of the same prompt, from where `first` has read it."""

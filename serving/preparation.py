@@ -94,8 +94,6 @@ def prepare(
             raise RequestError(name, "be positive and finite", value)
     if not 1 <= request.n <= MAX_N:
         raise RequestError("n", f"be from 1 to {MAX_N}", request.n)
-    if request.n > 1 and request.session is not None:
-        raise RequestError("n", "be 1 on a session", request.n)
     sampling = _sampling(request, defaults)
     ends = _end_token_ids(request, model)
     rules = _token_rules(request, defaults, model.vocab_size, tuple(ends), max_new_tokens)

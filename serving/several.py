@@ -12,17 +12,12 @@ from serving.events import Event, Finish
 from serving.intake import Intake
 from serving.job import Job
 from serving.reader import Source, log_end, read
-from serving.request import Request
 
 
 class Entrance(Source, Protocol):
     """The part of an engine that several completions use."""
 
     intake: Intake
-
-    @property
-    def now_s(self) -> float:
-        """The engine's time."""
 
     def enter(self, job: Job) -> None:
         """Queue a job."""
@@ -32,48 +27,52 @@ class Entrance(Source, Protocol):
 
 
 @asynccontextmanager
-async def several(engine: Entrance, request: Request) -> AsyncIterator[AsyncIterator[Event]]:
-    """`Engine.stream` for n completions, whose events bear their index.
+async def several(
+    engine: Entrance, first: Completion, events: AsyncIterator[Event]
+) -> AsyncIterator[AsyncIterator[Event]]:
+    """The events of a completion in the queue and of its siblings, each with its index.
 
-    The first reads the prompt, the others enter the queue when it is read. An error of one ends
-    all; QueueFull comes before any event.
+    events: of `first`, which reads the prompt. The others enter the queue when it is read. An error
+    of one ends all; QueueFull comes before any event.
     """
-    first = await engine.intake.completion(request, None, engine.now_s)
-    first.num_forks = request.n - 1
-    entered, tasks = [first], list[asyncio.Task[None]]()
-    engine.enter(first)
+    if not first.num_forks:
+        yield events
+        return
+    siblings, tasks = list[Completion](), list[asyncio.Task[None]]()
     try:
-        yield _events(engine, request.n, entered, tasks)
+        yield _events(engine, first, events, siblings, tasks)
     finally:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        for completion in entered:
-            engine.cancel(completion)
-            log_end(completion)
+        for sibling in siblings:
+            engine.cancel(sibling)
+            log_end(sibling)
 
 
 async def _events(
-    engine: Entrance, n: int, entered: list[Completion], tasks: list[asyncio.Task[None]]
+    engine: Entrance,
+    first: Completion,
+    events: AsyncIterator[Event],
+    siblings: list[Completion],
+    tasks: list[asyncio.Task[None]],
 ) -> AsyncIterator[Event]:
-    (first,) = entered
-    events = read(engine, first)
     info, event = await anext(events), await anext(events)
     for index, fork in enumerate(first.forks, 1):
         sibling = engine.intake.sibling(first, index, fork)
         engine.enter(sibling)
-        entered.append(sibling)
+        siblings.append(sibling)
     first.forks = []
     yield info
     yield event
-    if isinstance(event, Finish) and len(entered) < n:  # its time was over before the prompt's end
-        for index in range(1, n):
+    if isinstance(event, Finish) and not siblings:  # its time was over before the prompt's end
+        for index in range(1, first.num_forks + 1):
             yield replace(event, index=index)
         return
     queue: asyncio.Queue[Event | ServingError] = asyncio.Queue(maxsize=1)
-    sources = [events, *(_without_info(engine, sibling) for sibling in entered[1:])]
+    sources = [events, *(_without_info(engine, sibling) for sibling in siblings)]
     tasks += [asyncio.create_task(_pump(source, queue)) for source in sources]
-    left = n - isinstance(event, Finish)
+    left = first.num_forks + 1 - isinstance(event, Finish)
     while left:
         given = await queue.get()
         if isinstance(given, ServingError):

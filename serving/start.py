@@ -29,12 +29,14 @@ class Turn:
     keep_cancelled: whether a completion that is cancelled once it has a token leaves an `end`.
     end: set by the engine before the completion ends, at a token boundary: all tokens of prompt
     and completion are read. None where the completion failed or was discarded.
+    refused: whether nothing may be kept, since there was no room for all that was asked for.
     over: whether the session is free for another turn.
     """
 
     start: Start
     keep_cancelled: bool = False
     end: Start | None = None
+    refused: bool = False
     over: bool = False
 
 

@@ -13,12 +13,13 @@ import structlog
 
 from serving.completion import Completion
 from serving.engine import Engine
-from serving.errors import ServingError
+from serving.errors import Draining, QueueFull, ServingError
 from serving.events import Event, Finish
 from serving.reader import log_end, read
 from serving.request import Request, SessionTurn
 from serving.session import Session
 from serving.sessions import Sessions
+from serving.several import several
 from serving.start import Turn
 
 log = structlog.get_logger()
@@ -53,7 +54,12 @@ class Turns:
             self._sessions.release(session.id, owner)
             raise
         try:
-            yield self._committed(session, turn, completion)
+            own = self._committed(session, turn, completion)
+            async with several(self._engine, completion, own) as events:
+                yield events
+        except (QueueFull, Draining):  # no room for another completion
+            turn.refused = True
+            raise
         finally:
             self._engine.cancel(completion)
             await asyncio.shield(self._close(session, turn, completion))
@@ -113,7 +119,7 @@ class Turns:
     async def _commit(self, session: Session, turn: Turn) -> Session:
         """The session after its turn, once; as it was if the turn left nothing."""
         end, turn.end = turn.end, None
-        if end is None:
+        if end is None or turn.refused:
             return session
         return await asyncio.to_thread(self._sessions.commit, session, end)
 

@@ -157,7 +157,6 @@ async def test_an_old_etag_is_refused(model):
     [
         (pb.GenerateRequest(text="a", cache_salt="x"), "cache_salt"),
         (pb.GenerateRequest(text="a", prefix_cache=True), "prefix_cache"),
-        (pb.GenerateRequest(text="a", n=2), "n"),
         (pb.GenerateRequest(), "prompt"),
         (pb.GenerateRequest(text=""), "prompt"),
     ],

@@ -13,7 +13,6 @@ from tiny import tiny_egru_package
 
 import runtime
 import spiketrain.v1.generation_pb2 as pb
-import spiketrain.v1.sessions_pb2 as sessions_pb
 from runtime.scoring import token_nats
 
 SAMPLED = {"seed": 3, "max_new_tokens": 20, "temperature": 1.0, "logprobs": True}
@@ -129,15 +128,11 @@ async def test_a_time_limit_before_the_prompt_is_read_ends_each_completion():
     [
         ({"n": 0}, "n"),
         ({"n": 17}, "n"),
-        ({"n": 2, "session": pb.SessionTurn(id="0" * 32)}, "n"),
         ({"prompt_logprobs": True, "text": "x" * 4097}, "prompt_logprobs"),
     ],
 )
 async def test_limits_hold(fields, field):
     async with serving() as served:
-        if "session" in fields:
-            session = await served.sessions.CreateSession(sessions_pb.CreateSessionRequest())
-            fields = {**fields, "session": pb.SessionTurn(id=session.id)}
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await served.generation.Generate(request(**fields))
         assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
