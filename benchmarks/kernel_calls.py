@@ -20,6 +20,7 @@ COPIES_BYTES = 128 << 20
 TORCH_BYTES = 64 << 20  # copies of torch's layers, which are slow to make
 GROUP = 32
 SPAN = products.SPAN
+BYTES = {"float32": 4, "bfloat16": 2, "int8": 1}
 
 Call = Callable[[], object]
 
@@ -45,6 +46,14 @@ def turns(copies: list[Any], lists: list[Any]) -> Iterator[tuple[Any, Any]]:
             yield copy, one
 
 
+def plain_weights(rng: np.random.Generator, weights: str, inputs: int, outputs: int) -> np.ndarray:
+    """float32, bits of bfloat16, or int8."""
+    codes = rng.integers(-127, 128, (inputs, outputs))
+    if weights == "bfloat16":
+        return (codes.astype(np.float32).view(np.uint32) >> 16).astype(np.uint16)
+    return codes.astype(weights)
+
+
 class Rows:
     """Event-driven products with one format of weights: `graded` events, or spike `counts`."""
 
@@ -56,8 +65,7 @@ class Rows:
             codes = rng.integers(0, 256, (inputs, outputs // 2), np.uint8)
             arrays = [codes, rng.integers(1, 16, (inputs, -(-outputs // SPAN)), np.uint8)]
         else:
-            codes = rng.integers(-127, 128, (inputs, outputs))
-            arrays = [codes.astype("float32" if weights == "float32" else "int8")]
+            arrays = [plain_weights(rng, weights, inputs, outputs)]
         self.copies = copies_of(arrays)
         self.row_bytes = sum(array.nbytes for array in arrays) // inputs
 
@@ -66,23 +74,22 @@ class Rows:
         return max(1, round(density * self.inputs)) * self.row_bytes
 
     def graded(self, density: float) -> Call:
-        """Products of 16-bit events, or float32 ones of float32 weights, as EGRU's."""
+        """Products of 16-bit events, or float32 ones of weights that are floats, as EGRU's."""
         rng = np.random.default_rng(1)
         out = np.empty(self.outputs, np.float32)
         lists = [
             (index, rng.integers(1, 8000, len(index)).astype("int16"))
             for index in lists_of(self.inputs, density)
         ]
-        if self.weights == "float32":
+        if self.weights != "int8":
             lists = [(index, value.astype(np.float32)) for index, value in lists]
         order = turns(self.copies, lists)
+        product = getattr(gather, f"gather_{self.weights}")
+        columns = (self.scale, self.bias) if self.weights == "int8" else (self.bias,)
 
         def call() -> None:
             (weight,), (index, value) = next(order)
-            if self.weights == "int8":
-                gather.gather_int8(weight, index, value, self.scale, self.bias, out)
-            else:
-                gather.gather_float32(weight, index, value, self.bias, out)
+            product(weight, index, value, *columns, out)
 
         return call
 
@@ -119,7 +126,7 @@ def call_dense(weights: str, inputs: int, outputs: int) -> Call:
         scales = np.ones((-(-inputs // GROUP), outputs), np.float32)
         products.pack_int4(codes, scales, group, panels)
     else:
-        codes = rng.integers(-127, 128, (inputs, outputs)).astype(weights)
+        codes = plain_weights(rng, weights, inputs, outputs)
         getattr(products, f"pack_{weights}")(codes, panels)
     matrices = [
         products.Dense(weights, copy, inputs, outputs, scale, group)
@@ -134,7 +141,7 @@ def dense_bytes(weights: str, inputs: int, outputs: int) -> int:
     """Bytes of packed weights, a bfloat16 scale for each group of int4 ones."""
     if weights == "int4":
         return inputs * outputs // 2 + 2 * -(-inputs // GROUP) * outputs
-    return inputs * outputs * (4 if weights == "float32" else 1)
+    return inputs * outputs * BYTES[weights]
 
 
 def torch_calls(inputs: int, outputs: int) -> dict[str, Call]:

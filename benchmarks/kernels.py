@@ -5,13 +5,14 @@
         [--no-torch] [--processor-time]
 
 One thread; about five minutes without options. Products read the rows of events: `int8-graded`
-(16-bit events, EGRU), `int8-counts` and `int4-counts` (spike counts), `float32-graded`; lists are
-made before. Dense products of the same weights quantise their input as well; torch's int8 is a
-dynamically quantised Linear, its bfloat16 a Linear. Rows come from memory (kernel_calls.py). All
-take turns in every round; times are medians of a round's calls and over rounds, ratios medians of
-ratios within a round, shares those of a sequential read of huge pages in the same round (NumPy's
-search for the largest byte). Where the slowest round took a multiple of the fastest, the machine
-was busy. `--processor-time` counts the thread's own time, which a busy machine disturbs less.
+(16-bit events, EGRU), `int8-counts` and `int4-counts` (spike counts), `float32-graded` and
+`bfloat16-graded`; lists are made before. Dense products of integer weights quantise their input as
+well; torch's int8 is a dynamically quantised Linear, its bfloat16 a Linear. Rows come from memory
+(kernel_calls.py). All take turns in every round; times are medians of a round's calls and over
+rounds, ratios medians of ratios within a round, shares those of a sequential read of huge pages in
+the same round (NumPy's search for the largest byte). Where the slowest round took a multiple of the
+fastest, the machine was busy. `--processor-time` counts the thread's own time, which a busy machine
+disturbs less.
 """
 
 from __future__ import annotations
@@ -244,7 +245,10 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--shapes", nargs="+", default=SHAPES, help="inputs x outputs")
     parser.add_argument("--densities", nargs="+", type=float, default=DENSITIES, help="percents")
     parser.add_argument(
-        "--products", nargs="+", default=PRODUCTS, choices=[*PRODUCTS, "float32-graded"]
+        "--products",
+        nargs="+",
+        default=PRODUCTS,
+        choices=[*PRODUCTS, "float32-graded", "bfloat16-graded"],
     )
     parser.add_argument("--no-torch", dest="torch", action="store_false", help="leave torch out")
     parser.add_argument("--processor-time", action="store_true", help="of the thread, not elapsed")

@@ -27,10 +27,10 @@ def export_model(
 ) -> str:
     """Write `model` as a package to `target` and return its fingerprint.
 
-    weights: "float32" (fidelity exact), or a format of integers (fidelity integer) that the family
-    has; head: that of the head alone.  files: tokenizer, generation config, report, as name ->
-    content or path.  codes: stored tensors by matrix, for a family that takes them.  max_dial: what
-    a sequence's dial may reach.
+    weights: "float32" (fidelity exact), "bfloat16" (exact if nothing is lost, else weight-only), or
+    a format of integers (fidelity integer) that the family has; head: that of the head alone.
+    files: tokenizer, generation config, report, as name -> content or path.  codes: stored tensors
+    by matrix, for a family that takes them.  max_dial: what a sequence's dial may reach.
     Raises SpiketrainError, a ValueError, on a weight format that the family has not, PackageError
     if the target exists and `force` is false.
     """

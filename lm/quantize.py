@@ -114,6 +114,16 @@ def _best_multiplier(blocks: Tensor) -> Tensor:
     return multiplier
 
 
+def bits_of_bfloat16(weight: Tensor) -> Tensor:
+    """The bits of float32 values rounded to bfloat16, half to even, as uint16."""
+    return weight.detach().to(torch.bfloat16).view(torch.uint16)
+
+
+def fits_bfloat16(weight: Tensor) -> bool:
+    """Whether rounding to bfloat16 changes no value."""
+    return torch.equal(weight, weight.to(torch.bfloat16).to(weight.dtype))
+
+
 def _finite(weight: Tensor) -> Tensor:
     if not bool(torch.isfinite(weight).all()):
         raise ValueError("weight has values that are not finite")

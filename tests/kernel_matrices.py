@@ -73,6 +73,9 @@ def dense(weights, arguments, keywords, inputs, outputs, module=products):
 def sparse(rng, weights, inputs, outputs, module=products):
     if weights == "float32":
         return rows_apart(rng.normal(size=(inputs, outputs)).astype(np.float32)), outputs
+    if weights == "bfloat16":
+        bits = rng.normal(size=(inputs, outputs)).astype(np.float32).view(np.uint32) >> 16
+        return rows_apart(bits.astype(np.uint16)), outputs
     scale = read_only(rng.uniform(0, 1, outputs).astype(np.float32))
     if weights == "int8":
         codes = rows_apart(rng.integers(-127, 128, (inputs, outputs)).astype(np.int8))

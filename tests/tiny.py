@@ -68,8 +68,8 @@ def egru_config(
         "spiketrain": {
             "format_version": 1,
             "weights": dict.fromkeys(("recurrent", "input", "head", "embedding"), weights),
-            "events": "float32" if weights == "float32" else "fixed16",
-            "fidelity": "exact" if weights == "float32" else "integer",
+            "events": "fixed16" if weights == "int8" else "float32",
+            "fidelity": "integer" if weights == "int8" else "exact",
             "provenance": {"source": "tests/tiny.py", "licence": "Apache-2.0"},
         },
     }
@@ -81,11 +81,11 @@ def egru_tensors(
     """Random tensors for `config`."""
     rng = np.random.default_rng(seed)
     tensors: dict[str, np.ndarray] = {}
-    quantised = config["spiketrain"]["weights"]["recurrent"] == "int8"
+    weights = config["spiketrain"]["weights"]["recurrent"]
 
     def matrix(name: str, inputs: int, outputs: int, gain: float) -> None:
         weight = rng.normal(0.0, gain / np.sqrt(inputs), (inputs, outputs))
-        _put(tensors, name, weight, 0, quantised)
+        _put(tensors, name, weight, 0, weights)
         tensors[f"{name}.bias"] = rng.normal(0.0, bias, outputs).astype(np.float32)
 
     inputs = config["embedding_size"]
@@ -102,22 +102,28 @@ def egru_tensors(
     matrix("head", inputs, config["vocab_size"], 4.0)
     if not config["tie_word_embeddings"]:
         table = rng.normal(0.0, 1.0, (config["vocab_size"], config["embedding_size"]))
-        _put(tensors, "embedding", table, 1, quantised)
+        _put(tensors, "embedding", table, 1, weights)
     return tensors
 
 
 def _put(
-    tensors: dict[str, np.ndarray], name: str, weight: np.ndarray, axis: int, quantised: bool
+    tensors: dict[str, np.ndarray], name: str, weight: np.ndarray, axis: int, weights: str
 ) -> None:
-    """Store `weight` as float32, or as int8 codes with one scale along the other axis."""
-    if not quantised:
-        tensors[f"{name}.weight"] = weight.astype(np.float32)
+    """Store `weight` as floats, or as int8 codes with one scale along the other axis."""
+    if weights != "int8":
+        floats = weight.astype(np.float32)
+        tensors[f"{name}.weight"] = floats if weights == "float32" else bits_of_bfloat16(floats)
         return
     scale = (np.abs(weight).max(axis=axis) / 127.0).astype(np.float32)
     scale[scale == 0] = 1.0
     codes = np.rint(weight / np.expand_dims(scale, axis))
     tensors[f"{name}.weight"] = np.clip(codes, -127, 127).astype(np.int8)
     tensors[f"{name}.scale"] = scale
+
+
+def bits_of_bfloat16(values: np.ndarray) -> np.ndarray:
+    """The upper halves of float32 values."""
+    return (values.view(np.uint32) >> 16).astype(np.uint16)
 
 
 def package_files(vocab: int, with_tokenizer: bool) -> dict[str, bytes]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tiny import BYTE_VOCAB_SIZE, package_files
+from tiny import BYTE_VOCAB_SIZE, bits_of_bfloat16, package_files
 
 from runtime.families.spikegpt import Spec
 from runtime.package import write_package
@@ -55,9 +55,10 @@ def spikegpt_config(
         **fields,
     }
     bits = config.get("binary_embedding", True)
-    real = "float32" if weights == "float32" else "int8"
+    plain = weights in ("float32", "bfloat16")
+    real = weights if plain else "int8"
     counts = config.get("neuron_position", "residual") == "projections"
-    events = {"float32": "float32", "int8": "fixed16", "int4": "fixed12"}[weights]
+    events = "float32" if plain else {"int8": "fixed16", "int4": "fixed12"}[weights]
     config["spiketrain"] = {
         "format_version": 1,
         "weights": {
@@ -66,7 +67,7 @@ def spikegpt_config(
             "head": head or weights,
         },
         "events": "counts" if counts else events,
-        "fidelity": "exact" if weights == "float32" else "integer",
+        "fidelity": "exact" if plain else "integer",
         "provenance": {"source": "tests/tiny_spikegpt.py", "licence": "Apache-2.0"},
     }
     if max_dial is not None:
@@ -95,7 +96,8 @@ def _tensor(
         low, high = (1, 16) if last == "multiplier" else (0, 256)
         return rng.integers(low, high, shape).astype(np.uint8)
     if last == "weight" and len(shape) == 2:
-        return rng.normal(0.0, 1.5 / np.sqrt(shape[0]), shape).astype(np.float32)
+        floats = rng.normal(0.0, 1.5 / np.sqrt(shape[0]), shape).astype(np.float32)
+        return bits_of_bfloat16(floats) if dtype == "uint16" else floats
     found = {
         "weight": lambda: 1 + 0.1 * rng.normal(size=shape),
         "bias": lambda: 0.1 * rng.normal(size=shape),

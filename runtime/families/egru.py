@@ -36,8 +36,9 @@ _FIELDS = (
 _DEFAULTS = {"projection": False, "tie_word_embeddings": True, "zoneout": 0.0, "carry": "state"}
 _OTHER_KEYS = ("model_type", "architectures", "spiketrain")
 _CARRY = ("state", "output")
-_FORMATS = ("float32", "int8")
-_EVENTS = {"float32": "float32", "int8": "fixed16"}
+_DTYPES = {"float32": "float32", "bfloat16": "uint16", "int8": "int8"}
+_FORMATS = tuple(_DTYPES)
+_EVENTS = {"float32": "float32", "bfloat16": "float32", "int8": "fixed16"}
 _EVENT_UNIT = 1.0 / 32767.0
 
 
@@ -131,7 +132,7 @@ class Spec:
     @property
     def output_dtype(self) -> str:
         """How units' outputs are held: float32, or int16 in steps of 1/32767."""
-        return "float32" if self.weights == "float32" else "int16"
+        return "int16" if self.weights == "int8" else "float32"
 
     def tensors(self) -> dict[str, tuple[str, tuple[int, ...]]]:
         """Name -> (dtype, shape) of every tensor in the package, weights input-major."""
@@ -146,7 +147,8 @@ class Spec:
             self._matrix(found, "projection", self.hidden_sizes[-1], self.embedding_size)
         self._matrix(found, "head", self.feature_size, self.vocab_size)
         if not self.tie_word_embeddings:
-            found["embedding.weight"] = (self.weights, (self.vocab_size, self.embedding_size))
+            shape = (self.vocab_size, self.embedding_size)
+            found["embedding.weight"] = (_DTYPES[self.weights], shape)
             if self.weights == "int8":
                 found["embedding.scale"] = ("float32", (self.vocab_size,))
         return found
@@ -160,13 +162,13 @@ class Spec:
     def _matrix(
         self, found: dict[str, tuple[str, tuple[int, ...]]], name: str, inputs: int, outputs: int
     ) -> None:
-        found[f"{name}.weight"] = (self.weights, (inputs, outputs))
+        found[f"{name}.weight"] = (_DTYPES[self.weights], (inputs, outputs))
         if self.weights == "int8":
             found[f"{name}.scale"] = ("float32", (outputs,))
         found[f"{name}.bias"] = ("float32", (outputs,))
 
     def bounds(self, name: str) -> tuple[float, float]:
-        """Least and greatest value of the float32 tensor `name`, a scale being above 0 anyway."""
+        """Least and greatest value of the tensor `name` of floats; a scale is above 0 anyway."""
         return (0.0, 1.0) if name.endswith(".threshold") else (-math.inf, math.inf)
 
     def state_arrays(self, tensors: Mapping[str, NDArray[Any]]) -> tuple[StateArray, ...]:

@@ -21,7 +21,7 @@
 #endif
 
 #include "elementwise.h"
-#include "gather_float32.h"
+#include "gather_floats.h"
 #include "gather_int8.h"
 
 #include "dense_float32.h"
@@ -46,6 +46,7 @@ const st_kernels ST_JOIN(st_kernels_, ST_BUILD) = {
     .list_float32 = list_float32,
     .list_int16 = list_int16,
     .gather_float32 = gather_float32,
+    .gather_bfloat16 = gather_bfloat16,
     .gather_int8 = gather_int8,
     .dense_int8 = dense_int8,
     .quantise = quantise,
@@ -58,6 +59,7 @@ const st_kernels ST_JOIN(st_kernels_, ST_BUILD) = {
     .list_squares = list_squares,
     .list_counts = list_counts,
     .sparse_float32 = sparse_float32,
+    .sparse_bfloat16 = sparse_bfloat16,
     .sparse_int8 = sparse_int8,
     .sparse_int4 = sparse_int4,
     .counts_int8 = counts_int8,

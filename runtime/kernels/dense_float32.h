@@ -13,12 +13,7 @@
 static inline __attribute__((always_inline)) st_floats
 load_weights(const uint8_t *panel, ptrdiff_t i, int v, const int half)
 {
-    ptrdiff_t at = i * ST_PANEL + v * ST_FLOATS;
-    if (!half) return *(const st_floats *)((const float *)panel + at);
-    typedef uint16_t st_halves __attribute__((vector_size(2 * ST_FLOATS), aligned(2), may_alias));
-    typedef uint32_t st_bits __attribute__((vector_size(4 * ST_FLOATS), aligned(4), may_alias));
-    st_halves found = *(const st_halves *)((const uint16_t *)panel + at);
-    return (st_floats)(__builtin_convertvector(found, st_bits) << 16);
+    return load_floats(panel, i * ST_PANEL + v * ST_FLOATS, half);
 }
 
 static inline __attribute__((always_inline)) void

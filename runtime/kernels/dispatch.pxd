@@ -5,6 +5,7 @@ cdef extern from "kernels.h" nogil:
         ST_MAX_LANES
 
     ctypedef struct st_matrix:
+        int format
         const void *weight
         Py_ssize_t stride, rows, cols
         const float *scale
@@ -19,6 +20,8 @@ cdef extern from "kernels.h" nogil:
         Py_ssize_t (*list_int16)(const int16_t *, Py_ssize_t, int32_t *, int16_t *) noexcept nogil
         void (*gather_float32)(const st_matrix *, const int32_t *, const float *, Py_ssize_t,
                                Py_ssize_t, Py_ssize_t, float *) noexcept nogil
+        void (*gather_bfloat16)(const st_matrix *, const int32_t *, const float *, Py_ssize_t,
+                                Py_ssize_t, Py_ssize_t, float *) noexcept nogil
         void (*gather_int8)(const st_matrix *, const int32_t *, const int16_t *, Py_ssize_t,
                             Py_ssize_t, Py_ssize_t, float *) noexcept nogil
         float (*quantise)(const float *, Py_ssize_t, int16_t *) noexcept nogil

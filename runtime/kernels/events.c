@@ -86,11 +86,11 @@ void st_events_dense(st_events *events, const void *const *codes, ptrdiff_t lane
     }
 }
 
-static ptrdiff_t strip_outputs(const st_events *events, ptrdiff_t outputs)
+static ptrdiff_t strip_outputs(const st_events *events, int format, ptrdiff_t outputs)
 {
     if (events->lanes == 1 || events->rows_read == 0) return outputs;
     ptrdiff_t row_bytes = ST_STRIP_BYTES / events->rows_read;
-    ptrdiff_t strip = row_bytes / (events->is_int8 ? 1 : 4) / 64 * 64;
+    ptrdiff_t strip = row_bytes / st_weight_bytes(format) / 64 * 64;
     return strip < ST_LEAST_STRIP ? ST_LEAST_STRIP : strip;
 }
 
@@ -101,7 +101,7 @@ void st_events_multiply(const st_events *events, const st_kernels *k, const st_m
         k->dense_int8(m, &events->codes, events->code_scale, first, last, out);
         return;
     }
-    ptrdiff_t strip = strip_outputs(events, last - first);
+    ptrdiff_t strip = strip_outputs(events, m->format, last - first);
     for (ptrdiff_t at = first; at < last; at += strip) {
         ptrdiff_t end = at + strip < last ? at + strip : last;
         for (ptrdiff_t lane = 0; lane < events->lanes; lane++) {
@@ -109,7 +109,8 @@ void st_events_multiply(const st_events *events, const st_kernels *k, const st_m
             if (events->is_int8)
                 k->gather_int8(m, list->index, list->value, list->count, at, end, out[lane]);
             else
-                k->gather_float32(m, list->index, list->value, list->count, at, end, out[lane]);
+                (m->format == ST_BFLOAT16 ? k->gather_bfloat16 : k->gather_float32)(
+                    m, list->index, list->value, list->count, at, end, out[lane]);
         }
     }
 }

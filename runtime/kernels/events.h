@@ -26,7 +26,7 @@ typedef struct {
 /* Memory for `lanes` inputs of up to `size` elements; 0 on success. */
 int st_events_init(st_events *events, int is_int8, ptrdiff_t size, ptrdiff_t lanes);
 void st_events_free(st_events *events);
-/* Lists the non-zero elements of float32 vectors, or of int16 vectors with elements 0 .. 32767. */
+/* Lists the non-zero elements of float32 vectors (of matrices of floats), or of int16 vectors with elements 0 .. 32767. */
 void st_events_list(st_events *events, const st_kernels *kernels, const void *const *vector,
                     ptrdiff_t lanes, ptrdiff_t size);
 /* Takes codes in [-127, 127], held as int16, for a dense product; set code_scale after it. */

@@ -1,13 +1,14 @@
 """Event-driven products: only the rows of inputs that have an event are read.
 
-Weights are input-major, (I, O); rows may stand apart, columns not. Sums of float32 run over inputs
+Weights are input-major, (I, O); rows may stand apart, columns not. Sums of floats run over inputs
 in ascending order, each product rounded before it is added; sums of int8 are exact. The bias is
-added last.
+added last. A bfloat16 is the float32 whose upper half its bits are.
 """
 
-from libc.stdint cimport int8_t, int16_t, int32_t
+from libc.stdint cimport int8_t, int16_t, int32_t, uint16_t
 
 from runtime.kernels.dispatch cimport ST_MAX_LANES, current, st_kernels, st_matrix
+from runtime.kernels.products cimport ST_BFLOAT16, ST_FLOAT32, ST_INT8
 
 cdef extern from "events.h" nogil:
     ctypedef struct st_events:
@@ -52,6 +53,25 @@ def gather_float32(
             )
 
 
+def gather_bfloat16(
+    const uint16_t[:, :] weight,
+    const int32_t[::1] index,
+    const float[::1] value,
+    const float[::1] bias,
+    float[::1] out,
+):
+    """gather_float32 of weights whose bits are given: weight (I, O)."""
+    cdef st_matrix m = half_matrix(weight, bias)
+    cdef Py_ssize_t n = index.shape[0]
+    check_list(index, value.shape[0], m.rows)
+    check_columns("out", out.shape[0], m.cols)
+    if m.cols:
+        with nogil:
+            current().gather_bfloat16(
+                &m, &index[0] if n else NULL, &value[0] if n else NULL, n, 0, m.cols, &out[0]
+            )
+
+
 def gather_int8(
     const int8_t[:, :] weight,
     const int32_t[::1] index,
@@ -86,15 +106,16 @@ def batch_float32(
     weight (I, O), vector (B, I) with B <= MAX_LANES, bias (O,), out (B, O).
     """
     cdef st_matrix m = float_matrix(weight, bias)
-    cdef Py_ssize_t lane, lanes = vector.shape[0]
-    cdef const void *vectors[ST_MAX_LANES]
-    cdef float *outs[ST_MAX_LANES]
-    check_batch(lanes, out.shape[0], vector.shape[1], m.rows, out.shape[1], m.cols)
-    if lanes and m.cols:
-        for lane in range(lanes):
-            vectors[lane] = &vector[lane, 0] if m.rows else NULL
-            outs[lane] = &out[lane, 0]
-        multiply(&m, vectors, lanes, 0, NULL, outs)
+    multiply_floats(&m, vector, out)
+
+
+def batch_bfloat16(
+    const uint16_t[:, :] weight, const float[:, ::1] vector, const float[::1] bias,
+    float[:, ::1] out
+):
+    """batch_float32 of weights whose bits are given: weight (I, O)."""
+    cdef st_matrix m = half_matrix(weight, bias)
+    multiply_floats(&m, vector, out)
 
 
 def batch_int8(
@@ -162,6 +183,20 @@ def dense_int8(
         multiply(&m, vectors, lanes, 1, &code_scale[0], outs)
 
 
+cdef void multiply_floats(
+    const st_matrix *m, const float[:, ::1] vector, float[:, ::1] out
+) except *:
+    cdef Py_ssize_t lane, lanes = vector.shape[0]
+    cdef const void *vectors[ST_MAX_LANES]
+    cdef float *outs[ST_MAX_LANES]
+    check_batch(lanes, out.shape[0], vector.shape[1], m.rows, out.shape[1], m.cols)
+    if lanes and m.cols:
+        for lane in range(lanes):
+            vectors[lane] = &vector[lane, 0] if m.rows else NULL
+            outs[lane] = &out[lane, 0]
+        multiply(m, vectors, lanes, 0, NULL, outs)
+
+
 cdef void multiply(
     const st_matrix *m, const void **vectors, Py_ssize_t lanes, bint is_int8,
     const float *code_scale, float **outs
@@ -187,8 +222,23 @@ cdef st_matrix float_matrix(const float[:, :] weight, const float[::1] bias) exc
     check_columns("bias", bias.shape[0], weight.shape[1])
     if weight.shape[1] > 1 and weight.strides[1] != sizeof(float):
         raise ValueError("weight must have contiguous rows")
+    m.format = ST_FLOAT32
     m.rows, m.cols = weight.shape[0], weight.shape[1]
     m.stride = weight.strides[0] // <Py_ssize_t>sizeof(float)
+    m.weight = &weight[0, 0] if m.rows and m.cols else NULL
+    m.scale = NULL
+    m.bias = &bias[0] if m.cols else NULL
+    return m
+
+
+cdef st_matrix half_matrix(const uint16_t[:, :] weight, const float[::1] bias) except *:
+    cdef st_matrix m
+    check_columns("bias", bias.shape[0], weight.shape[1])
+    if weight.shape[1] > 1 and weight.strides[1] != sizeof(uint16_t):
+        raise ValueError("weight must have contiguous rows")
+    m.format = ST_BFLOAT16
+    m.rows, m.cols = weight.shape[0], weight.shape[1]
+    m.stride = weight.strides[0] // <Py_ssize_t>sizeof(uint16_t)
     m.weight = &weight[0, 0] if m.rows and m.cols else NULL
     m.scale = NULL
     m.bias = &bias[0] if m.cols else NULL
@@ -203,6 +253,7 @@ cdef st_matrix int8_matrix(
     check_columns("scale", scale.shape[0], weight.shape[1])
     if weight.shape[1] > 1 and weight.strides[1] != 1:
         raise ValueError("weight must have contiguous rows")
+    m.format = ST_INT8
     m.rows, m.cols = weight.shape[0], weight.shape[1]
     m.stride = weight.strides[0]
     m.weight = &weight[0, 0] if m.rows and m.cols else NULL

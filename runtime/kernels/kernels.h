@@ -5,6 +5,7 @@
 
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 /* Sequences or tokens that share one pass over the rows of a matrix. */
 #define ST_MAX_LANES 32
@@ -13,9 +14,34 @@
  * 16777215 * 128 = 2147483520 < 2^31. Longer lists are summed in parts, the parts in int64. */
 #define ST_SAFE_EVENT_SUM 16777215
 
-/* An input-major matrix: row i holds the weights of input i to all outputs.
- * float32: `scale` is NULL. int8: value of a code is code * scale[output]. */
+/* Formats of weights. bfloat16: the upper halves of float32 values, whose products are theirs. */
+enum { ST_FLOAT32, ST_INT8, ST_INT4, ST_BFLOAT16, ST_INT8_GROUPS };
+
+/* Whether inputs of weights of this format are float32, and their sums too. */
+static inline int st_is_float(int format)
+{
+    return format == ST_FLOAT32 || format == ST_BFLOAT16;
+}
+
+/* The float32 that a bfloat16 stands for. */
+static inline float st_widen(uint16_t half)
+{
+    uint32_t bits = (uint32_t)half << 16;
+    float value;
+    memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
+/* Bytes of one weight of float32, bfloat16 or int8. */
+static inline ptrdiff_t st_weight_bytes(int format)
+{
+    return format == ST_FLOAT32 ? 4 : format == ST_BFLOAT16 ? 2 : 1;
+}
+
+/* An input-major matrix of float32, bfloat16 or int8: row i holds the weights of input i to all
+ * outputs. Floats: `scale` is NULL. int8: value of a code is code * scale[output]. */
 typedef struct {
+    int format;
     const void *weight;
     ptrdiff_t stride; /* elements from one row to the next */
     ptrdiff_t rows, cols;
@@ -29,9 +55,6 @@ typedef struct {
     ptrdiff_t lanes, groups;
     int32_t *pair;
 } st_codes;
-
-/* Formats of weights. */
-enum { ST_FLOAT32, ST_INT8, ST_INT4, ST_BFLOAT16, ST_INT8_GROUPS };
 
 /* Outputs of one panel of packed weights. */
 #define ST_PANEL 64
@@ -49,7 +72,7 @@ typedef struct {
 } st_dense;
 
 /* Vectors that dense products read: `tokens` rows of `inputs` float32, and unless the weights are
- * float32 their codes in [-127, 127], zero up to `stride`, with a scale for each row and the codes'
+ * floats their codes in [-127, 127], zero up to `stride`, with a scale for each row and the codes'
  * sum over every ST_GROUP inputs. */
 typedef struct {
     ptrdiff_t tokens, capacity, inputs;
@@ -104,6 +127,8 @@ typedef struct {
     ptrdiff_t (*list_int16)(const int16_t *y, ptrdiff_t n, int32_t *index, int16_t *value);
     void (*gather_float32)(const st_matrix *m, const int32_t *index, const float *value,
                            ptrdiff_t n, ptrdiff_t first, ptrdiff_t last, float *out);
+    void (*gather_bfloat16)(const st_matrix *m, const int32_t *index, const float *value,
+                            ptrdiff_t n, ptrdiff_t first, ptrdiff_t last, float *out);
     void (*gather_int8)(const st_matrix *m, const int32_t *index, const int16_t *value,
                         ptrdiff_t n, ptrdiff_t first, ptrdiff_t last, float *out);
     void (*dense_int8)(const st_matrix *m, const st_codes *codes, const float *code_scale,
@@ -125,6 +150,8 @@ typedef struct {
                              int16_t *value);
     void (*sparse_float32)(const st_sparse *m, const int32_t *index, const float *value,
                            ptrdiff_t n, ptrdiff_t first, ptrdiff_t last, float *y);
+    void (*sparse_bfloat16)(const st_sparse *m, const int32_t *index, const float *value,
+                            ptrdiff_t n, ptrdiff_t first, ptrdiff_t last, float *y);
     void (*sparse_int8)(const st_sparse *m, const int32_t *index, const int16_t *value,
                         ptrdiff_t n, float unit, ptrdiff_t first, ptrdiff_t last, float *y);
     void (*sparse_int4)(const st_sparse *m, const int32_t *index, const int16_t *value,

@@ -34,7 +34,7 @@ typedef struct {
 
 static ptrdiff_t element_size(const st_network *network)
 {
-    return network->is_int8 ? 1 : 4;
+    return st_weight_bytes(network->format);
 }
 
 static ptrdiff_t output_size(const st_network *network)
@@ -192,6 +192,9 @@ static void read_embedding(const st_network *network, int64_t token, void *row)
     if (network->is_int8) {
         const int8_t *from = (const int8_t *)network->embedding + token * network->token_stride;
         for (ptrdiff_t i = 0; i < size; i++) ((int16_t *)row)[i] = from[i * step];
+    } else if (network->format == ST_BFLOAT16) {
+        const uint16_t *from = (const uint16_t *)network->embedding + token * network->token_stride;
+        for (ptrdiff_t i = 0; i < size; i++) ((float *)row)[i] = st_widen(from[i * step]);
     } else {
         const float *from = (const float *)network->embedding + token * network->token_stride;
         for (ptrdiff_t i = 0; i < size; i++) ((float *)row)[i] = from[i * step];

@@ -19,7 +19,8 @@ typedef struct {
 typedef struct {
     const st_kernels *kernels;
     st_pool *pool;
-    int is_int8;
+    int format;  /* of all weights */
+    int is_int8; /* weights and what reads them; float32 events otherwise */
     float zoneout;
     ptrdiff_t layers;
     st_layer *layer;

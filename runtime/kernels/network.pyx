@@ -4,7 +4,7 @@ The arithmetic is that of the kernels in gather, neurons and functions; results 
 number of threads, on which sequences step together, or on how a run of tokens is cut.
 """
 
-from libc.stdint cimport int8_t, int64_t, uint8_t
+from libc.stdint cimport int8_t, int64_t, uint8_t, uint16_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 
@@ -12,6 +12,7 @@ import numpy as np
 
 from runtime.kernels.checks cimport check_size
 from runtime.kernels.dispatch cimport ST_MAX_LANES, current, st_kernels, st_matrix
+from runtime.kernels.products cimport ST_BFLOAT16, ST_FLOAT32, ST_INT8
 from runtime.kernels.runner cimport Runner
 
 from runtime.kernels.runner import WORK_COUNTERS
@@ -36,7 +37,7 @@ cdef extern from "network.h" nogil:
     ctypedef struct st_network:
         const st_kernels *kernels
         st_pool *pool
-        int is_int8
+        int format, is_int8
         float zoneout
         Py_ssize_t layers
         st_layer *layer
@@ -57,6 +58,7 @@ cdef extern from "network.h" nogil:
     )
 
 COUNTERS = WORK_COUNTERS
+FORMATS = {"float32": ST_FLOAT32, "uint16": ST_BFLOAT16, "int8": ST_INT8}  # by dtype
 
 
 cdef void one_pass(
@@ -73,7 +75,8 @@ cdef class Network(Runner):
     """The compiled network. Calls on one network must not overlap.
 
     layers: for each layer (input, recurrent, threshold), input and recurrent being matrices
-    (weight (I, O), scale (O,) or None, bias (O,)) of float32 or int8, blocks z, r, g side by side;
+    (weight (I, O), scale (O,) or None, bias (O,)), the weights float32, bits of bfloat16 or int8,
+    blocks z, r, g side by side;
     projection: a matrix or None; head: a matrix;
     embedding: (weight, scale or None), element i of token v at weight[v, i];
     table: float32 (V, 3H) of zeros for the first layer's input product, or None.
@@ -87,7 +90,8 @@ cdef class Network(Runner):
         memset(&self.network, 0, sizeof(st_network))
 
     def __init__(self, layers, projection, head, embedding, zoneout, threads, table=None):
-        self.network.is_int8 = head[0].dtype == np.int8
+        self.network.format = FORMATS[head[0].dtype.name]
+        self.network.is_int8 = self.network.format == ST_INT8
         self.network.kernels = current()
         self.network.zoneout = zoneout
         self._set_layers(layers)
@@ -120,29 +124,32 @@ cdef class Network(Runner):
         weight, scale, bias = matrix
         cdef st_matrix m
         m.rows, m.cols = weight.shape
-        if self.network.is_int8:
-            m.weight = self._int8(weight)
-            m.scale = self._floats(scale, m.cols)
-        else:
-            m.weight = self._float_rows(weight)
-            m.scale = NULL
+        m.format = self.network.format
+        m.weight = self._rows(weight)
+        m.scale = self._floats(scale, m.cols) if self.network.is_int8 else NULL
         m.stride = weight.strides[0] // weight.itemsize
         m.bias = self._floats(bias, m.cols)
         return m
 
-    cdef const void *_int8(self, weight) except NULL:
-        cdef const int8_t[:, :] view = weight
-        if view.strides[1] != 1:
+    cdef const void *_rows(self, weight) except NULL:
+        if weight.strides[1] != weight.itemsize:
             raise ValueError("weight must have contiguous rows")
-        self.keep.append(weight)
-        return &view[0, 0]
+        return self._first(weight)
 
-    cdef const void *_float_rows(self, weight) except NULL:
-        cdef const float[:, :] view = weight
-        if view.strides[1] != sizeof(float):
-            raise ValueError("weight must have contiguous rows")
+    cdef const void *_first(self, weight) except NULL:
+        """The first element of a matrix of the network's format, which is kept."""
+        cdef const int8_t[:, :] codes
+        cdef const uint16_t[:, :] halves
+        cdef const float[:, :] floats
         self.keep.append(weight)
-        return &view[0, 0]
+        if self.network.is_int8:
+            codes = weight
+            return &codes[0, 0]
+        if self.network.format == ST_BFLOAT16:
+            halves = weight
+            return &halves[0, 0]
+        floats = weight
+        return &floats[0, 0]
 
     cdef void _set_layers(self, layers) except *:
         cdef Py_ssize_t i
@@ -161,18 +168,11 @@ cdef class Network(Runner):
             self.state_bytes += (4 + output_size) * self.network.layer[i].recurrent.rows
 
     cdef void _set_embedding(self, weight, scale) except *:
-        cdef const int8_t[:, :] codes
-        cdef const float[:, :] rows
         if weight.shape != (self.vocabulary, self.network.layer[0].input.rows):
             raise ValueError(f"embedding must have a row for each token, is {weight.shape}")
+        self.network.embedding = self._first(weight)
         if self.network.is_int8:
-            codes = weight
-            self.network.embedding = &codes[0, 0]
             self.network.embedding_scale = self._floats(scale, self.vocabulary)
-        else:
-            rows = weight
-            self.network.embedding = &rows[0, 0]
-        self.keep.append(weight)
         self.network.token_stride = weight.strides[0] // weight.itemsize
         self.network.element_stride = weight.strides[1] // weight.itemsize
 

@@ -246,7 +246,8 @@ def multiply_all(products, Pool pool):
 cdef class Sparse:
     """Input-major weights of one matrix, of which only the rows of events are read.
 
-    weight (I, O), or (I, (O + 1) // 2) for int4; scale (O,) but for float32; multiplier
+    weight (I, O), of bfloat16 the bits, or (I, (O + 1) // 2) for int4; scale (O,) of integers;
+    multiplier
     (I, ceil(O / 128)) in 1 .. 15 for int4: weight ~ code * multiplier * scale.
     int8-groups, of spike counts: scale (ceil(I / group), O); extra, unless None: (rows (I + 1,),
     columns (N,), values (N,)), int32, int32 and int16, of what to add to codes; the columns of a
@@ -267,7 +268,7 @@ cdef class Sparse:
         set_weight(&self.matrix, weight)
         if self.matrix.format == ST_INT8_GROUPS:
             set_groups(&self.matrix, scale, group, extra)
-        elif self.matrix.format != ST_FLOAT32:
+        elif self.matrix.format not in (ST_FLOAT32, ST_BFLOAT16):
             scales = scale
             check_size("scale", scales.shape[0], outputs)
             self.matrix.scale = &scales[0] if outputs else NULL
@@ -352,6 +353,7 @@ cdef void fill_events(Events events, int format, values, unit) except *:
 
 cdef void set_weight(st_sparse *m, weight) except *:
     cdef const float[:, :] floats
+    cdef const uint16_t[:, :] brief
     cdef const int8_t[:, :] codes
     cdef const uint8_t[:, :] halves
     if not weight.size:
@@ -362,6 +364,9 @@ cdef void set_weight(st_sparse *m, weight) except *:
     if m.format == ST_FLOAT32:
         floats = weight
         m.weight = &floats[0, 0]
+    elif m.format == ST_BFLOAT16:
+        brief = weight
+        m.weight = &brief[0, 0]
     elif m.format in (ST_INT8, ST_INT8_GROUPS):
         codes = weight
         m.weight = &codes[0, 0]

@@ -141,6 +141,15 @@ def gather_float32(weight, index, value, bias, out):
         out[o] = _single(total + float(bias[o]))
 
 
+def gather_bfloat16(weight, index, value, bias, out):
+    """gather_float32 of weights whose bits are given."""
+    gather_float32(_widened(weight), index, value, bias, out)
+
+
+def _widened(bits):
+    return (bits.astype(np.uint32) << 16).view(np.float32)
+
+
 def gather_int8(weight, index, value, scale, bias, out):
     """Sum value[e] * weight[index[e]] exactly; out is float32 of that * scale + bias."""
     for o in range(len(out)):
@@ -153,6 +162,11 @@ def batch_float32(weight, vector, bias, out):
     for lane in range(len(vector)):
         events = np.flatnonzero(vector[lane])
         gather_float32(weight, events, vector[lane][events], bias, out[lane])
+
+
+def batch_bfloat16(weight, vector, bias, out):
+    """batch_float32 of weights whose bits are given."""
+    batch_float32(_widened(weight), vector, bias, out)
 
 
 def batch_int8(weight, vector, scale, bias, out):
@@ -270,13 +284,15 @@ class Network:
         if self.is_int8:
             gather_int8(weight, events, vector[events], scale, bias, out)
         else:
-            gather_float32(weight, events, vector[events], bias, out)
+            gather = gather_bfloat16 if weight.dtype == np.uint16 else gather_float32
+            gather(weight, events, vector[events], bias, out)
 
     def _embed(self, token, x, activity):
         """First layer's input product; a product to count unless it is a table's row."""
         matrix = self.layers[0][0]
         rows, scale = self.embedding
         row = np.ascontiguousarray(rows[token])
+        row = _widened(row) if row.dtype == np.uint16 else row
         if self.is_int8:
             weight, columns, bias = matrix
             dense_int8(weight, row[None], scale[token][None], columns, bias, x[None])

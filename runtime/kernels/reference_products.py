@@ -13,6 +13,7 @@ from runtime.kernels.reference import _clamp, _single
 
 PANEL = 64
 SPAN = 128
+FLOATS = ("float32", "bfloat16")
 _STEPS = {"int8": 32767, "int4": 4095}
 
 
@@ -126,10 +127,10 @@ class Dense:
     """Packed weights of one matrix."""
 
     def __init__(self, weights, panels, inputs, outputs, scale=None, group=0):
-        self.panels, self.inputs, self.outputs = panels, inputs, outputs
+        self.weights, self.panels, self.inputs, self.outputs = weights, panels, inputs, outputs
         self.scale, self.group = scale, group
         self._dot = getattr(self, f"_{weights}")
-        self._is_float = weights in ("float32", "bfloat16")
+        self._is_float = weights in FLOATS
 
     def multiply(self, x, y, pool):
         """Write x (T, I) times the weights to y (T, O)."""
@@ -214,13 +215,14 @@ class Sparse:
             self._multiply_groups(values, unit, y)
             return
         for o in range(self.outputs):
-            total = 0.0 if self.weights == "float32" else 0
+            is_float = self.weights in FLOATS
+            total = 0.0 if is_float else 0
             for i, value in enumerate(values):
-                if value and self.weights == "float32":
-                    total = _single(total + _single(value * float(self.weight[i, o])))
+                if value and is_float:
+                    total = _single(total + _single(value * self._float(i, o)))
                 elif value:
                     total += value * self._code(i, o)
-            if self.weights != "float32":
+            if not is_float:
                 total = _single(_single(_single(total) * unit) * float(self.scale[o]))
             y[o] = total
 
@@ -232,6 +234,10 @@ class Sparse:
                 part = sum(values[i] * self._code(i, o) for i in rows)
                 total = _single(total + _single(_single(part) * float(self.scale[g, o])))
             y[o] = _single(total * unit)
+
+    def _float(self, i, o):
+        weight = self.weight[i, o]
+        return float(weight) if self.weights == "float32" else _widened(weight)
 
     def _code(self, i, o):
         if self.weights != "int4":
@@ -251,14 +257,14 @@ class Events:
             else:
                 scale = float(unit[t])
                 counts = [int(c) for c in values[t]]
-                if weights == "float32":
+                if weights in FLOATS:
                     counts = [_single(c * scale) for c in counts]
                 self.tokens.append((counts, scale))
 
 
 def _squares(weights, x):
     values = [_single(max(float(v), 0.0) ** 2) for v in x]
-    if weights == "float32":
+    if weights in FLOATS:
         return values, 1.0
     most = _STEPS[weights]
     unit = _single(max(values, default=0.0) / most)

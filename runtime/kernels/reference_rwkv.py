@@ -18,8 +18,10 @@ from runtime.kernels.reference_mixers import (
     token_shift,
     wkv,
 )
+from runtime.kernels.reference_products import FLOATS
 
 MAX_TOKENS = 128
+WEIGHT_BYTES = {"float32": 4, "bfloat16": 2, "int8": 1}
 _COLUMNS = 8
 
 
@@ -107,6 +109,8 @@ class Network:
         if rows.dtype == np.uint8:
             bits = np.unpackbits(rows[token], count=self.width, bitorder="little")
             return bits.astype(np.float32)
+        if rows.dtype == np.uint16:
+            return (rows[token].astype(np.uint32) << 16).view(np.float32)
         return rows[token].astype(np.float32) * (1 if scale is None else scale[token])
 
     def _normed(self, norm, residual, count):
@@ -162,7 +166,7 @@ class Network:
         """Which squares a product reads: all that are not 0, or that are not 0 in its steps."""
         square = _floats(len(k))
         square_relu(k, square)
-        if matrix.weights == "float32":
+        if matrix.weights in FLOATS:
             return square
         most = {"int8": 32767, "int4": 4095}[matrix.weights]
         unit = np.float32(square.max() / np.float32(most))
@@ -233,10 +237,10 @@ def _dense_bytes(matrix):
     weights = matrix.inputs * matrix.outputs
     if matrix.group:
         return -(-weights // 2) + 2 * -(-matrix.inputs // matrix.group) * matrix.outputs
-    return weights * (4 if matrix.scale is None else 1)
+    return weights * WEIGHT_BYTES[matrix.weights]
 
 
 def _row_bytes(matrix):
     if matrix.weights == "int4":
         return -(-matrix.outputs // 2) + -(-matrix.outputs // 128)
-    return matrix.outputs * (1 if matrix.weights == "int8" else 4)
+    return matrix.outputs * WEIGHT_BYTES[matrix.weights]

@@ -21,6 +21,9 @@ static void read_row(const st_rwkv *n, int64_t token, float *row)
         const int8_t *codes = n->embedding_codes + token * n->embedding_stride;
         float scale = n->embedding_scale[token];
         for (ptrdiff_t i = 0; i < n->width; i++) row[i] = (float)codes[i] * scale;
+    } else if (n->embedding_halves) {
+        n->kernels->widen_bfloat16(n->embedding_halves + token * n->embedding_stride, n->width,
+                                   row);
     } else {
         memcpy(row, n->embedding + token * n->embedding_stride, (size_t)n->width * sizeof *row);
     }
@@ -77,7 +80,7 @@ static void run_head(const st_pass *whole, ptrdiff_t skipped, float *logits)
         return;
     }
     st_dense_input_set(&n->input[0], n->normed, n->width, pass.tokens, n->width);
-    if (n->head_format != ST_FLOAT32) st_over_tokens(&pass, NULL, quantise_head);
+    if (!st_is_float(n->head_format)) st_over_tokens(&pass, NULL, quantise_head);
     const st_dense_product product = {&n->head, &n->input[0], logits, n->vocabulary};
     st_count_dense(&pass, n->head_work, &n->head);
     st_dense_run(&product, 1, n->kernels, n->pool);

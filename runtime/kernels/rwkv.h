@@ -46,9 +46,11 @@ typedef struct {
     ptrdiff_t width, inner, vocabulary, halves;
     st_half *half;
     st_norm first_norm, last_norm;
-    /* Rows of tokens: bits (little end first), int8 codes with a scale a row, or float32. */
+    /* Rows of tokens: bits (little end first), int8 codes with a scale a row, bfloat16 or
+     * float32. */
     const uint8_t *embedding_bits;
     const int8_t *embedding_codes;
+    const uint16_t *embedding_halves;
     const float *embedding_scale, *embedding;
     ptrdiff_t embedding_stride;
     st_dense head;

@@ -5,7 +5,7 @@ The arithmetic is that of the kernels in mixers and products; results do not dep
 threads, on which sequences step together, or on how a run of tokens is cut.
 """
 
-from libc.stdint cimport int8_t, int64_t, uint8_t
+from libc.stdint cimport int8_t, int64_t, uint8_t, uint16_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 
@@ -68,6 +68,7 @@ cdef extern from "rwkv.h" nogil:
         st_norm first_norm, last_norm
         const uint8_t *embedding_bits
         const int8_t *embedding_codes
+        const uint16_t *embedding_halves
         const float *embedding_scale
         const float *embedding
         Py_ssize_t embedding_stride
@@ -108,7 +109,7 @@ cdef class Network(Runner):
     """The compiled network. Calls on one network must not overlap.
 
     position: where neurons sit, see POSITIONS; tau of the membranes; epsilon of the norms;
-    embedding: (rows (V, C) float32, None), (codes (V, C) int8, scale (V,)) or
+    embedding: (rows (V, C) float32 or bits of bfloat16, None), (codes (V, C) int8, scale (V,)) or
     (bits (V, ceil(C / 8)) uint8, None); first_norm, last_norm: (weight (C,), bias (C,));
     halves: objects as runtime.families.spikegpt.Half; head: Dense, or Sparse before projections;
     head_scale: of the head's adaptive threshold; state_size: floats in a state; dial: its place
@@ -156,6 +157,7 @@ cdef class Network(Runner):
     cdef void _set_embedding(self, rows, scale) except *:
         cdef const uint8_t[:, :] bits
         cdef const int8_t[:, :] codes
+        cdef const uint16_t[:, :] brief
         cdef const float[:, :] floats
         width = self.network.width
         self.network.vocabulary = rows.shape[0]
@@ -171,6 +173,9 @@ cdef class Network(Runner):
             codes = rows
             self.network.embedding_codes = &codes[0, 0]
             self.network.embedding_scale = self._floats(scale, rows.shape[0])
+        elif rows.dtype == np.uint16:
+            brief = rows
+            self.network.embedding_halves = &brief[0, 0]
         else:
             floats = rows
             self.network.embedding = &floats[0, 0]

@@ -51,7 +51,7 @@ static void shift(const st_pass *pass, const void *subject, ptrdiff_t first,
             n->kernels->token_shift(now, before, half->mix[m], n->width,
                                     n->mixed[m] + t * n->width);
     }
-    if (n->position == ST_BEFORE_PROJECTIONS || n->body_format == ST_FLOAT32) return;
+    if (n->position == ST_BEFORE_PROJECTIONS || st_is_float(n->body_format)) return;
     for (int m = 0; m < count; m++) st_dense_quantise(&n->input[m], n->kernels, first, last);
 }
 
@@ -126,7 +126,7 @@ static void time_mix(const st_pass *pass, st_half *half)
         return;
     }
     st_dense_input_set(&n->input[0], n->mixed[0], n->width, pass->tokens, n->width);
-    if (n->body_format != ST_FLOAT32) st_over_tokens(pass, half, quantise_first);
+    if (!st_is_float(n->body_format)) st_over_tokens(pass, half, quantise_first);
     const st_dense_product product = {&half->output, &n->input[0], n->branch, n->width};
     st_count_dense(pass, half->work, &half->output);
     st_dense_run(&product, 1, n->kernels, n->pool);

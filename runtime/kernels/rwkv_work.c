@@ -54,16 +54,14 @@ void st_over_channels(const st_pass *pass, const void *subject, st_range functio
 int64_t st_dense_bytes(const st_dense *m)
 {
     int64_t weights = (int64_t)m->inputs * m->outputs;
-    if (m->format == ST_FLOAT32) return 4 * weights;
-    if (m->format == ST_INT8) return weights;
+    if (m->format != ST_INT4) return st_weight_bytes(m->format) * weights;
     int64_t groups = (m->inputs + m->group - 1) / m->group;
     return (weights + 1) / 2 + 2 * groups * m->outputs;
 }
 
 int64_t st_sparse_row_bytes(const st_sparse *m)
 {
-    if (m->format == ST_FLOAT32) return 4 * m->cols;
-    if (m->format == ST_INT8) return m->cols;
+    if (m->format != ST_INT4) return st_weight_bytes(m->format) * m->cols;
     return (m->cols + 1) / 2 + (m->cols + ST_SPAN - 1) / ST_SPAN;
 }
 
@@ -87,8 +85,8 @@ static void count_pieces(const st_sparse_input *events, const st_sparse_list *li
     for (ptrdiff_t e = 0; e < list->count; e++) {
         int first = e == 0 || list->index[e - 1] != list->index[e];
         int last = e + 1 == list->count || list->index[e + 1] != list->index[e];
-        float size = events->format == ST_FLOAT32 ? ((const float *)list->value)[e] / list->unit
-                                                  : ((const int16_t *)list->value)[e];
+        float size = st_is_float(events->format) ? ((const float *)list->value)[e] / list->unit
+                                                 : ((const int16_t *)list->value)[e];
         *inputs += last;
         *ones += first && last && (size == 1.0f || size == -1.0f);
     }

@@ -59,7 +59,7 @@ int st_sharing_pays(const st_sparse *m, int kind, const st_sparse_list *list, pt
                     const st_kernels *kernels)
 {
     ptrdiff_t events = 0;
-    if (!kernels->sparse_shared || m->format == ST_FLOAT32 || m->rows > ST_MOST_ROWS) return 0;
+    if (!kernels->sparse_shared || st_is_float(m->format) || m->rows > ST_MOST_ROWS) return 0;
     if (tokens < ST_LEAST_TOKENS || m->format == ST_INT8_GROUPS) return 0;
     for (ptrdiff_t t = 0; t < tokens; t++) events += list[t].count;
     ptrdiff_t percent = kind == ST_COUNTS ? ST_COUNTS_PERCENT : ST_SQUARES_PERCENT;

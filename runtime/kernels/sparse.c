@@ -33,7 +33,7 @@ int st_sparse_input_init(st_sparse_input *input, int format, int kind, ptrdiff_t
     input->list = calloc((size_t)tokens + 1, sizeof *input->list);
     if (!input->list) return -1;
     input->capacity = tokens;
-    if (format != ST_FLOAT32 && st_sharing_init(&input->sharing, kind, size, tokens)) {
+    if (!st_is_float(format) && st_sharing_init(&input->sharing, kind, size, tokens)) {
         st_sparse_input_free(input);
         return -1;
     }
@@ -68,7 +68,7 @@ void st_sparse_squares(st_sparse_input *input, const st_kernels *kernels, const 
         st_sparse_list *list = &input->list[t];
         const float *from = x + t * x_stride;
         list->unit = 1.0f;
-        if (input->format == ST_FLOAT32)
+        if (st_is_float(input->format))
             list->count = kernels->list_squares_float32(from, input->size, list->index,
                                                         list->value);
         else
@@ -77,7 +77,7 @@ void st_sparse_squares(st_sparse_input *input, const st_kernels *kernels, const 
     }
 }
 
-/* Float32 weights take the real values of the counts, each one event. */
+/* Weights that are floats take the real values of the counts, each one event. */
 static ptrdiff_t list_products(const int16_t *count, ptrdiff_t n, float unit, int32_t *index,
                                float *value)
 {
@@ -98,7 +98,7 @@ void st_sparse_counts(st_sparse_input *input, const st_kernels *kernels, const i
         st_sparse_list *list = &input->list[t];
         const int16_t *from = count + t * count_stride;
         list->unit = unit[t];
-        if (input->format == ST_FLOAT32)
+        if (st_is_float(input->format))
             list->count = list_products(from, input->size, unit[t], list->index, list->value);
         else
             list->count = kernels->list_counts(from, input->size, most, list->index, list->value);
@@ -111,8 +111,9 @@ static void multiply_list(const st_sparse *m, const st_sparse_input *input,
                           const st_sparse_list *list, const st_kernels *kernels, ptrdiff_t first,
                           ptrdiff_t last, float *y)
 {
-    if (m->format == ST_FLOAT32) {
-        kernels->sparse_float32(m, list->index, list->value, list->count, first, last, y);
+    if (st_is_float(m->format)) {
+        (m->format == ST_FLOAT32 ? kernels->sparse_float32 : kernels->sparse_bfloat16)(
+            m, list->index, list->value, list->count, first, last, y);
         return;
     }
     if (m->format == ST_INT8_GROUPS) {
@@ -129,7 +130,7 @@ static void multiply_list(const st_sparse *m, const st_sparse_input *input,
 /* Bytes of a row's outputs: halves for int4. */
 static ptrdiff_t half_bytes(const st_sparse *m, ptrdiff_t outputs)
 {
-    return outputs * (m->format == ST_FLOAT32 ? 8 : m->format == ST_INT4 ? 1 : 2);
+    return outputs * (m->format == ST_INT4 ? 1 : 2 * st_weight_bytes(m->format));
 }
 
 /* Outputs of which the rows that any token may read fit the caches. */

@@ -1,5 +1,5 @@
 /* Event-driven products of a block of tokens: of input-major weights only the rows of events are
- * read. Sums of integers are exact; float32 has one accumulator per output, inputs in order.
+ * read. Sums of integers are exact; floats have one accumulator per output, inputs in order.
  *
  * Squares: max(x, 0)^2 of each token in steps of its largest one's share, 32767 steps for int8 and
  * 4095 for int4 weights. Counts: signed integers times a unit of the token; one beyond the range of

@@ -1,10 +1,17 @@
-/* Event-driven products of one list with float32 and int8 rows: the sums of gather_*.h. */
+/* Event-driven products of one list with rows of floats and of int8: the sums of gather_*.h. */
 
 static void sparse_float32(const st_sparse *m, const int32_t *index, const float *value,
                            ptrdiff_t n, ptrdiff_t first, ptrdiff_t last, float *y)
 {
-    const st_matrix rows = {m->weight, m->stride, m->rows, m->cols, NULL, NULL};
+    const st_matrix rows = {m->format, m->weight, m->stride, m->rows, m->cols, NULL, NULL};
     gather_float32(&rows, index, value, n, first, last, y);
+}
+
+static void sparse_bfloat16(const st_sparse *m, const int32_t *index, const float *value,
+                            ptrdiff_t n, ptrdiff_t first, ptrdiff_t last, float *y)
+{
+    const st_matrix rows = {m->format, m->weight, m->stride, m->rows, m->cols, NULL, NULL};
+    gather_bfloat16(&rows, index, value, n, first, last, y);
 }
 
 static void finish_sparse(const int32_t *restrict sum, float unit, const float *restrict scale,

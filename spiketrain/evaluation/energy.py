@@ -32,12 +32,13 @@ class Operation:
 
 
 def operation(weights: str, event_bits: int = 16) -> Operation:
-    """The operation of a weight format: float32, or integers with events of so many bits.
+    """The operation of a weight format: floats, or integers with events of so many bits.
 
+    bfloat16 weights are widened as they are read: their products and sums are float32.
     The table has no product of 8 by 16 bits: one is counted as a product for each byte of the
     event, which is how the kernels form it. int4 weights count as int8.
     """
-    if weights == "float32":
+    if weights in ("float32", "bfloat16"):
         multiply, add = MULTIPLY_PJ["float32"], ADD_PJ["float32"]
         return Operation(multiply + add, add, f"{multiply} (float32 mult) + {add} (float32 add)")
     products = -(-event_bits // 8)

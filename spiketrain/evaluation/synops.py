@@ -23,6 +23,7 @@ def synops_by_neurobench(model: Any, recording: Recording) -> dict[str, int] | N
     if not recording or model.config.get("model_type") != "egru" or not hasattr(model, "path"):
         return None
     from runtime.package import read_package
+    from runtime.tensor_file import widened
 
     tensors = read_package(model.path).tensors
     layers = [recording[f"layers.{layer}"] for layer in range(len(recording))]
@@ -35,7 +36,7 @@ def synops_by_neurobench(model: Any, recording: Recording) -> dict[str, int] | N
     inputs.append(("projection" if "projection.weight" in tensors else "head", layers[-1]))
     dense = effective = 0
     for name, counts in inputs:
-        weight = tensors[f"{name}.weight"]
+        weight = widened(tensors[f"{name}.weight"])
         events = (counts != 0).sum(axis=0, dtype=np.int64)  # (I,)
         effective += int(events @ np.count_nonzero(weight, axis=1))
         dense += counts.shape[0] * weight.size

@@ -18,6 +18,7 @@ import nir
 import numpy as np
 
 from runtime.errors import SpiketrainError
+from runtime.tensor_file import widened
 from spiketrain.export.operations import Operation, operations, stretches
 
 if TYPE_CHECKING:
@@ -95,7 +96,7 @@ def _node(package: Package, operation: Operation) -> nir.NIRNode:
             v_threshold=np.nextafter(threshold, np.float32(-np.inf)),
             v_reset=np.zeros_like(threshold),
         )
-    weight = np.ascontiguousarray(tensors[f"{place}.weight"].T)
+    weight = np.ascontiguousarray(widened(tensors[f"{place}.weight"]).T)
     if operation.node == "Affine":
         return nir.Affine(weight=weight, bias=np.array(tensors[f"{place}.bias"]))
     return nir.Linear(weight=weight)

@@ -108,7 +108,7 @@ def _spikingbrain(config: Mapping[str, Any]) -> Iterator[Operation]:
 
 def _matrix(place: str, weights: str, node: str = "Linear") -> Operation:
     """A matrix of floats has a node; integer codes come with a rounding of inputs or of events."""
-    if weights == "float32":
+    if weights in ("float32", "bfloat16"):
         return Operation(place, "a matrix", node)
     return Operation(place, ROUNDED.format(weights=weights))
 

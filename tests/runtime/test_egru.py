@@ -12,7 +12,7 @@ from runtime.families import egru
 from runtime.kernels import network, reference
 from runtime.package import read_package
 
-VARIANTS = list(itertools.product(["int8", "float32"], [True, False], [True, False]))
+VARIANTS = list(itertools.product(["int8", "float32", "bfloat16"], [True, False], [True, False]))
 SIZES = (7, 9, 6)
 
 
@@ -117,7 +117,7 @@ def test_counters_are_what_a_count_by_hand_gives(tmp_path):
 
 
 def test_state_bytes_are_the_stated_formula(tmp_path):
-    for weights, width in (("int8", 6), ("float32", 8)):
+    for weights, width in (("int8", 6), ("float32", 8), ("bfloat16", 8)):
         model = load_model(small_package(tmp_path / weights, weights, True, False))
         assert model.state_nbytes == width * sum(SIZES) == model.new_state().nbytes
         assert f"= {model.state_nbytes} bytes" in model._spec.state_formula

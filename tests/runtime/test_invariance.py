@@ -35,10 +35,12 @@ PACKAGES = {
 KINDS = {
     "egru int8": EGRU,
     "egru float32": {**EGRU, "weights": "float32"},
+    "egru bfloat16": {**EGRU, "weights": "bfloat16"},
     "egru projection": {**EGRU, "projection": True},
     "egru untied wide": {**WIDE, "tied": False},
     "spikegpt int8": GPT,
     "spikegpt float32 pre_ffn": {**GPT, "weights": "float32", "pre_ffn": True},
+    "spikegpt bfloat16": {**GPT, "weights": "bfloat16"},
     "spikegpt int4 wide": {**GPT, "weights": "int4", "head": "int8", "hidden_size": 130},
     "spikegpt none": {**GPT, "neuron_position": "none", "binary_embedding": False},
     "spikegpt projections wide": {**GPT, "neuron_position": "projections", "hidden_size": 130},

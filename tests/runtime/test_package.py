@@ -13,7 +13,7 @@ from runtime.package import compute_fingerprint, read_package, write_package
 from runtime.tensor_file import map_tensors
 
 
-@pytest.mark.parametrize("weights", ["int8", "float32"])
+@pytest.mark.parametrize("weights", ["int8", "float32", "bfloat16"])
 @pytest.mark.parametrize("tied", [True, False])
 @pytest.mark.parametrize("projection", [True, False])
 def test_a_package_reads_back_as_written(tmp_path, weights, tied, projection):

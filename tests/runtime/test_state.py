@@ -13,7 +13,7 @@ from runtime import StateError, load_model
 from runtime.state import _HEADER
 
 
-@pytest.fixture(scope="module", params=["int8", "float32"])
+@pytest.fixture(scope="module", params=["int8", "float32", "bfloat16"])
 def model(request, tmp_path_factory):
     return load_model(tiny_egru_package(tmp_path_factory.mktemp("m") / "m", request.param))
 

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from lm.families.egru.model import Model
-from lm.quantize import quantize_int8
+from lm.quantize import bits_of_bfloat16, fits_bfloat16, quantize_int8
 from runtime.errors import SpiketrainError
 
-WEIGHT_FORMATS = ("float32", "int8")
+WEIGHT_FORMATS = ("float32", "bfloat16", "int8")
 
 
 def to_runtime(
@@ -18,19 +18,28 @@ def to_runtime(
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """Config and tensors of the runtime package, all weights input-major.
 
-    weights: "float32", or "int8" with one scale per output; head: nothing else.  Raises
+    weights: "float32", "bfloat16", or "int8" with one scale per output; head: nothing else.  Raises
     SpiketrainError.
     """
     if head not in (None, weights):
         raise SpiketrainError(f"head must be {weights} as all of an EGRU's weights, got {head}")
     cfg = model.config
     tensors: dict[str, Tensor] = {}
+    exact = weights != "int8"
+
+    def stored(name: str, weight: Tensor, dim: int) -> None:
+        """Weight in its format, int8 with a scale for all values along `dim`."""
+        nonlocal exact
+        tensors[f"{name}.weight"] = weight.detach().to(torch.float32)
+        if weights == "bfloat16":
+            exact = exact and fits_bfloat16(weight)
+            tensors[f"{name}.weight"] = bits_of_bfloat16(weight)
+        elif weights == "int8":
+            tensors[f"{name}.weight"], tensors[f"{name}.scale"] = quantize_int8(weight, dim)
 
     def matrix(name: str, weight: Tensor, bias: Tensor | None) -> None:
         """Weight (I, O), bias (O,)."""
-        tensors[f"{name}.weight"] = weight.detach().to(torch.float32)
-        if weights == "int8":
-            tensors[f"{name}.weight"], tensors[f"{name}.scale"] = quantize_int8(weight)
+        stored(name, weight, 0)
         if bias is not None:
             tensors[f"{name}.bias"] = bias.detach().to(torch.float32)
 
@@ -42,11 +51,7 @@ def to_runtime(
         matrix("projection", model.projection.weight.t(), model.projection.bias)
     matrix("head", model.head.weight.t(), model.head.bias)
     if not cfg.tie_word_embeddings:
-        embedding = model.embeddings.weight
-        tensors["embedding.weight"] = embedding.detach().to(torch.float32)
-        if weights == "int8":
-            codes, scale = quantize_int8(embedding, dim=1)
-            tensors["embedding.weight"], tensors["embedding.scale"] = codes, scale
+        stored("embedding", model.embeddings.weight, 1)
     config = {
         "model_type": "egru",
         "architectures": ["EGRUForCausalLM"],
@@ -60,8 +65,8 @@ def to_runtime(
         "spiketrain": {
             "format_version": 1,
             "weights": dict.fromkeys(("recurrent", "input", "head", "embedding"), weights),
-            "events": "float32" if weights == "float32" else "fixed16",
-            "fidelity": "exact" if weights == "float32" else "integer",
+            "events": "fixed16" if weights == "int8" else "float32",
+            "fidelity": "integer" if weights == "int8" else "exact" if exact else "weight-only",
         },
     }
     return config, {name: value.contiguous().numpy() for name, value in tensors.items()}

@@ -9,11 +9,18 @@ from torch import Tensor, nn
 from lm.families.spikegpt.mixes import ChannelMix, TimeMix
 from lm.families.spikegpt.model import Model
 from lm.families.spikegpt.neurons import Spikes
-from lm.quantize import quantize_int4_inputs, quantize_int4_outputs, quantize_int8
+from lm.quantize import (
+    bits_of_bfloat16,
+    fits_bfloat16,
+    quantize_int4_inputs,
+    quantize_int4_outputs,
+    quantize_int8,
+)
 from runtime.errors import SpiketrainError
 
-WEIGHT_FORMATS = ("float32", "int8", "int4")
-_EVENTS = {"float32": "float32", "int8": "fixed16", "int4": "fixed12"}
+WEIGHT_FORMATS = ("float32", "bfloat16", "int8", "int4")
+_EVENTS = {"float32": "float32", "bfloat16": "float32", "int8": "fixed16", "int4": "fixed12"}
+_FLOATS = ("float32", "bfloat16")
 _FIELDS = (
     "vocab_size",
     "hidden_size",
@@ -35,7 +42,7 @@ def to_runtime(
     """Config and tensors of the runtime package, all weights input-major.
 
     weights: format of the blocks' matrices, see WEIGHT_FORMATS; head: that of the head, the same
-    unless told, float32 only with float32 weights.  Of a binary embedding its bits are kept.
+    unless told, one of floats only with floats.  Of a binary embedding its bits are kept.
     Raises SpiketrainError on a model with `rescale`: the runtime has the arithmetic that weights
     were fitted with, not the inference script's.
     """
@@ -65,7 +72,7 @@ def to_runtime(
             "format_version": 1,
             "weights": {"embedding": writer.embedding_format, "body": weights, "head": head},
             "events": "counts" if spikes is not None else _EVENTS[weights],
-            "fidelity": "exact" if weights == "float32" else "integer",
+            "fidelity": writer.fidelity,
         },
     }
     return config, {name: value.contiguous().numpy() for name, value in writer.tensors.items()}
@@ -78,6 +85,7 @@ class _Writer:
         self.weights, self.driven = weights, driven
         self.tensors: dict[str, Tensor] = {}
         self.embedding_format = "bits"
+        self.fidelity = "exact" if weights in _FLOATS else "integer"
 
     def vector(self, name: str, value: Tensor) -> None:
         """A float32 vector."""
@@ -94,11 +102,21 @@ class _Writer:
             bits = np.packbits(weight.detach().numpy() >= 0, axis=1, bitorder="little")
             self.tensors["embedding.weight"] = torch.from_numpy(bits)
             return
-        self.embedding_format = "float32" if self.weights == "float32" else "int8"
-        self.tensors["embedding.weight"] = weight.detach().to(torch.float32)
+        self.embedding_format = self.weights if self.weights in _FLOATS else "int8"
         if self.embedding_format == "int8":
             codes, scale = quantize_int8(weight, dim=1)
             self.tensors["embedding.weight"], self.tensors["embedding.scale"] = codes, scale
+        else:
+            floats = weight.detach().to(torch.float32)
+            self.tensors["embedding.weight"] = self.floats(floats, self.embedding_format)
+
+    def floats(self, weight: Tensor, weights: str) -> Tensor:
+        """float32 values, or the bits of bfloat16; what is lost by rounding is remembered."""
+        if weights == "float32":
+            return weight
+        if not fits_bfloat16(weight):
+            self.fidelity = "weight-only"
+        return bits_of_bfloat16(weight)
 
     def mix(self, name: str, mix: TimeMix | ChannelMix) -> None:
         """Vectors and matrices of a mix; those that read the same spikes side by side."""
@@ -133,8 +151,8 @@ class _Writer:
         if spikes is not None:
             self.vector(f"{name}.threshold_scale", spikes.threshold_scale)
         found: dict[str, Tensor]
-        if weights == "float32":
-            found = {"weight": weight}
+        if weights in _FLOATS:
+            found = {"weight": self.floats(weight, weights)}
         elif weights == "int8":
             found = dict(zip(("weight", "scale"), quantize_int8(weight), strict=True))
         elif by_rows:

@@ -16,12 +16,11 @@ from lm.families.spikingbrain.config import Config
 from lm.families.spikingbrain.formats import (
     Formats,
     Stored,
-    bits_of_bfloat16,
     quantize,
     stored_int8,
 )
 from lm.families.spikingbrain.model import Model
-from lm.quantize import quantize_int8
+from lm.quantize import bits_of_bfloat16, quantize_int8
 from lm.shards import Held, Shards
 
 WEIGHT_FORMATS = ("float32", "bfloat16", "int8", "int4")

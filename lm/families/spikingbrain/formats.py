@@ -7,7 +7,12 @@ import torch
 from torch import Tensor
 
 from lm.families.spikingbrain.config import Config
-from lm.quantize import quantize_int4_inputs, quantize_int4_outputs, quantize_int8
+from lm.quantize import (
+    bits_of_bfloat16,
+    quantize_int4_inputs,
+    quantize_int4_outputs,
+    quantize_int8,
+)
 from runtime.errors import SpiketrainError
 
 Stored = dict[str, Tensor]
@@ -90,11 +95,6 @@ def _quantized(weight: Tensor, form: str) -> Stored:
         names = ("weight", "multiplier", "scale")
         return dict(zip(names, quantize_int4_outputs(weight), strict=True))
     return dict(zip(("weight", "scale"), quantize_int4_inputs(weight), strict=True))
-
-
-def bits_of_bfloat16(weight: Tensor) -> Tensor:
-    """The bits of float32 values rounded to bfloat16, as uint16."""
-    return weight.to(torch.bfloat16).view(torch.uint16)
 
 
 def stored_int8(codes: Tensor, scale: Tensor) -> Stored:

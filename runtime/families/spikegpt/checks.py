@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from runtime.dial import most_dial
+from runtime.families.spikegpt.layout import FLOATS
 
 MODEL_TYPE = "spikegpt"
 POSITIONS = ("residual", "projections", "none")
@@ -32,8 +33,9 @@ _FIELDS = (
 )
 _OTHER_KEYS = ("model_type", "architectures", "spiketrain")
 _CLASSES = ("embedding", "body", "head")
-_HEADS = {"float32": ("float32",), "int8": ("int8", "int4"), "int4": ("int8", "int4")}
-_EVENTS = {"float32": "float32", "int8": "fixed16", "int4": "fixed12"}
+_CODES = ("int8", "int4")
+_HEADS = {"float32": FLOATS, "bfloat16": FLOATS, "int8": _CODES, "int4": _CODES}
+_EVENTS = {"float32": "float32", "bfloat16": "float32", "int8": "fixed16", "int4": "fixed12"}
 
 
 def from_config(cls: Any, config: Mapping[str, Any]) -> Any:
@@ -100,7 +102,7 @@ def check_formats(spec: Any) -> None:
             f"spiketrain.weights.head must be one of {_HEADS[spec.body]} with a "
             f"{spec.body} body, got {spec.head!r:.200}"
         )
-    real = "float32" if spec.body == "float32" else "int8"
+    real = spec.body if spec.body in FLOATS else "int8"
     rule = "bits" if spec.binary_embedding else real
     if spec.embedding != rule:
         raise ValueError(

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 
 GROUP = 32  # inputs of a dense int4 matrix that share a scale
 SPAN = 128  # outputs of an event-driven int4 row that share a multiplier
+FLOATS = ("float32", "bfloat16")
+_DTYPES = {"float32": "float32", "bfloat16": "uint16", "int8": "int8"}
 
 _Stored = dict[str, tuple[str, tuple[int, ...]]]
 
@@ -32,7 +34,7 @@ class Matrix:
         if self.counts:
             found[f"{self.name}.threshold_scale"] = ("float32", (1,))
         if self.weights != "int4":
-            found[weight] = (self.weights, (self.inputs, self.outputs))
+            found[weight] = (_DTYPES[self.weights], (self.inputs, self.outputs))
             if self.weights == "int8":
                 found[scale] = ("float32", (self.outputs,))
             return found
@@ -65,11 +67,11 @@ class TensorTable:
         self.sizes.append(matrix.inputs * matrix.outputs + matrix.counts)
 
     def embedding(self, weights: str, rows: int, width: int) -> None:
-        """Add a row for each token: bits (the first in the lowest of a byte), int8, float32."""
+        """Add a row for each token: bits (the first in the lowest of a byte), int8 or floats."""
         if weights == "bits":
             self.entries["embedding.weight"] = ("uint8", (rows, -(-width // 8)))
         else:
-            self.entries["embedding.weight"] = (weights, (rows, width))
+            self.entries["embedding.weight"] = (_DTYPES[weights], (rows, width))
             if weights == "int8":
                 self.entries["embedding.scale"] = ("float32", (rows,))
         self.sizes.append(rows * width)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from runtime.compiled import CompiledModel
-from runtime.families.spikegpt.layout import GROUP, Matrix
+from runtime.families.spikegpt.layout import FLOATS, GROUP, Matrix
 from runtime.families.spikegpt.spec import Spec
 from runtime.memory import Arena, row_bytes
 
@@ -137,7 +137,7 @@ class Model(CompiledModel):
         """A Sparse if only rows of events are read, else a Dense."""
         weight = self._tensors[f"{matrix.name}.weight"]
         if matrix.by_rows:
-            scale = None if matrix.weights == "float32" else self._vector(f"{matrix.name}.scale")
+            scale = None if matrix.weights in FLOATS else self._vector(f"{matrix.name}.scale")
             multiplier = self._tensors.get(f"{matrix.name}.multiplier")
             if multiplier is not None:
                 multiplier = self._arena.place(multiplier)
@@ -148,6 +148,8 @@ class Model(CompiledModel):
         scale = None
         if matrix.weights == "float32":
             self._products.pack_float32(weight, panels)
+        elif matrix.weights == "bfloat16":
+            self._products.pack_bfloat16(weight, panels)
         elif matrix.weights == "int8":
             self._products.pack_int8(weight, panels)
             scale = self._vector(f"{matrix.name}.scale")

@@ -153,11 +153,16 @@ enum { INPUTS = 300, OUTPUTS = 333, TOKENS = 8 };
 
 static void gathers(const st_kernels *k)
 {
-    st_matrix m = {a, OUTPUTS + 3, INPUTS, OUTPUTS, NULL, b};
+    st_matrix m = {ST_FLOAT32, a, OUTPUTS + 3, INPUTS, OUTPUTS, NULL, b};
     ptrdiff_t n = list(INPUTS, 32767, 0);
     k->gather_float32(&m, index_, c, n, 0, OUTPUTS, y), add(y, 4 * OUTPUTS);
     show("gather_float32");
-    m.weight = codes, m.scale = a;
+    for (int i = 0; i < MOST; i++) bits[i] &= 0x3fff;
+    m.format = ST_BFLOAT16, m.weight = bits;
+    n = list(INPUTS, 32767, 0);
+    k->gather_bfloat16(&m, index_, c, n, 0, OUTPUTS, y), add(y, 4 * OUTPUTS);
+    show("gather_bfloat16");
+    m.format = ST_INT8, m.weight = codes, m.scale = a;
     n = list(INPUTS, 32767, 0);
     k->gather_int8(&m, index_, value, n, 0, OUTPUTS, y), add(y, 4 * OUTPUTS), show("gather_int8");
     st_codes pairs = {2, INPUTS / 2, whole};
@@ -215,7 +220,11 @@ int main(void)
     dense(k, ST_INT4, "multiply_int4");
     st_sparse m = {ST_FLOAT32, INPUTS, OUTPUTS, a, OUTPUTS, NULL, 0, NULL, 0, NULL, NULL, NULL};
     ptrdiff_t n = list(INPUTS, 9, 0);
+    for (int i = 0; i < MOST; i++) bits[i] &= 0x3fff;
     k->sparse_float32(&m, index_, c, n, 0, OUTPUTS, y), add(y, 4 * OUTPUTS), show("sparse_float32");
+    m.format = ST_BFLOAT16, m.weight = bits;
+    k->sparse_bfloat16(&m, index_, c, n, 0, OUTPUTS, y), add(y, 4 * OUTPUTS);
+    show("sparse_bfloat16");
     sparse(k->sparse_int8, ST_INT8, 32767, 0, "sparse_int8");
     sparse(k->sparse_int4, ST_INT4, 4095, 0, "sparse_int4");
     sparse(k->counts_int8, ST_INT8, 127, 1, "counts_int8");

@@ -10,7 +10,7 @@ from runtime.kernels import dispatch, products, reference_products
 
 pytestmark = pytest.mark.usefixtures("build")
 
-FORMATS = ("float32", "int8", "int4")
+FORMATS = ("float32", "bfloat16", "int8", "int4")
 WIDTHS = (1, 16, 63, 64, 65, 127, 128, 129, 200, 257)
 
 

@@ -104,6 +104,29 @@ def arguments(function):
     density=st.sampled_from([0.0, 0.1, 0.5, 1.0]),
 )
 @settings(max_examples=40, deadline=None)
+def test_bfloat16_gather_is_its_twin_and_float32s(build, seed, rows, size, density):
+    rng = np.random.default_rng(seed)
+    floats = np.ldexp(rng.normal(size=(rows, size)), rng.integers(-40, 40, (rows, size)))
+    bits = floats.astype(np.float32).view(np.uint32) >> 16
+    weight = unaligned(bits.astype(np.uint16))
+    _, index, value = events_of(rng, rows, density)
+    value = read_only(value.astype(np.float32) * np.float32(1 / 32767))
+    bias = read_only(rng.normal(size=size).astype(np.float32))
+    out, expected, widened = nan(size), nan(size), nan(size)
+    gather.gather_bfloat16(weight, index, value, bias, out)
+    reference.gather_bfloat16(weight, index, value, bias, expected)
+    gather.gather_float32((bits << 16).view(np.float32), index, value, bias, widened)
+    assert same(out, expected)
+    assert same(out, widened)
+
+
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    rows=st.integers(0, 40),
+    size=st.integers(0, 150),
+    density=st.sampled_from([0.0, 0.1, 0.5, 1.0]),
+)
+@settings(max_examples=40, deadline=None)
 def test_int8_gather_is_its_twin(build, seed, rows, size, density):
     rng = np.random.default_rng(seed)
     weight = unaligned(rng.integers(-128, 128, (rows, size)).astype(np.int8))
@@ -170,7 +193,9 @@ def test_a_batch_is_each_vector_alone(build, seed, lanes, rows, size, density):
     vectors = read_only(vectors)
     floats = read_only(vectors.astype(np.float32) / np.float32(32767))
     scale, bias = columns(rng, size)
-    out, out_float = nan(lanes, size), nan(lanes, size)
+    out, out_float, out_half = nan(lanes, size), nan(lanes, size), nan(lanes, size)
+    halves = unaligned((weight.copy().view(np.uint32) >> 16).astype(np.uint16))
+    gather.batch_bfloat16(halves, floats, bias, out_half)
     gather.batch_int8(codes, vectors, scale, bias, out)
     gather.batch_float32(weight, floats, bias, out_float)
     for lane in range(lanes):
@@ -180,6 +205,8 @@ def test_a_batch_is_each_vector_alone(build, seed, lanes, rows, size, density):
         gather.gather_float32(weight, index, floats[lane][index], bias, alone_float)
         assert same(out[lane], alone)
         assert same(out_float[lane], alone_float)
+        gather.gather_bfloat16(halves, index, floats[lane][index], bias, alone_float)
+        assert same(out_half[lane], alone_float)
 
 
 def test_small_batches_are_their_twins(build):
@@ -190,6 +217,11 @@ def test_small_batches_are_their_twins(build):
     for name, arguments in {
         "batch_int8": (codes, vectors, scale, bias),
         "batch_float32": (codes.astype(np.float32), vectors.astype(np.float32), bias),
+        "batch_bfloat16": (
+            (codes.astype(np.float32).view(np.uint32) >> 16).astype(np.uint16),
+            vectors.astype(np.float32),
+            bias,
+        ),
     }.items():
         out, expected = nan(3, 21), nan(3, 21)
         getattr(gather, name)(*arguments, out)

@@ -58,7 +58,12 @@ def over_grpc(model, request):
 
 @pytest.mark.parametrize(
     "options",
-    [(), ("--weights", "int8", "--head-weights", "int4"), ("--weights", "int4")],
+    [
+        (),
+        ("--weights", "bfloat16"),
+        ("--weights", "int8", "--head-weights", "int4"),
+        ("--weights", "int4"),
+    ],
     ids=str,
 )
 def test_a_converted_checkpoint_generates_and_streams(

@@ -133,6 +133,15 @@ def test_a_stretch_of_matrix_and_units_gives_the_spikes_of_the_model(tmp_path, m
         assert np.array_equal(spikes, expected)
 
 
+def test_matrices_of_bfloat16_are_written_as_floats(tmp_path, monkeypatch):
+    package = tiny_spikegpt.tiny_spikegpt_package(tmp_path / "p", weights="bfloat16")
+    assert run(monkeypatch, package, tmp_path / "out.nir", "--parts") == 0
+    written = nir.read(tmp_path / "out.nir").nodes["blocks_0_att_output"].weight
+    bits = read_package(package).tensors["blocks.0.att.output.weight"].T
+    assert written.dtype == np.float32
+    assert np.array_equal(written.view(np.uint32), bits.astype(np.uint32) << 16)
+
+
 def test_an_existing_file_is_kept_unless_forced(tmp_path, monkeypatch, capsys):
     package = tiny_spikegpt.tiny_spikegpt_package(tmp_path / "p", weights="float32")
     (tmp_path / "out.nir").write_text("mine")

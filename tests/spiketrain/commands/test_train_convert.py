@@ -44,7 +44,7 @@ def recipe(tmp_path):
     return tmp_path / "recipe.toml"
 
 
-@pytest.mark.parametrize("weights", ["float32", "int8"])
+@pytest.mark.parametrize("weights", ["float32", "bfloat16", "int8"])
 def test_a_trained_run_becomes_a_package_that_reads_and_writes_text(
     recipe, tmp_path, monkeypatch, capsys, weights
 ):

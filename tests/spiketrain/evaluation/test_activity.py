@@ -151,6 +151,7 @@ def test_expansions_are_trains_that_add_up(values):
 def test_energy_is_the_published_table_times_the_counts():
     assert operation("float32").mac_pj == pytest.approx(4.6)
     assert operation("float32").add_pj == 0.9
+    assert operation("bfloat16") == operation("float32")
     assert operation("int8", 16).mac_pj == pytest.approx(0.5)
     assert operation("int4", 12).mac_pj == operation("int8", 16).mac_pj
     found = energy(operation("float32"), macs=10, acs=100, weight_bytes=8, state_bytes=16)
