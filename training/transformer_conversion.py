@@ -69,10 +69,10 @@ def convert_transformer(
     else:
         student = transformer.spikingbrain_from_transformer(teacher, variant)
     half_life = None
-    if variant.endswith("-fitted"):
-        half_life = transformer.fit_decays(student, teacher, text.calibration)
-    else:
+    if variant.endswith(("-spread", "-published")):
         transformer.match_outputs(student, teacher, text.calibration)
+    else:
+        half_life = transformer.fit_decays(student, teacher, text.calibration)
     stages.append(text.measure("mapped", student))
     if asked.fine_tune is not None:
         fields = load_config(asked.fine_tune, list(asked.overrides)).model

@@ -14,6 +14,7 @@ from torch.nn import functional as F  # noqa: N812 - its usual name
 
 from lm.families.spikingbrain import Model
 from lm.families.spikingbrain.neurons import Spikes
+from runtime.families.spikingbrain.spec import MOST_K
 
 BISECTIONS = 20
 LEAST_COST = 1e-3  # of the mean cost: a place that seems to cost nothing is not silenced outright
@@ -136,7 +137,7 @@ def _set_zones(places: list[_Place], strength: float) -> None:
         k = place.spikes.k.item()
         zone = strength * k * (place.ratio * scale / place.cost) ** 0.5
         most = place.levels[int(MOST_QUIET * (len(place.levels) - 1))].item()
-        place.spikes.dead_zone.fill_(min(zone, most))
+        place.spikes.dead_zone.fill_(min(zone, most, MOST_K))
 
 
 def _loss_and_zeros(model: Model, input_ids: Tensor) -> tuple[float, list[float]]:

@@ -18,7 +18,7 @@ from lm.shards import Held, Shards
 
 MODEL_TYPES = ("llama", "qwen2", "qwen3")
 VARIANTS = (
-    "hybrid", "linear", "hybrid-fitted", "linear-fitted", "hybrid-published", "linear-published",
+    "hybrid", "linear", "hybrid-spread", "linear-spread", "hybrid-published", "linear-published",
 )  # fmt: skip
 CHOSEN = "hybrid-chosen"  # windows where linear attention would cost most
 KEPT = (  # fields of the teacher's config that its weights or its measure depend on
@@ -28,6 +28,7 @@ KEPT = (  # fields of the teacher's config that its weights or its measure depen
 )  # fmt: skip
 WINDOW_SHARE = 8  # of the context: a hybrid's window
 SHORTEST_MEMORY = 8.0  # tokens after which the quickest channel has forgotten half
+HALF_LIFE = 2.0  # tokens, before fit_decays
 HALF_LIVES = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)  # tokens that fit_decays tries
 _NAMES = (
     ("model.embed_tokens.", "model.embeddings."),
@@ -123,10 +124,10 @@ def spikingbrain_from_transformer(
     """The teacher's weights with linear attention in place of softmax; no spikes yet.
 
     "hybrid": windows of an eighth of the context in attn_layers, odd ones unless told, linear
-    elsewhere; "linear": linear everywhere.  New are the decays.  They start from "-published":
-    upstream's code, where every channel forgets half in 16 tokens; or such that the channels of a
-    head forget half in SHORTEST_MEMORY tokens to the context, in equal ratios; "-fitted" is for
-    fit_decays to start.  Raises ValueError on another variant, or a teacher with linear layers.
+    elsewhere; "linear": linear everywhere.  New are the decays: every channel forgets half in
+    HALF_LIFE tokens, which is for fit_decays to better; "-published": in 16 tokens, as in
+    upstream's code; "-spread": the channels of a head in SHORTEST_MEMORY tokens to the context, in
+    equal ratios.  Raises ValueError on another variant, or a teacher with linear layers.
     """
     if variant not in VARIANTS:
         raise ValueError(f"variant must be one of {VARIANTS}, got {variant!r}")
@@ -149,28 +150,26 @@ def spikingbrain_from_transformer(
     own = student.state_dict()
     theirs = teacher.state_dict()
     student.load_state_dict({name: theirs.get(name, value) for name, value in own.items()})
-    if not variant.endswith("-published"):
-        for block in student.model.layers:
-            if block.attn.linear:
-                spread_decays(block.attn.gk_proj[1].bias, given)
+    if variant.endswith("-spread"):
+        longest = max(SHORTEST_MEMORY, float(given.max_position_embeddings))
+        place = torch.linspace(0.0, 1.0, given.head_dim, dtype=torch.float64)
+        set_decays(student, SHORTEST_MEMORY * (longest / SHORTEST_MEMORY) ** place)
+    elif not variant.endswith("-published"):
+        set_decays(student, torch.full((given.head_dim,), HALF_LIFE, dtype=torch.float64))
     return student.eval()
 
 
-def spread_decays(bias: Tensor, config: Config) -> None:
-    """Biases (K d,) of the gate such that half-lives go from SHORTEST_MEMORY to the context.
+def set_decays(model: Model, halves: Tensor) -> None:
+    """Set every gate's bias by the half-lives of a head's channels, (d,) tokens.
 
     exp(logsigmoid(b) / normalizer)^h = 1/2 at h tokens.
     """
-    longest = max(SHORTEST_MEMORY, float(config.max_position_embeddings))
-    place = torch.linspace(0.0, 1.0, config.head_dim, dtype=torch.float64)
-    _set_decays(bias, SHORTEST_MEMORY * (longest / SHORTEST_MEMORY) ** place, config)
-
-
-def _set_decays(bias: Tensor, halves: Tensor, config: Config) -> None:
-    """Biases (K d,) of the gate from half-lives in tokens (d,), the same in every head."""
+    config = model.config
     kept = -config.gate_logit_normalizer * math.log(2.0) / halves  # log sigmoid(b)
     own = kept - torch.log(-torch.expm1(kept))
-    bias.copy_(own.repeat(config.num_key_value_heads))
+    for block in model.model.layers:
+        if block.attn.linear:
+            block.attn.gk_proj[1].bias.copy_(own.repeat(config.num_key_value_heads))
 
 
 @torch.no_grad()
@@ -179,13 +178,10 @@ def fit_decays(student: Model, teacher: Model, input_ids: Tensor) -> float:
 
     Outputs are matched to the teacher's, as by match_outputs.
     """
-    config = student.config
+    width = student.config.head_dim
 
     def loss(half: float) -> float:
-        for block in student.model.layers:
-            if block.attn.linear:
-                halves = torch.full((config.head_dim,), half, dtype=torch.float64)
-                _set_decays(block.attn.gk_proj[1].bias, halves, config)
+        set_decays(student, torch.full((width,), half, dtype=torch.float64))
         match_outputs(student, teacher, input_ids)
         features, _, _ = student.features(input_ids[:, :-1])
         return float(student.mean_nll(features, input_ids[:, 1:]))

@@ -99,8 +99,8 @@ def convert(
             help="With --recipe. gru-to-egru: paired (default; units for h and -h) or single;"
             " rwkv-to-spikegpt: residual (default; as published) or projections (spike-driven);"
             " transformer-to-spiking: hybrid (default), hybrid-chosen (windows where linear layers"
-            " cost most) or linear; -fitted: first decays that suit the calibration text best;"
-            " -published: upstream's."
+            " cost most) or linear, with first decays that suit the calibration text best;"
+            " -spread: from 8 tokens to the context; -published: upstream's."
         ),
     ] = None,
     fine_tune: Annotated[

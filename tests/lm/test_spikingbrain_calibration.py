@@ -70,6 +70,16 @@ def test_a_costly_place_keeps_more_of_its_inputs():
     assert shares[7] > 0.9
 
 
+def test_no_zone_is_wider_than_a_package_takes():
+    model = tiny()
+    mlp = model.model.layers[1].mlp
+    with torch.no_grad():  # two units are far above the others' mean, and hardly reach the logits
+        mlp.up_proj.weight[:2].mul_(1e3)
+        mlp.down_proj.weight.mul_(1e-5)
+    report = calibrate_sparsity(model, IDS, 0.6)
+    assert report["places"][7]["dead_zone"] == 16.0
+
+
 def test_a_target_below_what_rounding_leaves_sets_no_zone():
     model = tiny(spike_k=0.5)
     report = calibrate_sparsity(model, IDS, 0.2)

@@ -69,7 +69,7 @@ def test_a_copy_gives_the_logits_of_transformers(kind, tmp_path):
         torch.testing.assert_close(copy(IDS).logits, model(IDS).logits, atol=2e-5, rtol=1e-4)
 
 
-@pytest.mark.parametrize("variant", ["hybrid", "linear-published"])
+@pytest.mark.parametrize("variant", ["hybrid-spread", "linear-published", "linear"])
 def test_a_converted_model_keeps_every_weight_and_starts_with_the_decays_asked(variant, tmp_path):
     _, teacher = copied("qwen3", tmp_path)
     student = spikingbrain_from_transformer(teacher, variant)
@@ -79,23 +79,24 @@ def test_a_converted_model_keeps_every_weight_and_starts_with_the_decays_asked(v
     new = {name.split(".attn.")[1] for name in own.keys() - given.keys()}
     assert new == {"gk_proj.0.weight", "gk_proj.1.weight", "gk_proj.1.bias", "g_norm.weight"}
     config = student.config
-    assert config.attn_layers == ([1] if variant == "hybrid" else [])
+    assert config.attn_layers == ([1] if variant == "hybrid-spread" else [])
     assert config.window_keys == 64 // 8
     decay = torch.sigmoid(student.model.layers[0].attn.gk_proj[1].bias) ** (1 / 16)
-    if variant == "hybrid":
+    if variant == "hybrid-spread":
         halves = math.log(0.5) / decay.log()
         ends = torch.tensor([8.0, 64.0])
         torch.testing.assert_close(halves[[0, 11]], ends, atol=0.1, rtol=0)
         assert (halves[:12].diff() > 0).all()
     else:
         assert decay.eq(decay[0]).all()
-        assert decay[0].item() == pytest.approx(0.5 ** (1 / 16))
+        half_life = 2 if variant == "linear" else 16
+        assert decay[0].item() == pytest.approx(0.5 ** (1 / half_life))
 
 
 def test_fitted_decays_are_the_best_of_those_tried(tmp_path):
     _, teacher = copied("llama", tmp_path)
     torch.manual_seed(3)  # the gates' small weights
-    student = spikingbrain_from_transformer(teacher, "linear-fitted")
+    student = spikingbrain_from_transformer(teacher, "linear")
     best = fit_decays(student, teacher, IDS)
     losses = {}
     for half in HALF_LIVES:

@@ -71,7 +71,7 @@ def test_a_teacher_is_kept_as_transformers_reads_it(folder):
         torch.testing.assert_close(own(ids).logits, theirs(ids).logits, atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize("variant", ["hybrid", "linear", "linear-fitted"])
+@pytest.mark.parametrize("variant", ["hybrid", "linear", "linear-spread"])
 def test_every_step_is_measured_and_distillation_helps(folder, tmp_path, variant):
     given = asked(folder, fine_tune=folder / "distil.toml", variant=variant)
     made = convert_transformer(given, 0.4, "int4", tmp_path / "steps", quiet=True)

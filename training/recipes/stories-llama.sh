@@ -41,7 +41,7 @@ convert hybrid hybrid int4 "$stories/test.txt.xz"
 convert linear linear int4 "$stories/test.txt.xz"
 train control stories-llama-control.toml "run.start_from=$runs/teacher" \
     "data.tokenizer=$runs/teacher/tokenizer.model"
-for variant in hybrid hybrid-published hybrid-fitted linear linear-published linear-fitted; do
+for variant in hybrid hybrid-spread hybrid-published linear linear-spread linear-published; do
     convert "short-$variant" "$variant" float32 "$runs/measure.txt" \
         run.tokens=100_000 optimizer.warmup_tokens=10_000 'data.test=""'
 done
