@@ -11,8 +11,8 @@
 #define ST_TEXT(a) ST_TEXT_(a)
 #define ST_MIN(a, b) ((a) < (b) ? (a) : (b))
 
-/* Outputs whose accumulators a kernel holds at a time: 32 KB. Long pieces of rows stream best. */
-#define ST_TILE 8192
+/* Outputs whose accumulators a kernel holds at a time: 40 KB. Long pieces of rows stream best. */
+#define ST_TILE 10240
 /* Bytes of accumulators of all lanes of a dense product. */
 #define ST_DENSE_BYTES 24576
 

@@ -74,30 +74,59 @@ static inline __m512i event_bytes(const int16_t *value, int shift)
 /* From this many outputs on the next rows are fetched one after another. */
 #define ST_LONG_ROW 2048
 
-/* How far the next rows are fetched. */
+/* Bytes before it is read at which a line is asked for again. */
+#define ST_SOON 256
+
+/* How far the next rows are fetched: from `at` to the `end` of one of them, `rows` more after it. */
 typedef struct {
-    int row;
-    ptrdiff_t at;
+    const void *const *next;
+    int rows;
+    const char *at, *end;
+    ptrdiff_t bytes;
 } st_ahead;
 
-/* Fetches as many cache lines of the next rows as there are rows, at every 64 bytes `o` of the
- * present ones: row after row where rows are long, so that the processor's own fetching joins in,
- * else the same columns of all, which leaves each line the same time (docs/performance.md). */
-static inline __attribute__((always_inline)) void fetch_ahead(const void *const *next,
-                                                              const int rows, ptrdiff_t o,
-                                                              ptrdiff_t bytes, st_ahead *ahead)
+static inline st_ahead fetch_from(const void *const *next, int rows, ptrdiff_t bytes)
 {
-    if (bytes < ST_LONG_ROW) {
+    return (st_ahead){next + 1, rows - 1, next[0], (const char *)next[0] + bytes, bytes};
+}
+
+/* Fetches `lines` cache lines, row after row, so that the processor's own fetching joins in. */
+static inline __attribute__((always_inline)) void fetch_lines(st_ahead *ahead, const int lines)
+{
+    const char *at = ahead->at, *end = ahead->end;
+    for (int k = 0; k < lines; k++) {
+        if (at >= end) {
+            if (ahead->rows == 0) break;
+            ahead->rows--;
+            at = *ahead->next++;
+            end = at + ahead->bytes;
+        }
+        _mm_prefetch(at, _MM_HINT_T1);
+        at += 64;
+    }
+    ahead->at = at;
+    ahead->end = end;
+}
+
+/* At every 64 bytes `o` of the present rows: fetches as many cache lines of the next ones as there
+ * are rows, row after row where rows are long, else the same columns of all, which leaves each line
+ * the same time (docs/performance.md). A processor that has as many lines under way as it can drops
+ * what else it is asked for, so that lines are asked for again shortly before they are read. */
+static inline __attribute__((always_inline)) void
+fetch_ahead(const void *const *row, const void *const *next, const int rows, ptrdiff_t o,
+            ptrdiff_t bytes, st_ahead *ahead)
+{
+    ptrdiff_t soon = o + ST_SOON;
+    if (soon >= bytes) {
+        soon -= (bytes + 63) / 64 * 64;
+        row = next;
+    }
+    if (soon < bytes)
+        for (int k = 0; k < rows; k++) _mm_prefetch((const char *)row[k] + soon, _MM_HINT_T1);
+    if (bytes >= ST_LONG_ROW)
+        fetch_lines(ahead, rows);
+    else
         for (int k = 0; k < rows; k++) _mm_prefetch((const char *)next[k] + o, _MM_HINT_T1);
-        return;
-    }
-    for (int k = 0; k < rows && ahead->row < rows; k++) {
-        _mm_prefetch((const char *)next[ahead->row] + ahead->at, _MM_HINT_T1);
-        ahead->at += 64;
-        if (ahead->at < bytes) continue;
-        ahead->at = 0;
-        ahead->row++;
-    }
 }
 
 static inline __attribute__((always_inline)) void add_fours(const int8_t *const *row,
@@ -107,13 +136,13 @@ static inline __attribute__((always_inline)) void add_fours(const int8_t *const 
 {
     __m512i bytes[ST_INT8_ROWS / 2];
     ptrdiff_t o = 0;
-    st_ahead ahead = {0, 0};
+    st_ahead ahead = fetch_from((const void *const *)next, 4 * fours, n);
     for (int f = 0; f < fours; f++) {
         bytes[2 * f] = event_bytes(value + 4 * f, 0);
         bytes[2 * f + 1] = event_bytes(value + 4 * f, 8);
     }
     for (; o + ST_BLOCK <= n; o += ST_BLOCK) {
-        fetch_ahead((const void *const *)next, 4 * fours, o, n, &ahead);
+        fetch_ahead((const void *const *)row, (const void *const *)next, 4 * fours, o, n, &ahead);
         add_block(row, o, ~(__mmask64)0, bytes, fours, acc);
     }
     if (o < n) add_block(row, o, ~(__mmask64)0 >> (64 - (n - o)), bytes, fours, acc);
@@ -393,13 +422,22 @@ static __attribute__((noinline)) void sum_wide(const int8_t *weight, ptrdiff_t s
     finish_wide(wide, scale, bias, n, out);
 }
 
+/* So many outputs in as few tiles as they need, all about as long, of whole spans. */
+static ptrdiff_t even_tile(ptrdiff_t outputs)
+{
+    ptrdiff_t tiles = (outputs + ST_TILE - 1) / ST_TILE;
+    if (tiles <= 1) return ST_TILE;
+    return ((outputs + tiles - 1) / tiles + ST_SPAN - 1) / ST_SPAN * ST_SPAN;
+}
+
 static void gather_int8(const st_matrix *m, const int32_t *index, const int16_t *value,
                         ptrdiff_t n, ptrdiff_t first, ptrdiff_t last, float *out)
 {
     _Alignas(64) int32_t acc[ST_TILE];
     int fits = is_safe(value, n);
-    for (ptrdiff_t at = first; at < last; at += ST_TILE) {
-        ptrdiff_t count = ST_MIN(ST_TILE, last - at);
+    ptrdiff_t tile = even_tile(last - first);
+    for (ptrdiff_t at = first; at < last; at += tile) {
+        ptrdiff_t count = ST_MIN(tile, last - at);
         const int8_t *weight = (const int8_t *)m->weight + at;
         if (fits) {
             sum_part(weight, m->stride, index, value, 0, n, count, acc);

@@ -56,8 +56,9 @@ multiply_parts(const st_sparse *m, const int32_t *index, const int16_t *value, p
     _Alignas(64) int32_t acc[ST_TILE + 128];
     int64_t wide[ST_TILE];
     int fits = part_end(value, 0, n, limit) == n;
-    for (ptrdiff_t at = first; at < last; at += ST_TILE) {
-        ptrdiff_t count = ST_MIN(ST_TILE, last - at);
+    ptrdiff_t tile = even_tile(last - first);
+    for (ptrdiff_t at = first; at < last; at += tile) {
+        ptrdiff_t count = ST_MIN(tile, last - at);
         if (fits) {
             sum(m, index, value, 0, n, at, count, acc);
             finish_sparse(acc, unit, m->scale + at, count, y + at);
@@ -120,9 +121,10 @@ static void count_rows(const int8_t *const *row, const int8_t *const *next, cons
     __m512i values[ST_INT8_ROWS / 4];
     for (int f = 0; f < ST_INT8_ROWS / 4; f++) values[f] = event_bytes(value + 4 * f, 0);
     ptrdiff_t o = 0;
-    st_ahead ahead = {0, 0};
+    st_ahead ahead = fetch_from((const void *const *)next, ST_INT8_ROWS, n);
     for (; o + ST_BLOCK <= n; o += ST_BLOCK) {
-        fetch_ahead((const void *const *)next, ST_INT8_ROWS, o, n, &ahead);
+        fetch_ahead((const void *const *)row, (const void *const *)next, ST_INT8_ROWS, o, n,
+                    &ahead);
         count_block(row, o, ~(__mmask64)0, values, acc);
     }
     if (o < n) count_block(row, o, ~(__mmask64)0 >> (64 - (n - o)), values, acc);

@@ -55,7 +55,7 @@ def test_counts_are_their_twins(build, pools, weights, seed, tokens, inputs, out
 
 
 @pytest.mark.parametrize("weights", FORMATS)
-@pytest.mark.parametrize("outputs", [*WIDTHS, 8200])
+@pytest.mark.parametrize("outputs", [*WIDTHS, 10300])
 def test_neither_tokens_nor_threads_change_an_event_driven_bit(build, pools, weights, outputs):
     rng = np.random.default_rng(outputs)
     matrix = products.Sparse(weights, *sparse(rng, weights, 900, outputs))
@@ -204,6 +204,21 @@ def test_event_sums_are_exact_where_int32_would_overflow(build, pools, weights, 
     for count in (-127, 127, *([-32768] if tokens == 1 else [])):
         matrix.counts(np.full((tokens, rows), count, np.int16), ones, y, pools[1])
         assert same(y, np.full((tokens, 70), np.float32(count * rows * code)))
+
+
+@pytest.mark.parametrize("code", [-8, 7])
+@pytest.mark.parametrize("rows", [4697, 4698, 9400])
+def test_sums_of_int4_counts_are_exact_on_both_sides_of_what_high_halves_hold(
+    build, pools, rows, code
+):
+    """4697 * 127 * 15 * 15 < 2**27 < 4698 * 127 * 15 * 15."""
+    multiplier = np.full((rows, 2), 15, np.uint8)
+    weight, ones = nibbles(np.full((rows, 130), code)), np.ones(130, np.float32)
+    matrix, y = products.Sparse("int4", weight, 130, ones, multiplier), nan(1, 130)
+    for count in (-127, 127):
+        for pool in pools.values():
+            matrix.counts(np.full((1, rows), count, np.int16), ones[:1], y, pool)
+            assert same(y, np.full((1, 130), np.float32(count * rows * 15 * code)))
 
 
 @pytest.mark.parametrize("tokens", [1, 12])
