@@ -57,6 +57,7 @@ const st_kernels ST_JOIN(st_kernels_, ST_BUILD) = {
     .multiply_int4 = multiply_int4,
     .list_squares_float32 = list_squares_float32,
     .list_squares = list_squares,
+    .square_codes = square_codes,
     .list_counts = list_counts,
     .sparse_float32 = sparse_float32,
     .sparse_bfloat16 = sparse_bfloat16,

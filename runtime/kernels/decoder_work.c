@@ -245,6 +245,7 @@ void st_multiply(const st_block *block, const st_reading *reading, const st_line
         input.codes += first * input.stride;
         input.scale += first;
         input.sum += first * (input.stride / ST_GROUP);
+        input.total += first;
         input.tokens = tokens;
         add_dense(block, &linear->dense, first, last, work);
         const st_dense_product product = {&linear->dense, &input, y, stride};

@@ -117,7 +117,8 @@ int st_dense_input_init(st_dense_input *input, ptrdiff_t inputs, ptrdiff_t token
     input->codes = aligned(rows * stride);
     input->scale = aligned(rows * sizeof *input->scale);
     input->sum = aligned(rows * (stride / ST_GROUP) * sizeof *input->sum);
-    if (input->codes && input->scale && input->sum) return 0;
+    input->total = aligned(rows * sizeof *input->total);
+    if (input->codes && input->scale && input->sum && input->total) return 0;
     st_dense_input_free(input);
     return -1;
 }
@@ -127,6 +128,7 @@ void st_dense_input_free(st_dense_input *input)
     free(input->codes);
     free(input->scale);
     free(input->sum);
+    free(input->total);
     memset(input, 0, sizeof *input);
 }
 
@@ -146,8 +148,11 @@ void st_dense_quantise(st_dense_input *input, const st_kernels *kernels, ptrdiff
     for (ptrdiff_t t = first; t < last; t++) {
         int8_t *codes = input->codes + t * input->stride;
         memset(codes + input->inputs, 0, (size_t)(input->stride - input->inputs));
+        int32_t *sum = input->sum + t * input->stride / ST_GROUP, total = 0;
         input->scale[t] = kernels->quantise_row(input->x + t * input->x_stride, input->inputs,
-                                                codes, input->sum + t * input->stride / ST_GROUP);
+                                                codes, sum);
+        for (ptrdiff_t g = 0; g < input->stride / ST_GROUP; g++) total += sum[g];
+        input->total[t] = total;
     }
 }
 

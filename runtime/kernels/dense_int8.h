@@ -24,13 +24,10 @@ static void finish_panel(const int32_t *restrict acc, float row_scale, const flo
 /* Rows of the input that one pass over a panel serves: 24 accumulators. */
 #define ST_ROWS 6
 
-/* 128 times the sum of a row's codes: what the codes + 128 of the weights add too much. */
-static int32_t excess(const st_dense_input *input, ptrdiff_t t)
+/* What the codes + 128 of the weights add too much: 128 times the sum of a row's codes. */
+static int32_t excess(int32_t total)
 {
-    const int32_t *sum = input->sum + t * input->stride / ST_GROUP;
-    uint32_t total = 0;
-    for (ptrdiff_t g = 0; g < input->stride / ST_GROUP; g++) total += (uint32_t)sum[g];
-    return (int32_t)(total * 128);
+    return (int32_t)((uint32_t)total * 128);
 }
 
 /* One value for each output of a panel. Rows' sums are named, not elements of an array, which the
@@ -103,16 +100,36 @@ add_rows_quad(st_row_sums *sums, st_sums w, const int8_t *x, ptrdiff_t x_stride,
     if (rows > 5) sums->r5 = add_quad(sums->r5, w, x + 5 * x_stride);
 }
 
-/* out[r] = exact sums of `rows` rows, `x_stride` apart, with one panel; `ahead` is fetched meanwhile,
- * a line for every quad. One row reads a single stream that the processor itself fetches best. */
+/* Cache lines of a quad of a panel. */
+#define ST_QUAD_LINES 4
+/* Tokens up to which the processor fetches panels about as fast by itself (measured). */
+#define ST_FEW_TOKENS 4
+
+/* The part of the next panel that a block of rows brings to the second-level cache: so many lines
+ * for every quad. */
+typedef struct {
+    const uint8_t *at;
+    int lines;
+} st_panel_ahead;
+
+/* Lines for every quad with which `blocks` blocks of rows fetch a whole panel, or some of it. */
+static int lines_ahead(ptrdiff_t blocks, ptrdiff_t tokens)
+{
+    if (tokens <= ST_FEW_TOKENS) return tokens > 1;
+    return (int)((ST_QUAD_LINES + ST_MIN(blocks, ST_QUAD_LINES) - 1) / ST_MIN(blocks, ST_QUAD_LINES));
+}
+
+/* out[r] = exact sums of `rows` rows, `x_stride` apart, with one panel; `ahead` is fetched meanwhile.
+ * One row reads a single stream that the processor itself fetches best. */
 static inline __attribute__((always_inline)) void
 sum_panel(const uint8_t *panel, ptrdiff_t quads, const int8_t *x, ptrdiff_t x_stride,
-          const int32_t *start, const int rows, const uint8_t *ahead, int32_t (*out)[ST_PANEL])
+          const int32_t *start, const int rows, st_panel_ahead ahead, int32_t (*out)[ST_PANEL])
 {
     st_row_sums sums = start_rows(start, rows);
     for (ptrdiff_t q = 0; q < quads; q++) {
         st_sums w = load_sums(panel + q * 4 * ST_PANEL);
-        if (rows > 1) _mm_prefetch((const char *)ahead + q * 64, _MM_HINT_T1);
+        for (int l = 0; rows > 1 && l < ahead.lines; l++, ahead.at += 64)
+            _mm_prefetch((const char *)ahead.at, _MM_HINT_T1);
         add_rows_quad(&sums, w, x + 4 * q, x_stride, rows);
     }
     store_sums(sums.r0, out[0]);
@@ -126,7 +143,7 @@ sum_panel(const uint8_t *panel, ptrdiff_t quads, const int8_t *x, ptrdiff_t x_st
 static __attribute__((noinline)) void sum_rows(const uint8_t *panel, ptrdiff_t quads,
                                                const int8_t *x, ptrdiff_t x_stride,
                                                const int32_t *start, ptrdiff_t rows,
-                                               const uint8_t *ahead, int32_t (*out)[ST_PANEL])
+                                               st_panel_ahead ahead, int32_t (*out)[ST_PANEL])
 {
     switch (rows) {
     case 1: sum_panel(panel, quads, x, x_stride, start, 1, ahead, out); break;
@@ -141,22 +158,28 @@ static __attribute__((noinline)) void sum_rows(const uint8_t *panel, ptrdiff_t q
 static void multiply_int8(const st_dense *m, const st_dense_input *input, ptrdiff_t first,
                           ptrdiff_t last, float *y, ptrdiff_t y_stride)
 {
-    ptrdiff_t quads = (m->inputs + 3) / 4, tokens = input->tokens, bytes = quads * 4 * ST_PANEL;
-    ptrdiff_t blocks = (tokens + ST_ROWS - 1) / ST_ROWS;
+    ptrdiff_t quads = (m->inputs + 3) / 4, tokens = input->tokens;
+    ptrdiff_t blocks = (tokens + ST_ROWS - 1) / ST_ROWS, t = 0, rows;
+    const int lines = lines_ahead(blocks, tokens);
     for (ptrdiff_t at = first; at < last; at += ST_PANEL) {
         const uint8_t *panel = m->panel + at / ST_PANEL * m->panel_stride;
         ptrdiff_t count = ST_MIN(ST_PANEL, last - at);
-        for (ptrdiff_t b = 0; b < blocks; b++) {
-            ptrdiff_t t = b * ST_ROWS, rows = ST_MIN(ST_ROWS, tokens - t);
+        t = 0;
+        for (ptrdiff_t b = 0; b < blocks; b++, t += rows) {
             int32_t start[ST_ROWS], acc[ST_ROWS][ST_PANEL];
-            /* Four blocks bring the next panel to the second-level cache. */
-            const uint8_t *ahead = b < 4 ? panel + m->panel_stride + b * bytes / 4 : panel;
-            for (ptrdiff_t r = 0; r < rows; r++) start[r] = excess(input, t + r);
+            rows = (tokens - t + blocks - b - 1) / (blocks - b);
+            st_panel_ahead ahead = {panel + m->panel_stride + b * lines * quads * 64, lines};
+            if (b * lines >= ST_QUAD_LINES) ahead.lines = 0;
+            for (ptrdiff_t r = 0; r < rows; r++) start[r] = excess(input->total[t + r]);
             sum_rows(panel, quads, input->codes + t * input->stride, input->stride, start, rows,
                      ahead, acc);
-            for (ptrdiff_t r = 0; r < rows; r++)
-                finish_panel(acc[r], input->scale[t + r], m->scale + at, count,
-                             y + (t + r) * y_stride + at);
+            for (ptrdiff_t r = 0; r < rows; r++) {
+                float *to = y + (t + r) * y_stride + at;
+                if (count == ST_PANEL) /* of a known size: without a remainder */
+                    finish_panel(acc[r], input->scale[t + r], m->scale + at, ST_PANEL, to);
+                else
+                    finish_panel(acc[r], input->scale[t + r], m->scale + at, count, to);
+            }
         }
     }
 }

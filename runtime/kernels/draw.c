@@ -206,10 +206,13 @@ ptrdiff_t st_draw(const st_kernels *kernels, const float *logits, ptrdiff_t size
         most_likely(kernels, logits, size, count, memory);
         for (ptrdiff_t i = 0; i < count; i++) memory->value[i] = logits[memory->index[i]];
         logits = memory->value;
-    } else {
-        for (ptrdiff_t i = 0; i < size; i++) memory->index[i] = (int32_t)i;
     }
     kernels->weigh(logits, count, most, choice->temperature, memory->weight);
+    if (count == size) {
+        if (choice->top_p == 1.0 && choice->min_p == 0.0 && choice->typical_p == 1.0)
+            return pass(kernels, memory->weight, count, choice->random, memory->key);
+        for (ptrdiff_t i = 0; i < size; i++) memory->index[i] = (int32_t)i;
+    }
     if (choice->top_p != 1.0) count = nucleus(kernels, memory, count, choice->top_p);
     if (choice->min_p != 0.0) count = near_the_likeliest(memory, count, choice->min_p);
     if (choice->typical_p != 1.0) count = typical(kernels, memory, count, choice->typical_p);

@@ -5,36 +5,51 @@
 
 typedef double st_doubles __attribute__((vector_size(8 * ST_LANES), aligned(8), may_alias));
 
+/* Values of which the greatest is found before the next ones are looked at. */
+#define ST_SEARCHED 1024
+
+typedef int32_t st_orders __attribute__((vector_size(4 * ST_LANES), aligned(4), may_alias));
+
+/* Floats' bits as integers that order as the floats do, both zeros alike, NaN above all. */
+static inline void to_orders(st_orders *bits)
+{
+    st_orders size = *bits & INT32_MAX, sign = *bits >> 31;
+    st_orders odd = size > 0x7f800000;
+    *bits = (((size ^ sign) - sign) & ~odd) | (odd & INT32_MAX);
+}
+
+/* The greatest of the orders of n > 0 floats. */
+static int32_t greatest_order(const float *restrict x, ptrdiff_t n)
+{
+    st_orders most = (st_orders){0} + INT32_MIN, rest = {0};
+    ptrdiff_t i = 0;
+    for (; i + ST_LANES <= n; i += ST_LANES) {
+        st_orders order = *(const st_orders *)(x + i);
+        to_orders(&order);
+        st_orders above = order > most;
+        most = (order & above) | (most & ~above);
+    }
+    int32_t found = INT32_MIN;
+    for (int j = 0; j < ST_LANES; j++) found = most[j] > found ? most[j] : found;
+    memcpy(&rest, x + i, (size_t)(n - i) * sizeof *x);
+    to_orders(&rest);
+    for (int j = 0; i + j < n; j++) found = rest[j] > found ? rest[j] : found;
+    return found;
+}
+
 /* The index of the greatest, the first of several; that of the first NaN if there is one. */
 static ptrdiff_t first_greatest(const float *restrict x, ptrdiff_t n)
 {
-    float most[ST_LANES], odd[ST_LANES];
-    for (int j = 0; j < ST_LANES; j++) most[j] = x[0], odd[j] = 0.0f;
-    ptrdiff_t i = 0;
-    for (; i + ST_LANES <= n; i += ST_LANES)
-        for (int j = 0; j < ST_LANES; j++) {
-            float v = x[i + j];
-            most[j] = v > most[j] ? v : most[j];
-            odd[j] = v != v ? 1.0f : odd[j];
-        }
-    for (int j = 0; i + j < n; j++) {
-        float v = x[i + j];
-        most[j] = v > most[j] ? v : most[j];
-        odd[j] = v != v ? 1.0f : odd[j];
+    int32_t best = INT32_MIN;
+    ptrdiff_t found = 0;
+    for (ptrdiff_t i = 0; i < n; i += ST_SEARCHED) {
+        int32_t most = greatest_order(x + i, ST_MIN(ST_SEARCHED, n - i));
+        if (most <= best) continue;
+        best = most;
+        found = i;
     }
-    float best = most[0], any = odd[0];
-    for (int j = 1; j < ST_LANES; j++) {
-        best = most[j] > best ? most[j] : best;
-        any = odd[j] > any ? odd[j] : any;
-    }
-    if (any != 0.0f || best != best) {
-        for (i = 0; x[i] == x[i]; i++)
-            ;
-        return i;
-    }
-    for (i = 0; x[i] != best; i++)
-        ;
-    return i;
+    while (greatest_order(x + found, 1) != best) found++;
+    return found;
 }
 
 /* maxima[g] is the greatest of x[g + j * groups] for j < ST_LOOK. */
@@ -47,15 +62,28 @@ static void group_maxima(const float *restrict x, ptrdiff_t groups, float *restr
     }
 }
 
+static inline double weight_of(double v)
+{
+    double e = st_exp_of(v < -700.0 ? -700.0 : v);
+    return v < -700.0 ? 0.0 : e;
+}
+
+/* The weights at a temperature of 1, where a division would change nothing. */
+static void weigh_apart(const float *restrict x, ptrdiff_t n, double most, double *restrict weight)
+{
+    for (ptrdiff_t i = 0; i < n; i++) weight[i] = weight_of((double)x[i] - most);
+}
+
 /* weight[i] = e^((x[i] - most) / temperature), 0 below e^-700. */
 static void weigh(const float *restrict x, ptrdiff_t n, double most, double temperature,
                   double *restrict weight)
 {
-    for (ptrdiff_t i = 0; i < n; i++) {
-        double v = ((double)x[i] - most) / temperature;
-        double e = st_exp_of(v < -700.0 ? -700.0 : v);
-        weight[i] = v < -700.0 ? 0.0 : e;
+    if (temperature == 1.0) {
+        weigh_apart(x, n, most, weight);
+        return;
     }
+    for (ptrdiff_t i = 0; i < n; i++)
+        weight[i] = weight_of(((double)x[i] - most) / temperature);
 }
 
 /* The sum of n weights: sixteen partial sums, then added in halves. */

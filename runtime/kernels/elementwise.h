@@ -84,17 +84,29 @@ static float quantise(const float *restrict x, ptrdiff_t n, int16_t *restrict co
     return scale;
 }
 
+/* The largest absolute value, NaN aside: sizes compare as their bits do, which vectorises. */
+static float largest_size(const float *restrict x, ptrdiff_t n)
+{
+    const int32_t infinity = 0x7f800000;
+    int32_t most = 0;
+    float found;
+    for (ptrdiff_t i = 0; i < n; i++) {
+        int32_t bits;
+        memcpy(&bits, x + i, 4);
+        bits &= 0x7fffffff;
+        bits = bits > infinity ? 0 : bits;
+        most = bits > most ? bits : most;
+    }
+    memcpy(&found, &most, 4);
+    return found;
+}
+
 /* As `quantise`, but a zero vector has scale 1, and the codes are bytes; `codes` is zero from n up to
  * the next multiple of 64, and sum[g] is that of codes ST_GROUP g .. ST_GROUP (g + 1). */
 static float quantise_row(const float *restrict x, ptrdiff_t n, int8_t *restrict codes,
                           int32_t *restrict sum)
 {
-    float most = 0.0f;
-    for (ptrdiff_t i = 0; i < n; i++) {
-        float size = x[i] < 0.0f ? -x[i] : x[i];
-        most = size > most ? size : most;
-    }
-    float scale = most / 127.0f;
+    float scale = largest_size(x, n) / 127.0f;
     scale = scale > 0.0f ? scale : 1.0f;
     for (ptrdiff_t i = 0; i < n; i++) {
         float code = x[i] / scale;

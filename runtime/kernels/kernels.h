@@ -81,7 +81,8 @@ typedef struct {
     ptrdiff_t x_stride;
     int8_t *codes;
     float *scale;
-    int32_t *sum; /* (tokens, stride / ST_GROUP) */
+    int32_t *sum;   /* (tokens, stride / ST_GROUP) */
+    int32_t *total; /* (tokens,): of all of a row's codes */
 } st_dense_input;
 
 /* Input-major weights of which only the rows of events are read (sparse.h).
@@ -146,6 +147,8 @@ typedef struct {
     ptrdiff_t (*list_squares_float32)(const float *x, ptrdiff_t n, int32_t *index, float *value);
     ptrdiff_t (*list_squares)(const float *x, ptrdiff_t n, int32_t most, int32_t *index,
                               int16_t *value, float *unit);
+    ptrdiff_t (*square_codes)(const float *x, ptrdiff_t n, int32_t most, int16_t *code,
+                              float *unit);
     ptrdiff_t (*list_counts)(const int16_t *count, ptrdiff_t n, int32_t most, int32_t *index,
                              int16_t *value);
     void (*sparse_float32)(const st_sparse *m, const int32_t *index, const float *value,

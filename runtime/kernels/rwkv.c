@@ -74,9 +74,9 @@ static void run_head(const st_pass *whole, ptrdiff_t skipped, float *logits)
     if (n->position == ST_BEFORE_PROJECTIONS) {
         st_list_counts(&pass, n->normed, n->width, n->width, n->head_scale, &n->head_events,
                        n->head_work);
-        st_count_sparse(&pass, n->head_work, &n->spiked_head, &n->head_events);
         st_sparse_run(&n->spiked_head, &n->head_events, n->kernels, logits, n->vocabulary,
                       n->pool);
+        st_count_sparse(&pass, n->head_work, &n->spiked_head, &n->head_events);
         return;
     }
     st_dense_input_set(&n->input[0], n->normed, n->width, pass.tokens, n->width);

@@ -95,7 +95,7 @@ void st_half_run(const st_pass *pass, st_half *half);
 /* Bytes of the weights of one product as the network reads them. */
 int64_t st_dense_bytes(const st_dense *m);
 int64_t st_sparse_row_bytes(const st_sparse *m);
-/* Counts a product of all tokens of a pass: a dense one, or one of the events in `events`. */
+/* Counts a product of all tokens of a pass: a dense one, or after its run one of `events`. */
 void st_count_dense(const st_pass *pass, st_work *work, const st_dense *m);
 void st_count_sparse(const st_pass *pass, st_work *work, const st_sparse *m,
                      const st_sparse_input *events);

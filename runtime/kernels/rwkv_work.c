@@ -102,7 +102,7 @@ static void count_lists(const st_pass *pass, const void *subject, ptrdiff_t firs
         n->inputs[t] = list->count;
         n->ones[t] = 0;
         if (events->kind == ST_COUNTS) count_pieces(events, list, &n->inputs[t], &n->ones[t]);
-        if (pass->tokens == 1) return;
+        if (pass->tokens == 1 || events->shares) continue;
         for (ptrdiff_t e = 0; e < list->count; e++)
             __atomic_store_n(&n->active[list->index[e]], 1, __ATOMIC_RELAXED);
     }
@@ -113,7 +113,7 @@ void st_count_sparse(const st_pass *pass, st_work *work, const st_sparse *m,
 {
     const st_rwkv *n = pass->network;
     int64_t row = st_sparse_row_bytes(m), read = 0;
-    memset(n->active, 0, (size_t)m->rows);
+    if (!events->shares) memset(n->active, 0, (size_t)m->rows);
     st_over_tokens(pass, events, count_lists);
     for (ptrdiff_t t = 0; t < pass->tokens; t++) {
         work->silent_rows += m->rows - n->inputs[t];
@@ -121,7 +121,9 @@ void st_count_sparse(const st_pass *pass, st_work *work, const st_sparse *m,
         work->acs_effective += n->ones[t] * m->cols;
         pass->sequence[pass->scan ? 0 : t].bytes_touched += n->inputs[t] * row;
     }
-    if (pass->tokens == 1)
+    if (events->shares)
+        read = events->sharing.shared.rows;
+    else if (pass->tokens == 1)
         read = n->inputs[0];
     else
         for (ptrdiff_t i = 0; i < m->rows; i++) read += n->active[i];

@@ -30,6 +30,7 @@ static void *aligned(size_t bytes)
 int st_sharing_init(st_sharing *sharing, int kind, ptrdiff_t size, ptrdiff_t tokens)
 {
     memset(sharing, 0, sizeof *sharing);
+    sharing->kind = kind;
     size_t stride = ((size_t)size + 63) / 64 * 64;
     size_t bytes = ((size_t)(tokens * planes_of(kind)) + ST_ROWS_BEYOND) * stride;
     sharing->row = aligned((size_t)size * sizeof *sharing->row);
@@ -55,12 +56,17 @@ void st_sharing_free(st_sharing *sharing)
     memset(sharing, 0, sizeof *sharing);
 }
 
+int st_sharing_possible(ptrdiff_t tokens, const st_kernels *kernels)
+{
+    return kernels->sparse_shared && tokens >= ST_LEAST_TOKENS;
+}
+
 int st_sharing_pays(const st_sparse *m, int kind, const st_sparse_list *list, ptrdiff_t tokens,
                     const st_kernels *kernels)
 {
     ptrdiff_t events = 0;
-    if (!kernels->sparse_shared || st_is_float(m->format) || m->rows > ST_MOST_ROWS) return 0;
-    if (tokens < ST_LEAST_TOKENS || m->format == ST_INT8_GROUPS) return 0;
+    if (!st_sharing_possible(tokens, kernels) || m->rows > ST_MOST_ROWS) return 0;
+    if (st_is_float(m->format) || m->format == ST_INT8_GROUPS) return 0;
     for (ptrdiff_t t = 0; t < tokens; t++) events += list[t].count;
     ptrdiff_t percent = kind == ST_COUNTS ? ST_COUNTS_PERCENT : ST_SQUARES_PERCENT;
     return events * 100 >= m->rows * tokens * percent;
@@ -68,14 +74,23 @@ int st_sharing_pays(const st_sparse *m, int kind, const st_sparse_list *list, pt
 
 /* --- filling -------------------------------------------------------------------------------- */
 
-/* Rows in any list, ascending, and the place of each. */
-static ptrdiff_t find_rows(st_sharing *sharing, const st_sparse_list *list, ptrdiff_t tokens,
-                           ptrdiff_t size)
+static void mark_codes(const int16_t *restrict code, ptrdiff_t size, int32_t *restrict place)
+{
+    for (ptrdiff_t i = 0; i < size; i++) place[i] |= code[i] != 0;
+}
+
+/* Rows that any token reads, ascending, and the place of each. */
+static ptrdiff_t find_rows(st_sharing *sharing, const int16_t *code, const st_sparse_list *list,
+                           ptrdiff_t tokens, ptrdiff_t size)
 {
     ptrdiff_t rows = 0;
     memset(sharing->place, 0, (size_t)size * sizeof *sharing->place);
-    for (ptrdiff_t t = 0; t < tokens; t++)
-        for (ptrdiff_t e = 0; e < list[t].count; e++) sharing->place[list[t].index[e]] = 1;
+    for (ptrdiff_t t = 0; t < tokens; t++) {
+        if (code)
+            mark_codes(code + t * size, size, sharing->place);
+        else
+            for (ptrdiff_t e = 0; e < list[t].count; e++) sharing->place[list[t].index[e]] = 1;
+    }
     for (ptrdiff_t i = 0; i < size; i++) {
         int active = sharing->place[i];
         sharing->row[rows] = (int32_t)i;
@@ -85,15 +100,21 @@ static ptrdiff_t find_rows(st_sharing *sharing, const st_sparse_list *list, ptrd
     return rows;
 }
 
-static void fill_squares(const st_sharing *sharing, const st_sparse_list *list, uint8_t *low)
+static void fill_squares(const int16_t *restrict code, const int32_t *restrict row, ptrdiff_t size,
+                         const st_shared *shared, uint8_t *restrict low)
 {
-    const int16_t *value = list->value;
-    uint8_t *high = low + sharing->shared.stride;
-    memset(low, 0, (size_t)(2 * sharing->shared.stride));
-    for (ptrdiff_t e = 0; e < list->count; e++) {
-        int32_t place = sharing->place[list->index[e]];
-        low[place] = (uint8_t)value[e];
-        high[place] = (uint8_t)(value[e] >> 8);
+    uint8_t *restrict high = low + shared->stride;
+    size_t beyond = (size_t)(shared->stride - shared->rows);
+    memset(low + shared->rows, 0, beyond);
+    memset(high + shared->rows, 0, beyond);
+    if (shared->rows == size) { /* each in its place: without a look at it */
+        for (ptrdiff_t i = 0; i < size; i++) low[i] = (uint8_t)code[i];
+        for (ptrdiff_t i = 0; i < size; i++) high[i] = (uint8_t)(code[i] >> 8);
+        return;
+    }
+    for (ptrdiff_t i = 0; i < shared->rows; i++) {
+        low[i] = (uint8_t)code[row[i]];
+        high[i] = (uint8_t)(code[row[i]] >> 8);
     }
 }
 
@@ -117,8 +138,9 @@ static int fill_counts(const st_sharing *sharing, const st_sparse_list *list, in
 
 typedef struct {
     st_sharing *sharing;
+    const int16_t *code;
     const st_sparse_list *list;
-    ptrdiff_t width;
+    ptrdiff_t size, width;
     _Atomic int misfits;
 } st_fill_job;
 
@@ -130,20 +152,20 @@ static void fill_block(void *argument, int block)
     for (ptrdiff_t t = first; t < last; t++) {
         uint8_t *bytes = job->sharing->bytes + t * shared->planes * shared->stride;
         job->sharing->unit[t] = job->list[t].unit;
-        if (shared->planes == 2)
-            fill_squares(job->sharing, &job->list[t], bytes);
+        if (job->code)
+            fill_squares(job->code + t * job->size, shared->row, job->size, shared, bytes);
         else if (!fill_counts(job->sharing, &job->list[t], (int8_t *)bytes,
                               &job->sharing->sum[t]))
             atomic_store(&job->misfits, 1);
     }
 }
 
-int st_sharing_set(st_sharing *sharing, int kind, const st_sparse_list *list, ptrdiff_t tokens,
-                   ptrdiff_t size, st_pool *pool)
+int st_sharing_set(st_sharing *sharing, const int16_t *code, const st_sparse_list *list,
+                   ptrdiff_t tokens, ptrdiff_t size, st_pool *pool)
 {
-    ptrdiff_t rows = find_rows(sharing, list, tokens, size);
+    ptrdiff_t rows = find_rows(sharing, code, list, tokens, size);
     sharing->shared = (st_shared){
-        .planes = (int)planes_of(kind),
+        .planes = (int)planes_of(sharing->kind),
         .tokens = tokens,
         .rows = rows,
         .stride = (rows + 63) / 64 * 64,
@@ -153,7 +175,7 @@ int st_sharing_set(st_sharing *sharing, int kind, const st_sparse_list *list, pt
         .unit = sharing->unit,
     };
     ptrdiff_t blocks = st_pool_threads(pool) == 1 ? 1 : 2 * st_pool_threads(pool);
-    st_fill_job job = {sharing, list, (tokens + blocks - 1) / blocks, 0};
+    st_fill_job job = {sharing, code, list, size, (tokens + blocks - 1) / blocks, 0};
     st_pool_run(pool, fill_block, &job, (int)blocks);
     return atomic_load(&job.misfits) ? -1 : 0;
 }

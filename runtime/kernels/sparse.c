@@ -33,7 +33,10 @@ int st_sparse_input_init(st_sparse_input *input, int format, int kind, ptrdiff_t
     input->list = calloc((size_t)tokens + 1, sizeof *input->list);
     if (!input->list) return -1;
     input->capacity = tokens;
-    if (!st_is_float(format) && st_sharing_init(&input->sharing, kind, size, tokens)) {
+    int integer = !st_is_float(format), codes = integer && kind == ST_SQUARES;
+    if (codes) input->code = malloc(((size_t)(tokens * size) + 1) * sizeof *input->code);
+    if ((codes && !input->code) ||
+        (integer && st_sharing_init(&input->sharing, kind, size, tokens))) {
         st_sparse_input_free(input);
         return -1;
     }
@@ -56,19 +59,30 @@ void st_sparse_input_free(st_sparse_input *input)
         free(input->list[t].value);
     }
     free(input->list);
+    free(input->code);
     st_sharing_free(&input->sharing);
     memset(input, 0, sizeof *input);
+}
+
+/* Whether a block has codes in place of lists. */
+static int has_codes(const st_sparse_input *input, const st_kernels *kernels)
+{
+    return input->code && st_sharing_possible(input->tokens, kernels);
 }
 
 void st_sparse_squares(st_sparse_input *input, const st_kernels *kernels, const float *x,
                        ptrdiff_t x_stride, ptrdiff_t first, ptrdiff_t last)
 {
     int32_t most = st_sparse_most(input->format, input->kind);
+    int codes = has_codes(input, kernels);
     for (ptrdiff_t t = first; t < last; t++) {
         st_sparse_list *list = &input->list[t];
         const float *from = x + t * x_stride;
         list->unit = 1.0f;
-        if (st_is_float(input->format))
+        if (codes)
+            list->count = kernels->square_codes(from, input->size, most,
+                                                input->code + t * input->size, &list->unit);
+        else if (st_is_float(input->format))
             list->count = kernels->list_squares_float32(from, input->size, list->index,
                                                         list->value);
         else
@@ -174,17 +188,44 @@ static void sparse_block(void *argument, int block)
                            job->y_stride);
 }
 
+typedef struct {
+    st_sparse_input *input;
+    const st_kernels *kernels;
+} st_list_job;
+
+static void list_codes(void *argument, int token)
+{
+    const st_list_job *job = argument;
+    const st_sparse_input *input = job->input;
+    st_sparse_list *list = &input->list[token];
+    job->kernels->list_int16(input->code + token * input->size, input->size, list->index,
+                             list->value);
+}
+
+/* Whether tokens share rows of `m`: then their bytes are there, else their lists are. */
+static int share_or_list(const st_sparse *m, st_sparse_input *input, const st_kernels *kernels,
+                         st_pool *pool)
+{
+    int codes = has_codes(input, kernels);
+    if (st_sharing_pays(m, input->kind, input->list, input->tokens, kernels) &&
+        !st_sharing_set(&input->sharing, codes ? input->code : NULL, input->list, input->tokens,
+                        m->rows, pool))
+        return 1;
+    st_list_job job = {input, kernels};
+    if (codes) st_pool_run(pool, list_codes, &job, (int)input->tokens);
+    return 0;
+}
+
 void st_sparse_run(const st_sparse *m, st_sparse_input *input, const st_kernels *kernels,
                    float *y, ptrdiff_t y_stride, st_pool *pool)
 {
     ptrdiff_t events = 0;
-    int shares = st_sharing_pays(m, input->kind, input->list, input->tokens, kernels) &&
-                 !st_sharing_set(&input->sharing, input->kind, input->list, input->tokens, m->rows,
-                                 pool);
+    int shares = input->shares = share_or_list(m, input, kernels, pool);
     for (ptrdiff_t t = 0; t < input->tokens; t++) events += input->list[t].count;
     int alone = half_bytes(m, m->cols) * events / 2 < ST_SHARE_BYTES;
     ptrdiff_t blocks = alone ? 1 : st_pool_threads(pool) * (shares ? ST_BLOCKS_A_THREAD : 1);
-    ptrdiff_t width = ((m->cols + blocks - 1) / blocks + ST_SPAN - 1) / ST_SPAN * ST_SPAN;
+    ptrdiff_t step = shares ? ST_PANEL : ST_SPAN;
+    ptrdiff_t width = ((m->cols + blocks - 1) / blocks + step - 1) / step * step;
     st_sparse_job job = {m, input, kernels, shares, y, y_stride, width};
     if (blocks == 1)
         sparse_block(&job, 0);

@@ -13,8 +13,12 @@
 
 typedef struct {
     int format, kind;
+    int shares; /* whether the tokens shared rows in the last run, so that sharing.shared holds them */
     ptrdiff_t tokens, capacity, size, room;
     st_sparse_list *list;
+    /* Squares of a block that might share rows, `size` a token: lists have no more than their count
+     * and unit until a run finds that it does not pay. */
+    int16_t *code;
     st_sharing sharing;
 } st_sparse_input;
 
@@ -26,8 +30,8 @@ int32_t st_sparse_most(int format, int kind);
 int st_sparse_input_init(st_sparse_input *input, int format, int kind, ptrdiff_t size,
                          ptrdiff_t room, ptrdiff_t tokens);
 void st_sparse_input_free(st_sparse_input *input);
-/* Lists of the tokens first .. last; set input->tokens to how many a product reads. Ranges of
- * tokens may be listed by different threads. */
+/* Lists of the tokens first .. last; before it, set input->tokens to how many a product reads.
+ * Ranges of tokens may be listed by different threads. */
 void st_sparse_squares(st_sparse_input *input, const st_kernels *kernels, const float *x,
                        ptrdiff_t x_stride, ptrdiff_t first, ptrdiff_t last);
 void st_sparse_counts(st_sparse_input *input, const st_kernels *kernels, const int16_t *count,

@@ -36,23 +36,52 @@ static float largest_positive(const float *restrict x, ptrdiff_t n)
     return found;
 }
 
-/* Steps of the largest square's share: unit = largest / most, or 1 where all are zero. */
+/* What a step of the largest square's share is worth: largest / most, or 0 where all are zero. */
+static float square_unit(const float *restrict x, ptrdiff_t n, float limit)
+{
+    float share = square(largest_positive(x, n)) / limit;
+    return share > 0.0f ? share : 0.0f;
+}
+
+static inline void square_steps(const float *restrict x, ptrdiff_t n, float share, float limit,
+                                int16_t *restrict step)
+{
+    for (ptrdiff_t i = 0; i < n; i++) {
+        float code = square(x[i]) / share;
+        code = code < limit ? code : limit;
+        step[i] = (int16_t)(int32_t)round_even(code);
+    }
+}
+
+/* Squares in steps, none of them left out; returns how many are not zero. unit: 1 where all are. */
+static ptrdiff_t square_codes(const float *restrict x, ptrdiff_t n, int32_t most,
+                              int16_t *restrict code, float *unit)
+{
+    const float limit = (float)most, share = square_unit(x, n, limit);
+    int32_t zeros = 0;
+    *unit = 1.0f;
+    if (share == 0.0f) {
+        memset(code, 0, (size_t)n * sizeof *code);
+        return 0;
+    }
+    *unit = share;
+    square_steps(x, n, share, limit, code);
+    for (ptrdiff_t i = 0; i < n; i++) zeros += code[i] == 0;
+    return n - zeros;
+}
+
 static ptrdiff_t list_squares(const float *restrict x, ptrdiff_t n, int32_t most,
                               int32_t *restrict index, int16_t *restrict value, float *unit)
 {
-    const float limit = (float)most, largest = square(largest_positive(x, n));
+    const float limit = (float)most, share = square_unit(x, n, limit);
     *unit = 1.0f;
-    if (!(largest / limit > 0.0f)) return 0;
-    const float share = *unit = largest / limit;
+    if (share == 0.0f) return 0;
+    *unit = share;
     ptrdiff_t count = 0;
     for (ptrdiff_t i = 0; i < n; i += ST_SQUARES) {
         int16_t step[ST_SQUARES];
         ptrdiff_t some = ST_MIN(ST_SQUARES, n - i);
-        for (ptrdiff_t k = 0; k < some; k++) {
-            float code = square(x[i + k]) / share;
-            code = code < limit ? code : limit;
-            step[k] = (int16_t)(int32_t)round_even(code);
-        }
+        square_steps(x + i, some, share, limit, step);
         ptrdiff_t found = list_int16(step, some, index + count, value + count);
         for (ptrdiff_t e = 0; e < found; e++) index[count + e] += (int32_t)i;
         count += found;

@@ -24,13 +24,14 @@ static __m512i nibble_values(int multiplier)
 }
 
 /* Outputs at .. at + count of a row as bytes, four by four in the order that interleaving undoes. */
-static inline __m512i row_bytes(const st_sparse *m, int32_t row, ptrdiff_t at, ptrdiff_t count,
-                                const __m512i *values)
+static inline __attribute__((always_inline)) __m512i
+row_bytes(const st_sparse *m, const int format, int32_t row, ptrdiff_t at, ptrdiff_t count,
+          const __m512i *values)
 {
     const __m512i order =
         _mm512_set_epi32(15, 11, 7, 3, 14, 10, 6, 2, 13, 9, 5, 1, 12, 8, 4, 0);
     __m512i codes;
-    if (m->format == ST_INT8) {
+    if (format == ST_INT8) {
         const int8_t *from = (const int8_t *)m->weight + row * m->stride + at;
         codes = load_codes(from, ~(__mmask64)0 >> (64 - count));
     } else {
@@ -46,22 +47,35 @@ static inline __m512i row_bytes(const st_sparse *m, int32_t row, ptrdiff_t at, p
     return _mm512_permutexvar_epi32(order, codes);
 }
 
-static inline void fetch_row(const st_sparse *m, int32_t row, ptrdiff_t at)
+static inline const char *row_at(const st_sparse *m, int format, int32_t row, ptrdiff_t at)
 {
-    ptrdiff_t bytes = m->format == ST_INT8 ? at : at / 2;
-    _mm_prefetch((const char *)m->weight + row * m->stride + bytes, _MM_HINT_T0);
+    return (const char *)m->weight + row * m->stride + (format == ST_INT8 ? at : at / 2);
 }
 
-/* Quads of the rows `row` for 64 outputs; rows beyond the last are zeros. */
-static void pack_rows(const st_sparse *m, const int32_t *row, ptrdiff_t rows, ptrdiff_t at,
-                      ptrdiff_t count, const __m512i *values, __m512i shift, uint8_t *quads)
+/* Rows that are packed next: products bring them to the second-level cache, `each` for every quad. */
+typedef struct {
+    const char *weight;
+    ptrdiff_t stride, each;
+    const int32_t *row, *end;
+} st_rows_ahead;
+
+static inline void fetch_ahead_of_packing(st_rows_ahead *ahead)
+{
+    for (ptrdiff_t k = 0; k < ahead->each && ahead->row < ahead->end; k++)
+        _mm_prefetch(ahead->weight + *ahead->row++ * ahead->stride, _MM_HINT_T1);
+}
+
+static inline __attribute__((always_inline)) void
+pack_format(const st_sparse *m, const int format, const int32_t *row, ptrdiff_t rows, ptrdiff_t at,
+            ptrdiff_t count, const __m512i *values, __m512i shift, uint8_t *quads)
 {
     for (ptrdiff_t i = 0; i < rows; i += 4) {
         __m512i r[4];
         for (int k = 0; k < 4; k++)
-            fetch_row(m, row[ST_MIN(i + ST_FETCHED_AHEAD + k, rows - 1)], at);
+            _mm_prefetch(row_at(m, format, row[ST_MIN(i + ST_FETCHED_AHEAD + k, rows - 1)], at),
+                         _MM_HINT_T0);
         for (int k = 0; k < 4; k++)
-            r[k] = i + k < rows ? row_bytes(m, row[i + k], at, count, values)
+            r[k] = i + k < rows ? row_bytes(m, format, row[i + k], at, count, values)
                                 : _mm512_setzero_si512();
         for (int k = 0; k < 4; k++) r[k] = _mm512_xor_si512(r[k], shift);
         __m512i ab0 = _mm512_unpacklo_epi8(r[0], r[1]), ab1 = _mm512_unpackhi_epi8(r[0], r[1]);
@@ -72,6 +86,16 @@ static void pack_rows(const st_sparse *m, const int32_t *row, ptrdiff_t rows, pt
         _mm512_storeu_si512(to + 128, _mm512_unpacklo_epi16(ab1, cd1));
         _mm512_storeu_si512(to + 192, _mm512_unpackhi_epi16(ab1, cd1));
     }
+}
+
+/* Quads of the rows `row` for 64 outputs; rows beyond the last are zeros. */
+static void pack_rows(const st_sparse *m, const int32_t *row, ptrdiff_t rows, ptrdiff_t at,
+                      ptrdiff_t count, const __m512i *values, __m512i shift, uint8_t *quads)
+{
+    if (m->format == ST_INT8)
+        pack_format(m, ST_INT8, row, rows, at, count, values, shift, quads);
+    else
+        pack_format(m, ST_INT4, row, rows, at, count, values, shift, quads);
 }
 
 /* sums + the products of four unsigned bytes `x` with their quads of signed weights `w`. */
@@ -87,19 +111,21 @@ static inline st_sums add_unsigned(st_sums sums, st_sums w, const uint8_t *x)
     return sums;
 }
 
-/* acc[r] += the products of six rows of bytes, `stride` apart, with the quads. */
-static __attribute__((noinline)) void add_squares(const uint8_t *quads, ptrdiff_t count,
-                                                  const uint8_t *x, ptrdiff_t stride,
-                                                  int32_t (*acc)[ST_PANEL])
+/* acc[r] += the products of `rows` rows of bytes, `stride` apart, with the quads. */
+static inline __attribute__((always_inline)) void
+add_square_rows(const uint8_t *quads, ptrdiff_t count, const uint8_t *x, ptrdiff_t stride,
+                const int rows, st_rows_ahead *ahead, int32_t (*acc)[ST_PANEL])
 {
     st_sums r0 = load_sums(acc[0]), r1 = load_sums(acc[1]), r2 = load_sums(acc[2]);
     st_sums r3 = load_sums(acc[3]), r4 = load_sums(acc[4]), r5 = load_sums(acc[5]);
     for (ptrdiff_t q = 0; q < count; q++, x += 4) {
         st_sums w = load_sums(quads + q * 4 * ST_PANEL);
+        fetch_ahead_of_packing(ahead);
         r0 = add_unsigned(r0, w, x);
         r1 = add_unsigned(r1, w, x + stride);
         r2 = add_unsigned(r2, w, x + 2 * stride);
         r3 = add_unsigned(r3, w, x + 3 * stride);
+        if (rows == 4) continue;
         r4 = add_unsigned(r4, w, x + 4 * stride);
         r5 = add_unsigned(r5, w, x + 5 * stride);
     }
@@ -107,16 +133,30 @@ static __attribute__((noinline)) void add_squares(const uint8_t *quads, ptrdiff_
     store_sums(r3, acc[3]), store_sums(r4, acc[4]), store_sums(r5, acc[5]);
 }
 
-/* The same of signed bytes and weights + 128. */
-static __attribute__((noinline)) void add_signed(const uint8_t *quads, ptrdiff_t count,
-                                                 const uint8_t *bytes, ptrdiff_t stride,
-                                                 int32_t (*acc)[ST_PANEL])
+/* Four or six rows: two or three tokens. */
+static __attribute__((noinline)) void add_squares(const uint8_t *quads, ptrdiff_t count,
+                                                  const uint8_t *x, ptrdiff_t stride, int rows,
+                                                  st_rows_ahead *ahead, int32_t (*acc)[ST_PANEL])
 {
+    if (rows == 4)
+        add_square_rows(quads, count, x, stride, 4, ahead, acc);
+    else
+        add_square_rows(quads, count, x, stride, 6, ahead, acc);
+}
+
+/* The same of signed bytes and weights + 128, six rows at a time. */
+static __attribute__((noinline)) void add_signed(const uint8_t *quads, ptrdiff_t count,
+                                                 const uint8_t *bytes, ptrdiff_t stride, int rows,
+                                                 st_rows_ahead *ahead, int32_t (*acc)[ST_PANEL])
+{
+    (void)rows;
     const int8_t *x = (const int8_t *)bytes;
     st_row_sums sums = {load_sums(acc[0]), load_sums(acc[1]), load_sums(acc[2]),
                         load_sums(acc[3]), load_sums(acc[4]), load_sums(acc[5])};
-    for (ptrdiff_t q = 0; q < count; q++)
+    for (ptrdiff_t q = 0; q < count; q++) {
+        fetch_ahead_of_packing(ahead);
         add_rows_quad(&sums, load_sums(quads + q * 4 * ST_PANEL), x + 4 * q, stride, 6);
+    }
     store_sums(sums.r0, acc[0]), store_sums(sums.r1, acc[1]), store_sums(sums.r2, acc[2]);
     store_sums(sums.r3, acc[3]), store_sums(sums.r4, acc[4]), store_sums(sums.r5, acc[5]);
 }
@@ -134,26 +174,49 @@ static void finish_shared(int32_t (*acc)[ST_PANEL], int planes, float unit, cons
     finish_sparse_wide(sum, unit, scale, count, y);
 }
 
-/* Tokens first_token on, at most ST_WAITING, with 64 outputs. */
+/* What is packed after the `part` rows i on for the outputs at .. last: rows that wait, or the first
+ * ones for the next outputs. `lines`: rows of bytes that meet each quad meanwhile. */
+static st_rows_ahead rows_after(const st_sparse *m, const st_shared *shared, ptrdiff_t i,
+                                ptrdiff_t part, ptrdiff_t at, ptrdiff_t last, ptrdiff_t lines)
+{
+    ptrdiff_t next = i + part < shared->rows ? i + part : 0, outputs = next ? at : at + ST_PANEL;
+    ptrdiff_t rows = outputs < last ? ST_MIN(part, shared->rows - next) : 0;
+    ptrdiff_t blocks = (lines + ST_ROWS - 1) / ST_ROWS;
+    const int32_t *row = shared->row + next;
+    return (st_rows_ahead){row_at(m, m->format, 0, outputs), m->stride, (3 + blocks) / blocks, row,
+                           row + rows};
+}
+
+/* Rows to pack at a time: all, or equal parts of them, whole quads. */
+static ptrdiff_t packed_rows(ptrdiff_t rows)
+{
+    ptrdiff_t parts = (rows + ST_PACKED_ROWS - 1) / ST_PACKED_ROWS;
+    return parts ? ((rows + parts - 1) / parts + 3) / 4 * 4 : 0;
+}
+
+/* Tokens first_token on, at most ST_WAITING, with 64 outputs of those before `last`. */
 static void multiply_shared(const st_sparse *m, const st_shared *shared, ptrdiff_t first_token,
-                            ptrdiff_t at, ptrdiff_t count, const __m512i *values, float *y,
+                            ptrdiff_t at, ptrdiff_t last, const __m512i *values, float *y,
                             ptrdiff_t y_stride)
 {
     _Alignas(64) uint8_t quads[ST_PACKED_ROWS * ST_PANEL];
     _Alignas(64) int32_t acc[2 * ST_WAITING + ST_ROWS][ST_PANEL];
     const int planes = shared->planes;
+    const ptrdiff_t count = ST_MIN(ST_PANEL, last - at);
     const __m512i shift = planes == 1 ? _mm512_set1_epi8(-128) : _mm512_setzero_si512();
     ptrdiff_t tokens = ST_MIN(ST_WAITING, shared->tokens - first_token), lines = tokens * planes;
     memset(acc, 0, (size_t)(lines + ST_ROWS) * sizeof *acc);
     for (ptrdiff_t t = 0; planes == 1 && t < tokens; t++)
         store_sums(start_sums(-128 * shared->sum[first_token + t]), acc[t]);
-    for (ptrdiff_t i = 0; i < shared->rows; i += ST_PACKED_ROWS) {
-        ptrdiff_t rows = ST_MIN(ST_PACKED_ROWS, shared->rows - i);
+    const ptrdiff_t part = packed_rows(shared->rows);
+    for (ptrdiff_t i = 0; i < shared->rows; i += part) {
+        ptrdiff_t rows = ST_MIN(part, shared->rows - i);
+        st_rows_ahead ahead = rows_after(m, shared, i, part, at, last, lines);
         pack_rows(m, shared->row + i, rows, at, count, values, shift, quads);
         for (ptrdiff_t l = 0; l < lines; l += ST_ROWS) {
             const uint8_t *x = shared->bytes + (first_token * planes + l) * shared->stride + i;
             (planes == 1 ? add_signed : add_squares)(quads, (rows + 3) / 4, x, shared->stride,
-                                                     acc + l);
+                                                     lines - l <= 4 ? 4 : 6, &ahead, acc + l);
         }
     }
     for (ptrdiff_t t = 0; t < tokens; t++)
@@ -169,7 +232,7 @@ static void multiply_all_shared(const st_sparse *m, const st_shared *shared, ptr
         values[multiplier] = nibble_values(multiplier);
     for (ptrdiff_t at = first; at < last; at += ST_PANEL)
         for (ptrdiff_t t = 0; t < shared->tokens; t += ST_WAITING)
-            multiply_shared(m, shared, t, at, ST_MIN(ST_PANEL, last - at), values, y, y_stride);
+            multiply_shared(m, shared, t, at, last, values, y, y_stride);
 }
 
 #else

@@ -102,6 +102,8 @@ static void elementwise(const st_kernels *k)
           whole[0]);
     SIZES("list_squares", whole[0] = (int32_t)k->list_squares(a, n, 4095, index_, value, y);
           add_float(y[0]), value, whole[0]);
+    SIZES("square_codes", whole[0] = (int32_t)k->square_codes(a, n, 4095, value, y);
+          add_float(y[0]); add(whole, 1), value, n);
     SIZES("list_counts", whole[0] = (int32_t)k->list_counts(halves, n, 127, index_, value), value,
           whole[0]);
     SIZES("gate", k->gate(a, b, n, y), y, n);
