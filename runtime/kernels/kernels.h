@@ -13,6 +13,9 @@
 /* Sums of 16-bit events times int8 weights fit int32 while the events add up to no more than this:
  * 16777215 * 128 = 2147483520 < 2^31. Longer lists are summed in parts, the parts in int64. */
 #define ST_SAFE_EVENT_SUM 16777215
+/* Sums of counts, int4 weights' multipliers and high halves fit 28 bits while the counts' absolute
+ * values add up to no more than this: 596523 * 15 * 15 = 134217675 < 2^27. */
+#define ST_SAFE_COUNT_SUM 596523
 
 /* Formats of weights. bfloat16: the upper halves of float32 values, whose products are theirs. */
 enum { ST_FLOAT32, ST_INT8, ST_INT4, ST_BFLOAT16, ST_INT8_GROUPS };
@@ -165,6 +168,12 @@ typedef struct {
                                ptrdiff_t n, float unit, ptrdiff_t first, ptrdiff_t last, float *y);
     void (*counts_int4)(const st_sparse *m, const int32_t *index, const int16_t *value,
                         ptrdiff_t n, float unit, ptrdiff_t first, ptrdiff_t last, float *y);
+    /* Exact sums of events whose absolute values add up to a safe sum, for all outputs, rounded up
+     * to spans; and y = (the sum of `parts` such sums, `stride` apart) * unit * scale. */
+    void (*sum_events)(const st_sparse *m, int counts, const int32_t *index, const int16_t *value,
+                       ptrdiff_t n, int32_t *sums);
+    void (*add_parts)(int32_t *sums, int parts, ptrdiff_t stride, float unit, const float *scale,
+                      ptrdiff_t n, float *y);
     /* NULL in builds where it would not pay. */
     void (*sparse_shared)(const st_sparse *m, const st_shared *shared, ptrdiff_t first,
                           ptrdiff_t last, float *y, ptrdiff_t y_stride);

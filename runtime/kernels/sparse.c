@@ -11,6 +11,14 @@
 /* Blocks of outputs that a thread takes of a product that shares rows. */
 #define ST_BLOCKS_A_THREAD 2
 
+/* Most parts of a list that threads sum, the fewest events of one, most outputs that are summed so:
+ * longer rows are cut instead. */
+#define ST_PARTS 8
+#define ST_PARTS_A_THREAD 2
+#define ST_PART_EVENTS 64
+#define ST_GROUP_EVENTS 16 /* that kernels add at a time */
+#define ST_PART_OUTPUTS 8192
+
 #define ST_MIN(a, b) ((a) < (b) ? (a) : (b))
 #define ST_MAX(a, b) ((a) > (b) ? (a) : (b))
 
@@ -35,7 +43,10 @@ int st_sparse_input_init(st_sparse_input *input, int format, int kind, ptrdiff_t
     input->capacity = tokens;
     int integer = !st_is_float(format), codes = integer && kind == ST_SQUARES;
     if (codes) input->code = malloc(((size_t)(tokens * size) + 1) * sizeof *input->code);
-    if ((codes && !input->code) ||
+    void *sums = NULL;
+    int failed = posix_memalign(&sums, 64, ST_PARTS * ST_PART_OUTPUTS * sizeof *input->sums);
+    input->sums = failed ? NULL : sums;
+    if (failed || (codes && !input->code) ||
         (integer && st_sharing_init(&input->sharing, kind, size, tokens))) {
         st_sparse_input_free(input);
         return -1;
@@ -60,6 +71,7 @@ void st_sparse_input_free(st_sparse_input *input)
     }
     free(input->list);
     free(input->code);
+    free(input->sums);
     st_sharing_free(&input->sharing);
     memset(input, 0, sizeof *input);
 }
@@ -216,6 +228,46 @@ static int share_or_list(const st_sparse *m, st_sparse_input *input, const st_ke
     return 0;
 }
 
+/* Parts of the list of a single token, whole rows each: 0 where outputs are better shared out, or
+ * the sums may not fit. */
+static ptrdiff_t list_parts(const st_sparse *m, const st_sparse_input *input, int threads)
+{
+    if (input->tokens != 1 || m->cols > ST_PART_OUTPUTS) return 0;
+    if (m->format != ST_INT8 && m->format != ST_INT4) return 0;
+    const st_sparse_list *list = input->list;
+    const int16_t *value = list->value;
+    int64_t sum = 0;
+    for (ptrdiff_t e = 0; e < list->count; e++) sum += value[e] < 0 ? -value[e] : value[e];
+    int small = m->format == ST_INT4 && input->kind == ST_COUNTS;
+    if (sum > (small ? ST_SAFE_COUNT_SUM : ST_SAFE_EVENT_SUM)) return 0;
+    ptrdiff_t parts = ST_MIN(threads * ST_PARTS_A_THREAD, ST_PARTS);
+    parts = ST_MIN(parts, list->count / ST_PART_EVENTS);
+    return parts < 2 ? 0 : parts;
+}
+
+static void list_part(void *argument, int part)
+{
+    const st_sparse_job *job = argument;
+    const st_sparse_list *list = job->input->list;
+    ptrdiff_t first = part * job->width, last = ST_MIN(first + job->width, list->count);
+    job->kernels->sum_events(job->matrix, job->input->kind == ST_COUNTS, list->index + first,
+                             (const int16_t *)list->value + first, last - first,
+                             job->input->sums + part * ST_PART_OUTPUTS);
+}
+
+/* Integer sums are exact, so that their parts add up to the same. */
+static void run_parts(st_sparse_job *job, ptrdiff_t parts, st_pool *pool)
+{
+    const st_sparse *m = job->matrix;
+    const st_sparse_list *list = job->input->list;
+    job->width = ((list->count + parts - 1) / parts + ST_GROUP_EVENTS - 1) / ST_GROUP_EVENTS *
+                 ST_GROUP_EVENTS;
+    int made = (int)((list->count + job->width - 1) / job->width);
+    st_pool_run(pool, list_part, job, made);
+    job->kernels->add_parts(job->input->sums, made, ST_PART_OUTPUTS, list->unit, m->scale, m->cols,
+                            job->y);
+}
+
 void st_sparse_run(const st_sparse *m, st_sparse_input *input, const st_kernels *kernels,
                    float *y, ptrdiff_t y_stride, st_pool *pool)
 {
@@ -227,8 +279,11 @@ void st_sparse_run(const st_sparse *m, st_sparse_input *input, const st_kernels 
     ptrdiff_t step = shares ? ST_PANEL : ST_SPAN;
     ptrdiff_t width = ((m->cols + blocks - 1) / blocks + step - 1) / step * step;
     st_sparse_job job = {m, input, kernels, shares, y, y_stride, width};
+    ptrdiff_t parts = blocks == 1 ? 0 : list_parts(m, input, st_pool_threads(pool));
     if (blocks == 1)
         sparse_block(&job, 0);
+    else if (parts)
+        run_parts(&job, parts, pool);
     else
         st_pool_run(pool, sparse_block, &job, (int)blocks);
 }

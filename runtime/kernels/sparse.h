@@ -20,6 +20,7 @@ typedef struct {
      * and unit until a run finds that it does not pay. */
     int16_t *code;
     st_sharing sharing;
+    int32_t *sums; /* of parts of a list */
 } st_sparse_input;
 
 /* Largest value of a kernel's events: of squares, or of counts' absolute values. */

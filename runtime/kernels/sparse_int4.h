@@ -6,10 +6,6 @@
  * folded events is taken off at the end. A folded square is at most 4095 * 15 < 2^16: two unsigned
  * bytes. A folded count is within 8 * 15 = 120: one signed byte. */
 
-/* Sums of counts, their multiplier and high halves fit 28 bits while the counts' absolute values
- * add up to no more than this: 596523 * 15 * 15 = 134217675 < 2^27. */
-#define ST_SAFE_COUNT_SUM 596523
-
 #if defined(__AVX512VNNI__) && defined(__AVX512BW__)
 
 #define ST_TILE_SPANS (ST_TILE / ST_SPAN)
@@ -289,4 +285,23 @@ static void counts_int4(const st_sparse *m, const int32_t *index, const int16_t 
                         ptrdiff_t n, float unit, ptrdiff_t first, ptrdiff_t last, float *y)
 {
     multiply_parts(m, index, value, n, unit, first, last, y, ST_SAFE_COUNT_SUM, sum_counts_int4);
+}
+
+static void sum_events(const st_sparse *m, int counts, const int32_t *index, const int16_t *value,
+                       ptrdiff_t n, int32_t *sums)
+{
+    int is_int8 = m->format == ST_INT8;
+    st_sum sum = is_int8 ? counts ? sum_counts_int8 : sum_values_int8
+                         : counts ? sum_counts_int4 : sum_squares_int4;
+    ptrdiff_t tile = even_tile(m->cols);
+    for (ptrdiff_t at = 0; at < m->cols; at += tile)
+        sum(m, index, value, 0, n, at, ST_MIN(tile, m->cols - at), sums + at);
+}
+
+static void add_parts(int32_t *restrict sums, int parts, ptrdiff_t stride, float unit,
+                      const float *restrict scale, ptrdiff_t n, float *restrict y)
+{
+    for (int part = 1; part < parts; part++)
+        for (ptrdiff_t o = 0; o < n; o++) sums[o] += sums[part * stride + o];
+    finish_sparse(sums, unit, scale, n, y);
 }

@@ -55,7 +55,7 @@ def test_counts_are_their_twins(build, pools, weights, seed, tokens, inputs, out
 
 
 @pytest.mark.parametrize("weights", FORMATS)
-@pytest.mark.parametrize("outputs", [*WIDTHS, 10300])
+@pytest.mark.parametrize("outputs", [*WIDTHS, 1000, 8192, 8193, 10300])
 def test_neither_tokens_nor_threads_change_an_event_driven_bit(build, pools, weights, outputs):
     rng = np.random.default_rng(outputs)
     matrix = products.Sparse(weights, *sparse(rng, weights, 900, outputs))
@@ -198,12 +198,13 @@ def test_event_sums_are_exact_where_int32_would_overflow(build, pools, weights, 
         matrix = products.Sparse("int4", nibbles(np.full((rows, 70), -8)), 70, ones, multiplier)
         code, steps = -120, 4095
     y, ones = nan(tokens, 70), np.ones(tokens, np.float32)
-    matrix.squares(np.ones((tokens, rows), np.float32), y, pools[1])
     unit = np.float32(1) / np.float32(steps)
-    assert same(y, np.full((tokens, 70), np.float32(rows * steps * code) * unit))
-    for count in (-127, 127, *([-32768] if tokens == 1 else [])):
-        matrix.counts(np.full((tokens, rows), count, np.int16), ones, y, pools[1])
-        assert same(y, np.full((tokens, 70), np.float32(count * rows * code)))
+    for pool in pools.values():
+        matrix.squares(np.ones((tokens, rows), np.float32), y, pool)
+        assert same(y, np.full((tokens, 70), np.float32(rows * steps * code) * unit))
+        for count in (-127, 127, *([-32768] if tokens == 1 else [])):
+            matrix.counts(np.full((tokens, rows), count, np.int16), ones, y, pool)
+            assert same(y, np.full((tokens, 70), np.float32(count * rows * code)))
 
 
 @pytest.mark.parametrize("code", [-8, 7])
