@@ -187,7 +187,7 @@ def update_calls() -> dict[str, Call]:
         "egru_int16, 1350 units": lambda: neurons.egru_int16(x, y, threshold, 0.0, cell, output),
         "list_int16, 1350 units": lambda: neurons.list_int16(output, index, value),
     }
-    for name in ("exp", "sigmoid", "tanh"):
+    for name in ("exp", "sigmoid", "tanh", "softmax"):
         function = getattr(functions, name)
         calls[f"{name}, 4050 values"] = lambda function=function: function(x, out)
     return calls

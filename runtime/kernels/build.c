@@ -33,6 +33,7 @@
 #include "mixing.h"
 #include "attention.h"
 #include "drawing.h"
+#include "softmax.h"
 
 #include "sparse_int4.h"
 #include "sparse_shared.h"
@@ -96,4 +97,6 @@ const st_kernels ST_JOIN(st_kernels_, ST_BUILD) = {
     .group_maxima = group_maxima,
     .weigh = weigh,
     .sum_weights = sum_weights,
+    .softmax = softmax,
+    .nats = nats,
 };

@@ -58,5 +58,7 @@ cdef extern from "kernels.h" nogil:
         void (*widen_bfloat16)(const uint16_t *, Py_ssize_t, float *) noexcept nogil
         void (*widen_keys)(const int8_t *, const float *, Py_ssize_t, float *) noexcept nogil
         void (*widen_values)(const int8_t *, const float *, Py_ssize_t, float *) noexcept nogil
+        int (*softmax)(const float *, Py_ssize_t, float *) noexcept nogil
+        double (*nats)(const float *, Py_ssize_t, Py_ssize_t) noexcept nogil
 
 cdef const st_kernels *current() noexcept nogil

@@ -216,6 +216,8 @@ typedef struct {
     void (*group_maxima)(const float *x, ptrdiff_t groups, float *maxima);
     void (*weigh)(const float *x, ptrdiff_t n, double most, double temperature, double *weight);
     double (*sum_weights)(const double *weight, ptrdiff_t n);
+    int (*softmax)(const float *x, ptrdiff_t n, float *out);
+    double (*nats)(const float *x, ptrdiff_t n, ptrdiff_t at);
 } st_kernels;
 
 /* The build called `name`, or NULL when this library does not hold it. */

@@ -1,79 +1,15 @@
-"""The scalar twin of every kernel: same name and arguments, plain loops, the same bits.
+"""The scalar twins of the kernels for events and neurons and of EGRU's network.
 
-Python floats are float64; `_single` rounds to float32 after each operation that a kernel does in
-float32. Sums, differences, products and quotients of float32 rounded that way are the float32
-results (53 bits are more than twice 24 and two).
+Same names and arguments, plain loops, the same bits; numbers are rounded as in reference_functions.
 """
 
 from __future__ import annotations
 
-import struct
-
 import numpy as np
 
+from runtime.kernels.reference_functions import _clamp, _sigmoid, _single, _tanh
+
 MAX_LANES = 32
-_TO_INTEGER = 6755399441055744.0
-_LOG2_E = 1.4426950408889634
-_LN_2 = 0.6931471805599453
-_TAYLOR = (1 / 40320, 1 / 5040, 1 / 720, 1 / 120, 1 / 24, 1 / 6, 0.5, 1.0, 1.0)
-
-
-def _single(value):
-    """`value` rounded to float32."""
-    with np.errstate(over="ignore"):
-        return float(np.float32(value))
-
-
-# --- functions ---------------------------------------------------------------------------------
-
-
-def exp(x, out):
-    """Write e ** x to out."""
-    for i in range(len(x)):
-        out[i] = x[i] if x[i] != x[i] else _single(_exp(_clamp(float(x[i]), 110.0)))
-
-
-def sigmoid(x, out):
-    """Write 1 / (1 + e ** -x) to out."""
-    for i in range(len(x)):
-        out[i] = _sigmoid(float(x[i]))
-
-
-def tanh(x, out):
-    """Write the hyperbolic tangent of x to out."""
-    for i in range(len(x)):
-        out[i] = _tanh(float(x[i]))
-
-
-def _exp(x):
-    shifted = x * _LOG2_E + _TO_INTEGER
-    n = shifted - _TO_INTEGER
-    r = x - n * _LN_2
-    p = _TAYLOR[0]
-    for coefficient in _TAYLOR[1:]:
-        p = p * r + coefficient
-    (bits,) = struct.unpack("<q", struct.pack("<d", p))
-    return struct.unpack("<d", struct.pack("<q", bits + (int(n) << 52)))[0]
-
-
-def _clamp(x, bound):
-    return min(max(x, -bound), bound)
-
-
-def _sigmoid(x):
-    if x != x:
-        return x
-    return _single(1.0 / (1.0 + _exp(-_clamp(x, 110.0))))
-
-
-def _tanh(x):
-    if x != x:
-        return x
-    v = _clamp(x, 20.0)
-    if abs(v) < 2.0**-12:
-        return _single(v - v * v * v * (1.0 / 3.0))
-    e = _exp(2.0 * v)
-    return _single((e - 1.0) / (e + 1.0))
 
 
 # --- neurons -----------------------------------------------------------------------------------

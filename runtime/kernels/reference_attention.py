@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from runtime.kernels.reference import _clamp, _exp, _single
+from runtime.kernels.reference_functions import _clamp, _exp, _log, _single
 from runtime.kernels.reference_mixers import _lane_sum
 
 TILE = 64
@@ -58,18 +58,6 @@ def decay(x, normalizer, out):
     for i in range(len(out)):
         opened = 1.0 + _exp(-_clamp(float(x[i]), 700.0))
         out[i] = _single(_exp(-(_log(opened) / _single(normalizer))))
-
-
-def _log(x):
-    """Ln x: the exponent, and 2 atanh((m - 1) / (m + 1)) of a mantissa in [1 / sqrt 2, sqrt 2)."""
-    m, exponent = math.frexp(x)
-    if m < math.frexp(math.sqrt(0.5))[0]:
-        m, exponent = m * 2.0, exponent - 1
-    z = (m - 1.0) / (m + 1.0)
-    s, p = z * z, 1 / 17
-    for power in (15, 13, 11, 9, 7, 5, 3, 1):
-        p = p * s + 1 / power
-    return exponent * 0.6931471805599453 + 2.0 * z * p
 
 
 def spike_values(x, k, dead_zone, out):

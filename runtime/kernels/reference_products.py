@@ -9,7 +9,7 @@ import itertools
 
 import numpy as np
 
-from runtime.kernels.reference import _clamp, _single
+from runtime.kernels.reference_functions import _clamp, _single
 
 PANEL = 64
 SPAN = 128

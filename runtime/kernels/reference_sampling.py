@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import math
-import struct
 
-from runtime.kernels.reference import _exp
+from runtime.kernels.reference_functions import _exp, _log, _sum_in_parts
 
 _MASK = (1 << 64) - 1
 _BLOCK = 64
-_LANES = 16
 _LEAST_SHARE = 2.0**-1022
 
 
@@ -52,7 +50,7 @@ def _draw(logits, temperature, top_k, top_p, min_p, typical_p, random):
         ids = sorted(sorted(ids, key=lambda i: (-logits[i], i))[: int(top_k)])
     kept = [(i, _weight(logits[i], most, temperature)) for i in ids]
     if top_p != 1:
-        kept = _fewest(kept, [weight for _, weight in kept], top_p * _sum(kept))
+        kept = _fewest(kept, [weight for _, weight in kept], top_p * _total(kept))
     if min_p != 0:
         kept = [(i, weight) for i, weight in kept if weight >= min_p]
     if typical_p != 1:
@@ -65,17 +63,8 @@ def _weight(x, most, temperature):
     return 0.0 if v < -700.0 else _exp(v)
 
 
-def _sum(kept):
-    """Sixteen partial sums, then added in halves."""
-    sums = [0.0] * _LANES
-    for at, (_, weight) in enumerate(kept):
-        sums[at % _LANES] += weight
-    half = _LANES // 2
-    while half:
-        for j in range(half):
-            sums[j] += sums[j + half]
-        half //= 2
-    return sums[0]
+def _total(kept):
+    return _sum_in_parts([weight for _, weight in kept])
 
 
 def _fewest(kept, keys, wanted):
@@ -90,9 +79,9 @@ def _fewest(kept, keys, wanted):
 
 
 def _typical(kept, typical_p):
-    total = _sum(kept)
+    total = _total(kept)
     shares = [weight / total for _, weight in kept]
-    information = [_minus_log(share) if share >= _LEAST_SHARE else 0.0 for share in shares]
+    information = [-_log(share) if share >= _LEAST_SHARE else 0.0 for share in shares]
     entropy = 0.0
     for share, nats in zip(shares, information, strict=True):
         entropy += share * nats
@@ -101,24 +90,11 @@ def _typical(kept, typical_p):
     return _fewest([kept[at] for at in likely], keys, typical_p * total)
 
 
-def _minus_log(x):
-    (bits,) = struct.unpack("<q", struct.pack("<d", x))
-    exponent = (bits - 0x3FE6A09E667F3BCD) >> 52
-    (m,) = struct.unpack("<d", struct.pack("<q", bits - (exponent << 52)))
-    z = (m - 1.0) / (m + 1.0)
-    s = z * z
-    p = 1.0 / 17.0
-    for odd in (15.0, 13.0, 11.0, 9.0, 7.0, 5.0, 3.0):
-        p = p * s + 1.0 / odd
-    p = p * s + 1.0
-    return -(exponent * 0.6931471805599453 + 2.0 * z * p)
-
-
 def _pass(kept, random):
     blocks = [kept[start : start + _BLOCK] for start in range(0, len(kept), _BLOCK)]
     sums, mass = [], 0.0
     for block in blocks:
-        mass += _sum(block)
+        mass += _total(block)
         sums.append(mass)
     wanted = random * mass
     at = next((b for b, total in enumerate(sums) if total > wanted), None)

@@ -119,6 +119,8 @@ static void elementwise(const st_kernels *k)
     SIZES("first_greatest", whole[0] = (int32_t)k->first_greatest(a, n), whole, 1);
     SIZES("group_maxima", k->group_maxima(a, n, y), y, n);
     SIZES("weigh", k->weigh(a, n, 4.0, 0.7, wide), wide, n);
+    SIZES("softmax", whole[0] = k->softmax(a, n, y), y, n);
+    SIZES("nats", wide[0] = k->nats(a, n, n / 2), wide, 1);
     for (int i = 0; i < MOST; i++) wide[i] = a[i];
     SIZES("sum_weights", wide[MOST - 1] = k->sum_weights(wide, n), wide + MOST - 1, 1);
 }
