@@ -60,7 +60,9 @@ class Batch:
     def run(self, steps: int) -> tuple[float, float]:
         """Wall and processor seconds a token."""
         ids = self._rng.integers(0, self._model.vocab_size, (steps, len(self._states)))
-        self._model.forward(self._model.new_state(), ids.ravel(), last_only=True)  # fills token tables
+        self._model.forward(
+            self._model.new_state(), ids.ravel(), last_only=True
+        )  # fills token tables
         start_s, used_s = time.perf_counter(), time.process_time()
         for tokens in ids:
             self._model.step(self._states, tokens)

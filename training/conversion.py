@@ -19,7 +19,7 @@ from torch import Tensor
 from lm.conversion import gru, rwkv
 from lm.conversion.thresholds import calibrate_thresholds
 from training.build import build_model
-from training.config import ConfigError, TrainConfig, load_config
+from training.config import ConfigError, TrainConfig, find_data, load_config
 from training.data import encode_corpus, read_text
 from training.distil import teacher_weights
 from training.evaluate import evaluate
@@ -97,6 +97,7 @@ def convert_run(asked: Conversion, folder: Path, quiet: bool = False) -> tuple[A
         raise ConfigError(
             f"variant of {asked.recipe} must be one of {recipe.variants}, got {variant!r}"
         )
+    check_fine_tuning(asked)
     teacher = read_teacher(asked.teacher, recipe.family)
     student = _copy(recipe, teacher, variant, asked.teacher)
     text = Text(asked)
@@ -214,18 +215,34 @@ def fine_tune(
     start.mkdir(parents=True, exist_ok=True)
     (start / "tokenizer.model").write_bytes((asked.teacher / "tokenizer.model").read_bytes())
     torch.save({"model": student.state_dict()}, start / "checkpoint.pt")
+    config = _fine_tuning(asked, start)
+    kept = {name: getattr(student.config, name) for name in recipe.kept}
+    config = config.model_copy(update={"model": kept | config.model})
+    trainer = Trainer(config, asked.fine_tune, folder / "fine-tuned", resume=True)
+    result = trainer.run(quiet)
+    return trainer.model.eval(), result["seconds"]
+
+
+def check_fine_tuning(asked: Conversion) -> None:
+    """ConfigError unless the recipe asked.fine_tune, if any, is sound and its texts are there."""
+    if asked.fine_tune is None:
+        return
+    data = _fine_tuning(asked, asked.teacher).data
+    for name in (data.train, data.valid, data.test):
+        if name:
+            find_data(name, asked.fine_tune.resolve().parent)
+
+
+def _fine_tuning(asked: Conversion, start: Path) -> TrainConfig:
+    """The recipe asked.fine_tune from the run `start` on."""
+    assert asked.fine_tune is not None
     overrides = [
         f"data.tokenizer={(start / 'tokenizer.model').resolve()}",
         f"run.start_from={start.resolve()}",
         f"distil.teacher={asked.teacher.resolve()}",
         *asked.overrides,
     ]
-    config = load_config(asked.fine_tune, overrides)
-    kept = {name: getattr(student.config, name) for name in recipe.kept}
-    config = config.model_copy(update={"model": kept | config.model})
-    trainer = Trainer(config, asked.fine_tune, folder / "fine-tuned", resume=True)
-    result = trainer.run(quiet)
-    return trainer.model.eval(), result["seconds"]
+    return load_config(asked.fine_tune, overrides)
 
 
 def result_of(run: Path) -> dict[str, Any]:

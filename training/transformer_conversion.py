@@ -19,7 +19,15 @@ from lm.families.spikingbrain.formats import Formats, Stored
 from lm.families.spikingbrain.neurons import Linear
 from lm.shards import Shards
 from training.config import ConfigError, load_config
-from training.conversion import Conversion, Recipe, Text, fine_tune, read_teacher, result_of
+from training.conversion import (
+    Conversion,
+    Recipe,
+    Text,
+    check_fine_tuning,
+    fine_tune,
+    read_teacher,
+    result_of,
+)
 
 NAME = "transformer-to-spiking"
 CONTEXT = 4096  # tokens that the attention of a directory's model sees at most
@@ -59,6 +67,7 @@ def convert_transformer(
         raise ConfigError(
             f"fine_tune needs a run of family 'llama' as teacher, got {asked.teacher}"
         )
+    check_fine_tuning(asked)
     teacher = read_teacher(asked.teacher, RECIPE.family) if is_run else _directory(asked.teacher)
     teacher = teacher.eval()
     text = Text(asked, teacher.config.max_position_embeddings)

@@ -127,6 +127,14 @@ def test_a_directory_converts_without_distillation(folder, tmp_path):
         convert_transformer(given, None, "float32", tmp_path / "steps")
 
 
+def test_a_missing_text_is_told_before_anything_is_measured(folder, tmp_path, monkeypatch):
+    monkeypatch.delenv("SPIKETRAIN_DATA", raising=False)
+    monkeypatch.setattr("training.conversion.Text.measure", None)  # whoever comes so far fails
+    given = asked(folder, fine_tune=folder / "distil.toml", overrides=('data.valid="nowhere.txt"',))
+    with pytest.raises(ConfigError, match=r"nowhere\.txt not found in .*set SPIKETRAIN_DATA"):
+        convert_transformer(given, None, "int4", tmp_path / "steps", quiet=True)
+
+
 def test_matching_attention_needs_a_transformer_for_a_teacher(folder, tmp_path):
     (tmp_path / "tales.txt").write_text((folder / "tales.txt").read_text())
     (tmp_path / "gru.toml").write_text(
