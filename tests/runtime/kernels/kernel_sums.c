@@ -210,6 +210,28 @@ static void sparse(st_sparse_kernel kernel, int format, int most, int has_signs,
     add(y, sizeof *y * OUTPUTS), show(name);
 }
 
+/* Sums of both halves of a list, and what they add up to. */
+static void parts(const st_kernels *k)
+{
+    enum { STRIDE = 384 };
+    for (int kind = 0; kind < 4; kind++) {
+        int is_int8 = kind % 2, counts = kind / 2;
+        st_sparse m = {is_int8 ? ST_INT8 : ST_INT4, INPUTS, OUTPUTS, codes, OUTPUTS, factors, 3, a,
+                       16, NULL, NULL, NULL};
+        if (!is_int8) m.weight = nibbles, m.stride = (OUTPUTS + 1) / 2;
+        ptrdiff_t n = list(INPUTS, counts ? (is_int8 ? 127 : 8) : 4095, counts);
+        for (int half = 0; half < 2; half++) {
+            ptrdiff_t first = half * n / 2, last = (half + 1) * n / 2;
+            k->sum_events(&m, counts, index_ + first, value + first, last - first,
+                          whole + half * STRIDE);
+            add(whole + half * STRIDE, sizeof *whole * OUTPUTS);
+        }
+    }
+    show("sum_events");
+    k->add_parts(whole, 2, STRIDE, 0.3f, a, OUTPUTS, y), add(y, sizeof *y * OUTPUTS);
+    show("add_parts");
+}
+
 int main(void)
 {
     const st_kernels *k = &st_kernels_generic;
@@ -234,5 +256,6 @@ int main(void)
     sparse(k->counts_int8, ST_INT8, 127, 1, "counts_int8");
     sparse(k->counts_int8_groups, ST_INT8_GROUPS, 127, 1, "counts_int8_groups");
     sparse(k->counts_int4, ST_INT4, 8, 1, "counts_int4");
+    parts(k);
     return 0;
 }
