@@ -69,35 +69,66 @@ static float spike_values(const float *restrict x, float k, float dead_zone, ptr
     return v;
 }
 
-/* Counts that are made between two passes. */
+/* Counts that are made between two passes, and those that are listed at a time. */
 #define ST_COUNTED 256
+#define ST_LISTED 16
 
+/* One input's entries: several where the count is beyond `most`. */
+static inline ptrdiff_t list_pieces(int32_t rest, int32_t most, int32_t input,
+                                    int32_t *restrict index, int16_t *restrict value)
+{
+    ptrdiff_t count = 0;
+    for (; rest > most; rest -= most) {
+        index[count] = input;
+        value[count++] = (int16_t)most;
+    }
+    for (; rest < -most; rest += most) {
+        index[count] = input;
+        value[count++] = (int16_t)-most;
+    }
+    index[count] = input;
+    value[count] = (int16_t)rest;
+    return count + (rest != 0);
+}
+
+/* Sixteen inputs' entries, vector by vector where none is beyond `most`. */
+static inline ptrdiff_t list_sixteen(const int32_t *restrict s, int32_t most, int32_t first,
+                                     int32_t *restrict index, int16_t *restrict value)
+{
+    int16_t step[ST_LISTED];
+    int32_t beyond = 0;
+    ptrdiff_t count = 0;
+    for (ptrdiff_t j = 0; j < ST_LISTED; j++) {
+        beyond |= (s[j] > most) | (s[j] < -most);
+        step[j] = (int16_t)s[j];
+    }
+    if (beyond) {
+        for (int32_t j = 0; j < ST_LISTED; j++)
+            count += list_pieces(s[j], most, first + j, index + count, value + count);
+        return count;
+    }
+    count = list_int16(step, ST_LISTED, index, value);
+    for (ptrdiff_t e = 0; e < ST_LISTED; e++) index[e] += first;
+    return count;
+}
+
+/* index and value need room for sixteen entries more than there are. */
 static ptrdiff_t spike_list(const float *restrict x, float k, float dead_zone, ptrdiff_t n,
                             int32_t most, int32_t *restrict index, int16_t *restrict value,
                             float *threshold, int64_t *fired)
 {
     const float v = *threshold = threshold_of(x, k, n);
     ptrdiff_t count = 0;
-    int64_t active = 0;
+    int32_t active = 0;
     for (ptrdiff_t i = 0; i < n; i += ST_COUNTED) {
         int32_t s[ST_COUNTED];
-        ptrdiff_t some = ST_MIN(ST_COUNTED, n - i);
-        for (ptrdiff_t j = 0; j < some; j++) s[j] = (int32_t)count_of(x[i + j], v, dead_zone);
-        for (ptrdiff_t j = 0; j < some; j++) {
-            int32_t rest = s[j];
-            active += rest != 0;
-            for (; rest > most; rest -= most) {
-                index[count] = (int32_t)(i + j);
-                value[count++] = (int16_t)most;
-            }
-            for (; rest < -most; rest += most) {
-                index[count] = (int32_t)(i + j);
-                value[count++] = (int16_t)-most;
-            }
-            index[count] = (int32_t)(i + j);
-            value[count] = (int16_t)rest;
-            count += rest != 0;
-        }
+        ptrdiff_t some = ST_MIN(ST_COUNTED, n - i), j = 0;
+        for (; j < some; j++) s[j] = (int32_t)count_of(x[i + j], v, dead_zone);
+        for (j = 0; j < some; j++) active += s[j] != 0;
+        for (j = 0; j + ST_LISTED <= some; j += ST_LISTED)
+            count += list_sixteen(s + j, most, (int32_t)(i + j), index + count, value + count);
+        for (; j < some; j++)
+            count += list_pieces(s[j], most, (int32_t)(i + j), index + count, value + count);
     }
     *fired = active;
     return count;

@@ -87,13 +87,13 @@ def spike_list(
 ):
     """Indices and counts s of spike_values that are not 0, one beyond most in several entries.
 
-    Returns (entries, V, inputs that have any).  index and value need room for every entry and one
-    more: N + 1 + N (k + 1) / most is enough.
+    Returns (entries, V, inputs that have any).  index and value need room for every entry and 16
+    more: N + 16 + N (k + 1) / most is enough.
     """
     cdef Py_ssize_t n = x.shape[0], count = 0
     cdef float threshold = 0.0
     cdef int64_t fired = 0
-    room = n + 1 + int(n * (k + 1) / most)
+    room = n + 16 + int(n * (k + 1) / most)
     if index.shape[0] < room or value.shape[0] < room:
         raise ValueError(f"index and value must have room for {room}, have {index.shape[0]}")
     if n:

@@ -67,7 +67,7 @@ typedef struct {
     st_dense_input dense;
     st_sparse_input events;
     float *values;
-    int64_t *fired;
+    int64_t *fired, *ones; /* of each token: inputs with events, and those with one of 1 or -1 */
 } st_reading;
 
 typedef struct {

@@ -50,7 +50,8 @@ int st_reading_init(st_reading *reading, const st_decoder *n, ptrdiff_t size)
     ptrdiff_t room = size + most_counts(n, size) / st_sparse_most(n->event_format, ST_COUNTS);
     void *values = NULL;
     memset(reading, 0, sizeof *reading);
-    reading->fired = calloc(ST_BLOCK_TOKENS, sizeof *reading->fired);
+    reading->fired = calloc(2 * ST_BLOCK_TOKENS, sizeof *reading->fired);
+    reading->ones = reading->fired + ST_BLOCK_TOKENS;
     if (posix_memalign(&values, 64, (size_t)(ST_BLOCK_TOKENS * size) * sizeof(float) + 64))
         return -1;
     reading->values = values;
@@ -66,6 +67,22 @@ void st_reading_free(st_reading *reading)
     st_sparse_input_free(&reading->events);
     free(reading->values);
     free(reading->fired);
+}
+
+/* Inputs whose count is 1 or -1; a count in several pieces is neither. */
+static int64_t count_ones(const st_sparse_list *list)
+{
+    const int32_t *index = list->index;
+    const int16_t *value = list->value;
+    int32_t ones = 0;
+    ptrdiff_t last = list->count - 1;
+    for (ptrdiff_t e = 1; e < last; e++)
+        ones += ((value[e] == 1) | (value[e] == -1)) & (index[e - 1] != index[e]) &
+                (index[e + 1] != index[e]);
+    if (last < 0) return 0;
+    ones += (value[0] == 1 || value[0] == -1) && (last == 0 || index[1] != index[0]);
+    if (last == 0) return ones;
+    return ones + ((value[last] == 1 || value[last] == -1) && index[last - 1] != index[last]);
 }
 
 typedef struct {
@@ -106,11 +123,13 @@ static void read_rows(const st_block *block, const void *subject, int part, ptrd
             for (ptrdiff_t i = 0; i < job->size; i++) fired += values[i] != 0.0f;
             reading->fired[t] = fired;
         }
-        if (place->events || block->network->record.next)
+        if (place->events || block->network->record.next) {
             list->count = kernels->spike_list(
                 row, place->k, dead_zone, job->size,
                 st_sparse_most(reading->events.format, ST_COUNTS), list->index, list->value,
                 &list->unit, &reading->fired[t]);
+            reading->ones[t] = count_ones(list);
+        }
     }
 }
 
@@ -182,32 +201,37 @@ static void add_dense(const st_block *block, const st_dense *m, ptrdiff_t first,
         block->sequence[block->scan ? 0 : t].bytes_touched += bytes;
 }
 
-/* A count in several pieces is one input; counts of 1 and -1 are additions alone. */
-static void add_sparse(const st_block *block, const st_sparse *m, const st_sparse_input *events,
-                       ptrdiff_t first, ptrdiff_t last, st_work *work)
+/* Rows that any of the tokens reads; a count in several pieces is one input. */
+static int64_t rows_read(const st_block *block, const st_reading *reading, ptrdiff_t first,
+                         ptrdiff_t last)
 {
     uint8_t *active = block->network->active;
-    int64_t row = row_bytes(m), read = 0;
-    memset(active, 0, (size_t)m->rows);
+    int64_t read = 0;
+    if (last - first == 1) return reading->fired[first];
+    memset(active, 0, (size_t)reading->events.size);
     for (ptrdiff_t t = first; t < last; t++) {
-        const st_sparse_list *list = &events->list[t];
-        const int16_t *value = list->value;
-        int64_t inputs = 0, ones = 0;
+        const st_sparse_list *list = &reading->events.list[t];
         for (ptrdiff_t e = 0; e < list->count; e++) {
-            int32_t i = list->index[e];
-            int alone = (e == 0 || list->index[e - 1] != i) &&
-                        (e + 1 == list->count || list->index[e + 1] != i);
-            inputs += e == 0 || list->index[e - 1] != i;
-            ones += alone && (value[e] == 1 || value[e] == -1);
-            read += !active[i];
-            active[i] = 1;
+            read += !active[list->index[e]];
+            active[list->index[e]] = 1;
         }
+    }
+    return read;
+}
+
+/* Counts of 1 and -1 are additions alone. */
+static void add_sparse(const st_block *block, const st_sparse *m, const st_reading *reading,
+                       ptrdiff_t first, ptrdiff_t last, st_work *work)
+{
+    int64_t row = row_bytes(m);
+    for (ptrdiff_t t = first; t < last; t++) {
+        int64_t inputs = reading->fired[t], ones = reading->ones[t];
         work->silent_rows += m->rows - inputs;
         work->macs_effective += (inputs - ones) * m->cols;
         work->acs_effective += ones * m->cols;
         block->sequence[block->scan ? 0 : t].bytes_touched += inputs * row;
     }
-    work->bytes_touched += read * row;
+    work->bytes_touched += rows_read(block, reading, first, last) * row;
     work->bytes_dense += m->rows * row * (last - first);
     work->macs_dense += (int64_t)m->rows * m->cols * (last - first);
 }
@@ -237,7 +261,7 @@ void st_multiply(const st_block *block, const st_reading *reading, const st_line
         st_sparse_input events = reading->events;
         events.list += first;
         events.tokens = tokens;
-        add_sparse(block, &linear->sparse, &reading->events, first, last, work);
+        add_sparse(block, &linear->sparse, reading, first, last, work);
         st_sparse_run(&linear->sparse, &events, n->kernels, y, stride, n->pool);
     } else {
         st_dense_input input = reading->dense;
