@@ -26,6 +26,7 @@
 
 #include "dense_float32.h"
 #include "dense_int8.h"
+#include "gather_shared.h"
 
 #include "dense_int4.h"
 #include "sparse_lists.h"
@@ -49,6 +50,7 @@ const st_kernels ST_JOIN(st_kernels_, ST_BUILD) = {
     .gather_float32 = gather_float32,
     .gather_bfloat16 = gather_bfloat16,
     .gather_int8 = gather_int8,
+    .gather_int8_shared = gather_all_int8,
     .dense_int8 = dense_int8,
     .quantise = quantise,
     .quantise_row = quantise_row,

@@ -9,6 +9,7 @@ typedef struct {
     int32_t *index;
     void *value; /* float, or int16_t for int8 weights */
     ptrdiff_t count;
+    uint32_t *low, *high; /* of int16 values, bytes by fours; see st_fours */
 } st_list;
 
 typedef struct {
@@ -18,6 +19,10 @@ typedef struct {
     st_codes codes;             /* signed codes with their lanes' scales, if dense */
     float code_scale[ST_MAX_LANES];
     uint8_t *active; /* scratch: rows with an event in any lane */
+    int32_t *row;    /* those rows */
+    /* Lanes that share rows in registers, and which they are; others take turns on strips. */
+    st_shared_lists shared;
+    ptrdiff_t sharing[ST_MAX_LANES], turns[ST_MAX_LANES], turn_lanes;
     /* counts: rows that each lane reads; rows read by one pass over all lanes */
     ptrdiff_t lane_events[ST_MAX_LANES];
     ptrdiff_t rows_read;
@@ -31,8 +36,7 @@ void st_events_list(st_events *events, const st_kernels *kernels, const void *co
                     ptrdiff_t lanes, ptrdiff_t size);
 /* Takes codes in [-127, 127], held as int16, for a dense product; set code_scale after it. */
 void st_events_dense(st_events *events, const void *const *codes, ptrdiff_t lanes, ptrdiff_t size);
-/* out[lane][first .. last) of the product with `m`. A row comes from memory once for all lanes:
- * outputs are taken in strips of which all active rows fit the caches. */
+/* out[lane][first .. last) of the product with `m`. A row comes from memory once for all lanes. */
 void st_events_multiply(const st_events *events, const st_kernels *kernels, const st_matrix *m,
                         ptrdiff_t first, ptrdiff_t last, float *const *out);
 

@@ -59,6 +59,20 @@ typedef struct {
     int32_t *pair;
 } st_codes;
 
+/* Events of one lane by fours, with zeros at the end: their rows, their low and their high bytes. */
+typedef struct {
+    ptrdiff_t count;
+    const int32_t *index;
+    const uint32_t *low, *high;
+} st_fours;
+
+/* Lanes whose events add up to no more than the safe sum each, and the rows that any of them reads. */
+typedef struct {
+    ptrdiff_t lanes, rows;
+    const int32_t *row;
+    st_fours list[ST_MAX_LANES];
+} st_shared_lists;
+
 /* Outputs of one panel of packed weights. */
 #define ST_PANEL 64
 /* Inputs whose codes' sum is kept beside them; int4 groups are one or two of these. */
@@ -135,6 +149,9 @@ typedef struct {
                             ptrdiff_t n, ptrdiff_t first, ptrdiff_t last, float *out);
     void (*gather_int8)(const st_matrix *m, const int32_t *index, const int16_t *value,
                         ptrdiff_t n, ptrdiff_t first, ptrdiff_t last, float *out);
+    /* NULL in builds where it would not pay. */
+    void (*gather_int8_shared)(const st_matrix *m, const st_shared_lists *lists, ptrdiff_t first,
+                               ptrdiff_t last, float *const *out);
     void (*dense_int8)(const st_matrix *m, const st_codes *codes, const float *code_scale,
                        ptrdiff_t first, ptrdiff_t last, float *const *out);
     float (*quantise)(const float *x, ptrdiff_t n, int16_t *codes);

@@ -210,6 +210,22 @@ def test_a_batch_is_each_vector_alone(build, seed, lanes, rows, size, density):
         assert same(out_half[lane], alone_float)
 
 
+@pytest.mark.parametrize("lanes", [11, 12, 32])
+@pytest.mark.parametrize("size", [63, 64, 200])
+def test_lanes_with_too_much_for_int32_share_a_batch_with_others(build, lanes, size):
+    """Every third lane has so many full events that only parts of their sum fit."""
+    rng = np.random.default_rng(lanes + size)
+    codes = read_only(rng.integers(120, 128, (700, size)).astype(np.int8))
+    vectors = rng.integers(0, 32768, (lanes, 700)) * (rng.random((lanes, 700)) < 0.3)
+    vectors[::3] = 32767
+    scale, bias = columns(rng, size)
+    out = nan(lanes, size)
+    gather.batch_int8(codes, read_only(vectors.astype(np.int16)), scale, bias, out)
+    sums = (vectors @ codes.astype(np.int64)).astype(np.float32)
+    assert abs(vectors @ codes.astype(np.int64)).max() > 2**31
+    assert same(out, sums * scale + bias)
+
+
 def test_small_batches_are_their_twins(build):
     rng = np.random.default_rng(5)
     codes = read_only(rng.integers(-127, 128, (9, 21)).astype(np.int8))
