@@ -37,8 +37,8 @@ convert() { # package, variant, weights, measured on, overrides...
 xz -dc "$stories/train.txt.xz" | head -n 500 > "$runs/calibration.txt"
 xz -dc "$stories/valid.txt.xz" | head -n 1500 > "$runs/measure.txt"
 train teacher stories-llama.toml
-convert hybrid hybrid int4 "$stories/test.txt.xz"
-convert linear linear int4 "$stories/test.txt.xz"
+convert hybrid hybrid-spread int4 "$stories/test.txt.xz"
+convert linear linear-spread int4 "$stories/test.txt.xz"
 train control stories-llama-control.toml "run.start_from=$runs/teacher" \
     "data.tokenizer=$runs/teacher/tokenizer.model"
 for variant in hybrid hybrid-spread hybrid-published linear linear-spread linear-published; do
