@@ -126,6 +126,7 @@ int st_decoder_prepare(st_decoder *n)
         ptrdiff_t size;
     } rows[] = {{&n->x, n->width},
                 {&n->normed, n->width},
+                {&n->joined, queries + 3 * shared},
                 {&n->q, queries},
                 {&n->k, shared},
                 {&n->v, shared},
@@ -154,10 +155,10 @@ int st_decoder_prepare(st_decoder *n)
 
 void st_decoder_release(st_decoder *n)
 {
-    void *const space[] = {n->x,     n->normed,     n->q,          n->k,      n->v,    n->decay,
-                           n->low,   n->positive_q, n->positive_k, n->mixed,  n->seen, n->branch,
-                           n->hidden, n->up,        n->sine,       n->cosine, n->share, n->scores,
-                           n->chosen, n->active};
+    void *const space[] = {n->x,      n->normed, n->joined,     n->q,          n->k,     n->v,
+                           n->decay,  n->low,    n->positive_q, n->positive_k, n->mixed, n->seen,
+                           n->branch, n->hidden, n->up,         n->sine,       n->cosine, n->share,
+                           n->scores, n->chosen, n->active};
     for (size_t i = 0; i < sizeof space / sizeof *space; i++) free(space[i]);
     for (int part = 0; n->space && part < n->parts; part++) free(n->space[part]);
     free(n->space);

@@ -27,9 +27,10 @@ enum { ST_CACHE_FLOAT32, ST_CACHE_BFLOAT16, ST_CACHE_INT8 };
 /* Where decays come from: a product in two steps, in one, or 1 - k. */
 enum { ST_GATE_LOW_RANK, ST_GATE_MERGED, ST_GATE_TIED };
 
-/* A matrix read as a whole, or by the rows of spikes (`by_rows`), and what is added to it. */
+/* A matrix read as a whole, or by the rows of spikes (`by_rows`), and what is added to it; or
+ * several `matrices` whose rows lie side by side. */
 typedef struct {
-    int by_rows;
+    int by_rows, matrices;
     st_dense dense;
     st_sparse sparse;
     const float *bias;
@@ -51,6 +52,8 @@ typedef struct {
     const float *attn_norm, *mlp_norm, *q_norm, *k_norm, *g_norm, *w_norm;
     st_place attn_place, o_place, mlp_place, down_place;
     st_linear q, k, v, o, decay_in, decay;
+    st_linear joined; /* q, k, v and a merged gate side by side, or no outputs: each by itself */
+    ptrdiff_t joined_outputs;
     /* bytes from the start of a state */
     ptrdiff_t state, keys, values, key_scales, value_scales, tiles;
     int64_t visible;
@@ -93,7 +96,7 @@ typedef struct {
     ptrdiff_t dial; /* bytes from the start of a state; 0 for a dial of 1 */
     st_record record;
     /* scratch */
-    float *x, *normed, *q, *k, *v, *decay, *low, *positive_q, *positive_k, *mixed, *seen, *branch,
+    float *x, *normed, *joined, *q, *k, *v, *decay, *low, *positive_q, *positive_k, *mixed, *seen, *branch,
         *hidden, *up, *sine, *cosine, *share, *scores;
     int32_t *chosen;
     uint8_t *active;

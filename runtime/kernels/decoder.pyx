@@ -49,7 +49,7 @@ cdef extern from "decoder.h" nogil:
         pass
 
     ctypedef struct st_linear:
-        int by_rows
+        int by_rows, matrices
         st_dense dense
         st_sparse sparse
         const float *bias
@@ -71,7 +71,8 @@ cdef extern from "decoder.h" nogil:
         const float *g_norm
         const float *w_norm
         st_place attn_place, o_place, mlp_place, down_place
-        st_linear q, k, v, o, decay_in, decay
+        st_linear q, k, v, o, decay_in, decay, joined
+        Py_ssize_t joined_outputs
         Py_ssize_t state, keys, values, key_scales, value_scales, tiles
         int64_t visible
         const float *sink_keys
@@ -228,16 +229,21 @@ cdef class Network(Runner):
         cdef const float[:, :, :, ::1] keys, values
         layer.linear, layer.window = given.linear, given.window
         layer.gate = GATES[given.gate]
-        readers = [given.q, given.k, given.v]
+        readers = [given.q, given.k, given.v] if given.joined is None else [given.joined]
         if given.decay_in is not None:
             readers.append(given.decay_in)
         elif given.decay is not None:
             readers.append(given.decay)
         layer.attn_place = self._place(given.attn_spikes, readers)
         layer.o_place = self._place(given.o_spikes, [given.o])
-        self._set_linear(&layer.q, given.q, n.width, wide)
-        self._set_linear(&layer.k, given.k, n.width, narrow)
-        self._set_linear(&layer.v, given.v, n.width, narrow)
+        if given.joined is not None:
+            merged = given.linear and given.gate == "merged"
+            layer.joined_outputs = wide + (3 if merged else 2) * narrow
+            self._set_linear(&layer.joined, given.joined, n.width, layer.joined_outputs)
+        else:
+            self._set_linear(&layer.q, given.q, n.width, wide)
+            self._set_linear(&layer.k, given.k, n.width, narrow)
+            self._set_linear(&layer.v, given.v, n.width, narrow)
         self._set_linear(&layer.o, given.o, wide, n.width)
         if given.decay_in is not None:
             self._set_linear(&layer.decay_in, given.decay_in, n.width, n.rank)
@@ -315,6 +321,7 @@ cdef class Network(Runner):
     ) except *:
         cdef Dense dense
         cdef Sparse sparse
+        linear.matrices = product.matrices
         if isinstance(product.matrix, Sparse):
             sparse = product.matrix
             linear.by_rows, linear.sparse = True, sparse.matrix

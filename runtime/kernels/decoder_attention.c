@@ -42,16 +42,49 @@ static void norm_queries(const st_block *block, const void *subject, int part, p
     }
 }
 
-static void project(const st_block *block, st_layer *layer)
+/* Outputs of joined matrices to their places. */
+static void split(const st_block *block, const void *subject, int part, ptrdiff_t first,
+                  ptrdiff_t last)
+{
+    (void)part;
+    const st_layer *layer = subject;
+    st_decoder *n = block->network;
+    const size_t wide = (size_t)queries(n), narrow = (size_t)shared(n);
+    for (ptrdiff_t t = first; t < last; t++) {
+        const float *from = n->joined + t * layer->joined_outputs;
+        memcpy(n->q + t * queries(n), from, wide * sizeof *from);
+        memcpy(n->k + t * shared(n), from + wide, narrow * sizeof *from);
+        memcpy(n->v + t * shared(n), from + wide + narrow, narrow * sizeof *from);
+        if (layer->linear && layer->gate == ST_GATE_MERGED)
+            memcpy(n->decay + t * shared(n), from + wide + 2 * narrow, narrow * sizeof *from);
+    }
+}
+
+static void project_joined(const st_block *block, st_layer *layer)
+{
+    st_decoder *n = block->network;
+    ptrdiff_t T = block->tokens, outputs = layer->joined_outputs;
+    st_multiply(block, &n->outer, &layer->joined, 0, T, n->joined, outputs, layer->attn_work);
+    st_share(block, layer, split, T, 1, T * outputs);
+}
+
+static void project_each(const st_block *block, st_layer *layer)
 {
     st_decoder *n = block->network;
     ptrdiff_t T = block->tokens;
-    st_read(block, &n->outer, &layer->attn_place, n->normed, n->width, n->width, layer->attn_work);
     st_multiply(block, &n->outer, &layer->q, 0, T, n->q, queries(n), layer->attn_work);
     st_multiply(block, &n->outer, &layer->k, 0, T, n->k, shared(n), layer->attn_work);
     st_multiply(block, &n->outer, &layer->v, 0, T, n->v, shared(n), layer->attn_work);
     if (layer->linear && layer->gate == ST_GATE_MERGED)
         st_multiply(block, &n->outer, &layer->decay, 0, T, n->decay, shared(n), layer->attn_work);
+}
+
+static void project(const st_block *block, st_layer *layer)
+{
+    st_decoder *n = block->network;
+    ptrdiff_t T = block->tokens;
+    st_read(block, &n->outer, &layer->attn_place, n->normed, n->width, n->width, layer->attn_work);
+    (layer->joined_outputs ? project_joined : project_each)(block, layer);
     if (layer->linear && layer->gate == ST_GATE_LOW_RANK) {
         static const st_place plain = {.values = 1};
         st_multiply(block, &n->outer, &layer->decay_in, 0, T, n->low, n->rank, layer->attn_work);

@@ -220,13 +220,14 @@ static int64_t rows_read(const st_block *block, const st_reading *reading, ptrdi
 }
 
 /* Counts of 1 and -1 are additions alone. */
-static void add_sparse(const st_block *block, const st_sparse *m, const st_reading *reading,
+static void add_sparse(const st_block *block, const st_linear *linear, const st_reading *reading,
                        ptrdiff_t first, ptrdiff_t last, st_work *work)
 {
+    const st_sparse *m = &linear->sparse;
     int64_t row = row_bytes(m);
     for (ptrdiff_t t = first; t < last; t++) {
         int64_t inputs = reading->fired[t], ones = reading->ones[t];
-        work->silent_rows += m->rows - inputs;
+        work->silent_rows += (m->rows - inputs) * linear->matrices;
         work->macs_effective += (inputs - ones) * m->cols;
         work->acs_effective += ones * m->cols;
         block->sequence[block->scan ? 0 : t].bytes_touched += inputs * row;
@@ -261,7 +262,7 @@ void st_multiply(const st_block *block, const st_reading *reading, const st_line
         st_sparse_input events = reading->events;
         events.list += first;
         events.tokens = tokens;
-        add_sparse(block, &linear->sparse, reading, first, last, work);
+        add_sparse(block, linear, reading, first, last, work);
         st_sparse_run(&linear->sparse, &events, n->kernels, y, stride, n->pool);
     } else {
         st_dense_input input = reading->dense;
