@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from int8_peak import Peak
 
 WIDTH, HEADS, SHARED, SIZE, INNER, VOCAB = 3584, 28, 4, 128, 18944, 152064
 LAYERS, WINDOW = 28, 4096
@@ -123,7 +124,12 @@ def measure(path: Path, contexts: list[int], tokens: int, threads: int) -> dict[
     }
     start = time.perf_counter()
     model.forward(model.new_state(), list(range(128)), last_only=True)
-    found["prefill_tokens_per_s"] = 128 / (time.perf_counter() - start)
+    seconds = time.perf_counter() - start
+    found["prefill_tokens_per_s"] = 128 / seconds
+    if (peak := Peak.compiled()) is not None:
+        done = model.activity().macs_dense / seconds  # every weight once a token
+        best = max(peak.multiplications_per_s(threads) for _ in range(5))
+        found["prefill_share_of_int8_peak"] = done / best
     for context in contexts:
         state = filled(model, context)
         times = [
