@@ -20,6 +20,13 @@ def nan(*shape):
     return np.full(shape, np.nan, np.float32)
 
 
+def events_of(rng, rows, density, high=32767):
+    y = rng.integers(1, high + 1, rows).astype(np.int16)
+    y[rng.random(rows) >= density] = 0
+    index = np.flatnonzero(y).astype(np.int32)
+    return y, read_only(index), read_only(y[index])
+
+
 def rows_apart(array):
     """A read-only copy one element off the start of its memory, rows apart."""
     space = np.zeros((array.shape[0], array.shape[1] + 3), array.dtype)
