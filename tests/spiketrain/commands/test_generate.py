@@ -29,8 +29,10 @@ def package(tmp_path_factory):
 @pytest.fixture(scope="module")
 def address(package):
     engine = Engine(runtime.load_model(package), ServingConfig())
+    log_to_stderr("error")  # also of a request that ends between two tests
     with serving_locally(engine, "tiny") as address:
         yield address
+    structlog.reset_defaults()
 
 
 @pytest.fixture(params=["in process", "over gRPC"])
@@ -47,8 +49,7 @@ def call(request, package, address, monkeypatch, capsys):
             main()
         return caught.value.code, *capsys.readouterr()
 
-    yield call
-    structlog.reset_defaults()
+    return call
 
 
 def completions(call, *arguments):
