@@ -6,10 +6,11 @@ from contextlib import contextmanager
 
 from serving.events import Delta
 
-PATIENCE_S = 30.0
-# Greedy, the tiny model never ends a text by itself.
+PATIENCE_S = 120.0  # no test takes long, but a busy machine may
+# Greedy, the tiny model never ends a text by itself; and whoever prints it waits for who reads it.
 ENDLESS = {"temperature": 0.0, "max_new_tokens": 60000}
 ENDLESS_FLAGS = ("--temperature", "0", "--max-new-tokens", "60000")
+UNREAD_BYTES = 4096
 # As a user's shell would run it, with torch out of reach.
 COMMAND = [
     sys.executable,
@@ -26,6 +27,23 @@ def run(*arguments, **options):
         check=False,
         **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options},
     )
+
+
+@contextmanager
+def started(*arguments):
+    """A process of the command that waits once UNREAD_BYTES of its output are not read."""
+    process = subprocess.Popen(
+        [*COMMAND, *map(str, arguments)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        pipesize=UNREAD_BYTES,
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate(timeout=PATIENCE_S)
 
 
 @contextmanager

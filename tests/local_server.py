@@ -1,6 +1,7 @@
 """A server on a free port of this machine, of a fake model if no other is given, and a channel."""
 
 import asyncio
+import time
 from contextlib import asynccontextmanager
 
 import grpc
@@ -34,9 +35,9 @@ class Served:
 
 
 @asynccontextmanager
-async def serving(model=None, template=None, **fields):
+async def serving(model=None, template=None, clock=time.monotonic, **fields):
     config = ServingConfig(**{"port": 0, "flush_interval_s": 0.0, "max_batch_size": 1, **fields})
-    engine = Engine(model or FakeModel(), config)
+    engine = Engine(model or FakeModel(), config, clock=clock)
     server = Server(engine, "fake", template)
     port = await server.start()
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:

@@ -1,10 +1,9 @@
 """A server process from its first line to its end, and clients that lose it or leave."""
 
 import signal
-import subprocess
 
 import trustme
-from command_line import COMMAND, ENDLESS, ENDLESS_FLAGS, PATIENCE_S, run, server
+from command_line import ENDLESS, ENDLESS_FLAGS, PATIENCE_S, run, server, started
 
 from serving.client import Client
 from serving.events import Finish, PromptInfo
@@ -21,7 +20,8 @@ def test_the_server_writes_its_port_and_removes_the_file(package, tmp_path):
 
 
 def test_sigterm_lets_a_running_stream_end(package):
-    with server(package) as (process, address), Client(address) as client:
+    patient = ("--grace-s", "3600")
+    with server(package, *patient) as (process, address), Client(address) as client:
         events = client.generate_stream(Request("a", temperature=0.0, max_new_tokens=3000))
         assert isinstance(next(events), PromptInfo)
         process.send_signal(signal.SIGTERM)
@@ -42,19 +42,17 @@ def test_a_second_signal_cuts_the_grace_period_short(package):
         events = client.generate_stream(Request([1], **ENDLESS))
         assert isinstance(next(events), PromptInfo)
         process.send_signal(signal.SIGTERM)
-        while b"draining" not in process.stderr.readline():
-            pass
+        while b"draining" not in (line := process.stderr.readline()):
+            assert line, "it ended instead"
         process.send_signal(signal.SIGTERM)
         assert process.wait(PATIENCE_S) == 0
 
 
 def test_a_server_that_dies_mid_stream_is_a_clear_error(package):
-    with server(package) as (process, address):
-        client = subprocess.Popen(
-            [*COMMAND, "generate", "a", "--server", address, *ENDLESS_FLAGS],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        )
+    with (
+        server(package) as (process, address),
+        started("generate", "a", "--server", address, *ENDLESS_FLAGS) as client,
+    ):
         assert client.stdout.read(1)
         process.kill()
         _, err = client.communicate(timeout=PATIENCE_S)
@@ -72,14 +70,10 @@ def test_a_port_file_that_cannot_be_written_leaves_nothing(call, package, tmp_pa
 
 
 def test_ctrl_c_ends_a_generation_without_a_traceback(package):
-    process = subprocess.Popen(
-        [*COMMAND, "generate", "a", "--model", str(package), *ENDLESS_FLAGS],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
-    assert process.stdout.read(1)
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=PATIENCE_S)
+    with started("generate", "a", "--model", package, *ENDLESS_FLAGS) as process:
+        assert process.stdout.read(1)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 130
     assert b"Traceback" not in err
 

@@ -20,7 +20,7 @@ import spiketrain
 from runtime.errors import RequestError
 from runtime.scoring import token_nats
 from serving.chat_template import ChatTemplate
-from serving.errors import ConfigError
+from serving.errors import ConfigError, QueueFull
 from serving.events import Delta, Finish, FinishReason, PromptInfo
 
 TOKEN = "alice-0123456789abcdef"
@@ -144,16 +144,31 @@ async def test_what_the_server_refuses_is_told_with_field_and_request_id(client)
     assert len(error.request_id) == 32
 
 
-async def test_a_refusal_for_want_of_room_is_tried_again(client):
+def watched(engine, monkeypatch):
+    """What the engine will have refused for want of room."""
+    refusals, check_room = [], engine.check_room
+
+    def check():
+        try:
+            check_room()
+        except QueueFull as error:
+            refusals.append(error)
+            raise
+
+    monkeypatch.setattr(engine, "check_room", check)
+    return refusals
+
+
+async def test_a_refusal_for_want_of_room_is_tried_again(client, monkeypatch):
     async with (
         serving(FakeModel(gate=threading.Semaphore(0)), max_queue=0) as served,
         client(served.port, retry=spiketrain.Retry(attempts=100)) as connected,
     ):
         first = asyncio.create_task(connected.generate(spiketrain.Request("a")))
         await until(lambda: served.engine.num_running == 1)
+        refusals = watched(served.engine, monkeypatch)
         second = asyncio.create_task(connected.generate(spiketrain.Request("b")))
-        await asyncio.sleep(0.1)
-        assert not second.done()
+        await until(lambda: refusals)
         served.model.gate.release(1000)
         assert (await first).text == (await second).text == "hello world"
 
@@ -188,12 +203,11 @@ async def test_a_failure_after_the_first_event_is_not_tried_again(client):
 
 
 async def test_nobody_there_is_an_error_after_the_last_try(client):
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    async with client(port) as connected:
-        with pytest.raises(spiketrain.ServerError) as caught:
-            await connected.get_model()
+    with socket.socket() as taken:  # nobody listens, nor can anybody else
+        taken.bind(("127.0.0.1", 0))
+        async with client(taken.getsockname()[1]) as connected:
+            with pytest.raises(spiketrain.ServerError) as caught:
+                await connected.get_model()
     assert caught.value.code == "UNAVAILABLE"
 
 

@@ -10,11 +10,11 @@ import grpc
 import pytest
 import structlog
 import trustme
-from fake_model import FakeModel
+from fake_model import PATIENCE_S, FakeModel
 from google.rpc import error_details_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
-from local_server import details_of, request, serving
+from local_server import details_of, request, serving, until
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2 as trace_service
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2_grpc as trace_service_grpc
 from opentelemetry.sdk.trace import TracerProvider
@@ -61,7 +61,7 @@ def client_of(authority):
 
 async def answer(channel, metadata=()):
     stub = models_grpc.ModelsStub(channel)
-    return await stub.GetModel(models_pb.GetModelRequest(), metadata=metadata, timeout=10)
+    return await stub.GetModel(models_pb.GetModelRequest(), metadata=metadata, timeout=PATIENCE_S)
 
 
 async def answer_over_tls(port, authority, **client):
@@ -218,7 +218,7 @@ async def test_a_request_without_a_good_id_gets_one(asked):
 
 
 def read_metrics(port):
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as reply:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=PATIENCE_S) as reply:
         lines = reply.read().decode().splitlines()
     pairs = [line.rpartition(" ") for line in lines if not line.startswith("#")]
     return {name: float(value) for name, _, value in pairs}
@@ -230,6 +230,9 @@ async def test_metrics_count_what_happened():
             await served.generation.Generate(request())
         with pytest.raises(grpc.aio.AioRpcError):
             await served.generation.Generate(request(""))
+        labels = {"code": "INVALID_ARGUMENT", "method": "spiketrain.v1.Generation/Generate"}
+        value = served.server.metrics.registry.get_sample_value
+        await until(lambda: value("spiketrain_calls_total", labels))  # the error comes before it
         call = served.generation.GenerateStream(request())
         assert [message async for message in call][-1].HasField("finish")
         found = await asyncio.to_thread(read_metrics, served.server.metrics_port)
@@ -255,12 +258,9 @@ async def test_a_cancelled_call_is_counted_as_such():
         assert (await call.read()).HasField("prompt")
         call.cancel()
         method = "spiketrain.v1.Generation/GenerateStream"
-        name = f'spiketrain_calls_total{{code="CANCELLED",method="{method}"}}'
-        for _ in range(200):
-            found = await asyncio.to_thread(read_metrics, served.server.metrics_port)
-            if name in found:
-                break
-        assert found[name] == 1
+        labels = {"code": "CANCELLED", "method": method}
+        value = served.server.metrics.registry.get_sample_value
+        await until(lambda: value("spiketrain_calls_total", labels) == 1)
 
 
 async def test_a_metrics_port_in_use_is_an_error():
@@ -314,6 +314,7 @@ async def test_a_call_is_a_span_of_its_callers_trace():
             with pytest.raises(grpc.aio.AioRpcError):
                 await stub.Generate(request(""))
             await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest())
+            await until(lambda: len(exporter.get_finished_spans()) == 2)  # errors come before
         good, bad = exporter.get_finished_spans()
     finally:
         await server.stop(0.0)

@@ -69,13 +69,14 @@ async def test_no_logprobs_come_unasked():
 
 
 async def test_a_time_limit_ends_a_completion_and_keeps_what_it_has():
+    now_s = [0.0]
     model = FakeModel(gate=threading.Semaphore(0))
-    async with serving(model) as served:
-        call = served.generation.GenerateStream(request(time_limit_s=0.2, stop_sequences=["ex"]))
+    async with serving(model, clock=lambda: now_s[0]) as served:
+        call = served.generation.GenerateStream(request(time_limit_s=5.0, stop_sequences=["ex"]))
         assert (await call.read()).HasField("prompt")
         served.model.gate.release(2)
         assert (await call.read()).delta.text == "h"
-        await asyncio.sleep(0.25)
+        now_s[0] = 6.0
         served.model.gate.release(1000)
         rest = []
         while (message := await call.read()) is not grpc.aio.EOF:
@@ -88,12 +89,14 @@ async def test_a_time_limit_ends_a_completion_and_keeps_what_it_has():
 
 
 async def test_a_time_limit_in_the_queue_ends_without_a_token():
-    async with serving(FakeModel(gate=threading.Semaphore(0))) as served:
+    now_s = [0.0]
+    model = FakeModel(gate=threading.Semaphore(0))
+    async with serving(model, clock=lambda: now_s[0]) as served:
         running = served.generation.Generate(request())
-        await asyncio.gather(until(lambda: served.engine.num_running == 1), asyncio.sleep(0))
-        waiting = served.generation.Generate(request(time_limit_s=0.001))
-        served.model.gate.release(1)
-        await asyncio.sleep(0.05)
+        await until(lambda: served.engine.num_running == 1)
+        waiting = served.generation.Generate(request(time_limit_s=5.0))
+        await until(lambda: served.engine.num_waiting == 1)
+        now_s[0] = 6.0
         served.model.gate.release(1000)
         reply = await waiting
         assert reply.finish.reason == pb.FINISH_REASON_TIME_LIMIT

@@ -50,24 +50,25 @@ def test_one_server_at_a_time_has_a_directory(tmp_path):
 
 @pytest.fixture
 def gated(tmp_path, monkeypatch):
-    """A store of which every group waits for `gate` before it is written."""
+    """A store of which every group waits for `gate` before it is written, and sets `waiting`."""
     pytest.importorskip("lmdb")
     commit = Journal._commit
-    gate = threading.Semaphore(0)
+    gate, waiting = threading.Semaphore(0), threading.Event()
 
     def wait_and_commit(journal, group):
+        waiting.set()
         gate.acquire()
         commit(journal, group)
 
     monkeypatch.setattr(Journal, "_commit", wait_and_commit)
     store = LmdbStore(tmp_path, 1 << 20, synced=False)
-    yield store, gate
+    yield store, gate, waiting
     gate.release(1000)
     store.close()
 
 
 def test_what_is_on_its_way_to_the_disk_is_there(gated):
-    store, _ = gated
+    store, *_ = gated
     assert store.put(session(), data("s"), None)
     assert store.put(session("b", head="t"), data("t"), None)
     assert store.put(session("c", head="s"), {}, None)
@@ -77,14 +78,16 @@ def test_what_is_on_its_way_to_the_disk_is_there(gated):
 
 
 def test_a_synced_change_waits_for_the_disk_and_shares_the_wait(gated):
-    store, gate = gated
+    store, gate, waiting = gated
     store._synced = True
     names = [f"n{number}" for number in range(8)]
     threads = [
         threading.Thread(target=store.put, args=(session(name, head=name), data(name), None))
         for name in names
     ]
-    for thread in threads:
+    threads[0].start()
+    waiting.wait()  # with the first change alone
+    for thread in threads[1:]:
         thread.start()
     while store.count()[0] < len(names):
         pass

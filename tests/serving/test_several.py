@@ -1,6 +1,5 @@
 """Several completions of a prompt, and how likely the prompt was, over a real channel."""
 
-import asyncio
 import threading
 
 import grpc
@@ -88,7 +87,8 @@ async def test_cancelling_frees_every_slot():
 
 
 async def test_want_of_room_for_all_is_told_before_any_event():
-    async with serving(FakeModel(), max_batch_size=1, max_queue=1) as served:
+    model = FakeModel(gate=threading.Semaphore(1))  # the prompt: the first is there for long
+    async with serving(model, max_batch_size=1, max_queue=1) as served:
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await served.generation.GenerateStream(request(n=5)).read()
         assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
@@ -110,12 +110,14 @@ async def test_a_crash_ends_all_completions():
 
 
 async def test_a_time_limit_before_the_prompt_is_read_ends_each_completion():
-    async with serving(FakeModel(gate=threading.Semaphore(0))) as served:
+    now_s = [0.0]
+    model = FakeModel(gate=threading.Semaphore(0))
+    async with serving(model, clock=lambda: now_s[0]) as served:
         running = served.generation.Generate(request())
-        await asyncio.gather(until(lambda: served.engine.num_running == 1), asyncio.sleep(0))
-        waiting = served.generation.Generate(request(n=3, time_limit_s=0.001))
-        served.model.gate.release(1)
-        await asyncio.sleep(0.05)
+        await until(lambda: served.engine.num_running == 1)
+        waiting = served.generation.Generate(request(n=3, time_limit_s=5.0))
+        await until(lambda: served.engine.num_waiting == 1)
+        now_s[0] = 6.0
         served.model.gate.release(1000)
         reply = await waiting
         reasons = [reply.finish.reason, *(other.finish.reason for other in reply.further)]

@@ -61,11 +61,17 @@ async def test_the_session_goes_on_as_after_a_single_completion(model):
 
 @pytest.mark.parametrize("keep", [False, True])
 async def test_want_of_room_for_all_leaves_the_session_as_it_was(keep):
-    async with serving(FakeModel(), max_batch_size=1, max_queue=1) as served:
+    model = FakeModel(gate=threading.Semaphore(1))  # the prompt: the first is there for long
+    async with serving(model, max_batch_size=1, max_queue=1) as served:
         session = await create(served)
         wanted = request(n=5, session=pb.SessionTurn(id=session.id, keep_cancelled=keep))
+        call = served.generation.GenerateStream(wanted)
+        scheduler = served.engine._roster.scheduler
+        await until(lambda: served.engine.num_running == 1)
+        await until(lambda: not scheduler.num_running or scheduler.sequences()[0].giving_up)
+        model.gate.release(1000)
         with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await served.generation.GenerateStream(wanted).read()
+            await call.read()
         assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
         await until(lambda: served.engine.num_running + served.engine.num_waiting == 0)
         reply = await served.generation.Generate(request(session=pb.SessionTurn(id=session.id)))
