@@ -9,7 +9,10 @@ DENSE = ("lstm", "gru", "llama")  # yardsticks and teachers, modules beside this
 
 
 def build_model(config: TrainConfig, vocab_size: int):
-    """A fresh model of config.model["family"]: a family of `lm`, or a dense one."""
+    """A fresh model of config.model["family"]: a family of `lm`, or a dense one.
+
+    vocab_size: the tokenizer's; config.model["vocab_size"] may be more, as in padded checkpoints.
+    """
     fields = dict(config.model)
     family = fields.pop("family", None)
     if family in DENSE:
@@ -19,7 +22,10 @@ def build_model(config: TrainConfig, vocab_size: int):
     else:
         known = (*lm.families.NAMES, *DENSE)
         raise ConfigError(f"model.family must be one of {known}, got {family!r}")
-    fields |= {"vocab_size": vocab_size, "compute_dtype": config.run.precision}
+    fields = {"vocab_size": vocab_size} | fields | {"compute_dtype": config.run.precision}
+    if fields["vocab_size"] < vocab_size:
+        rule = f"must be at least the tokenizer's {vocab_size}"
+        raise ConfigError(f"model.vocab_size {rule}, got {fields['vocab_size']}")
     try:
         return module.Model(module.Config(**fields))
     except (TypeError, ValueError) as error:

@@ -28,7 +28,9 @@ class DataConfig(_Section):
     train: str
     valid: str
     test: str | None = None
-    tokenizer: str | None = None  # an existing SentencePiece model; trained on `train` if absent
+    # an existing SentencePiece model or tokenizer.json; trained on `train` if absent
+    tokenizer: str | None = Field(default=None, pattern=r"\.(model|json)$")
+    end_of_text: int | None = Field(default=None, ge=0)  # token; what a *.json does not say
     vocab_size: int = Field(default=4096, ge=300)
 
 
@@ -84,7 +86,8 @@ class RunConfig(_Section):
 class DistilConfig(_Section):
     """Knowledge distillation: `weight` of the divergence from a teacher beside the text's loss."""
 
-    teacher: str  # the folder of a finished run with the same tokenizer
+    # the folder of a finished run, or of a Hugging Face Llama, Qwen2, Qwen3: the same tokenizer
+    teacher: str
     weight: float = Field(default=0.5, ge=0, le=1)
     temperature: float = Field(default=1.0, gt=0)
     # of the squared distance between the attention outputs of each layer, given the teacher's

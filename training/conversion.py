@@ -11,19 +11,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import sentencepiece
 import torch
-from tokenizers import Tokenizer
 from torch import Tensor
 
 from lm.conversion import gru, rwkv
 from lm.conversion.thresholds import calibrate_thresholds
-from training.build import build_model
 from training.config import ConfigError, TrainConfig, find_data, load_config
-from training.data import encode_corpus, read_text
-from training.distil import teacher_weights
+from training.data import read_text
+from training.encoder import file_encoder, folder_encoder
 from training.evaluate import evaluate
 from training.loop import Trainer
+from training.teachers import run_model
 
 LANES, STEPS = 8, 256  # of the text that thresholds are calibrated on
 LEAST_STEPS = 16
@@ -98,7 +96,7 @@ def convert_run(asked: Conversion, folder: Path, quiet: bool = False) -> tuple[A
             f"variant of {asked.recipe} must be one of {recipe.variants}, got {variant!r}"
         )
     check_fine_tuning(asked)
-    teacher = read_teacher(asked.teacher, recipe.family)
+    teacher = run_model(asked.teacher, recipe.family)
     student = _copy(recipe, teacher, variant, asked.teacher)
     text = Text(asked)
     stages = [text.measure("teacher", teacher)]
@@ -123,15 +121,16 @@ class Text:
     """The texts of a conversion as tokens of the teacher's vocabulary; steps: see `evaluate`."""
 
     def __init__(self, asked: Conversion, steps: int = 128) -> None:
-        self._encoder, self._end = _tokenizer(_find_tokenizer(asked.teacher))
+        encoder = folder_encoder(asked.teacher)
         self._steps = steps
-        ids = self._encode(asked.calibration).astype(np.int64)
+        self.vocab_size = encoder.vocab_size
+        ids = encoder.stream(asked.calibration).astype(np.int64)
         if len(ids) < LANES * STEPS:
             raise ConfigError(
                 f"{asked.calibration}: must have at least {LANES * STEPS} tokens, got {len(ids)}"
             )
         self.calibration = torch.from_numpy(ids[: LANES * STEPS]).view(LANES, STEPS)
-        self._stream = self._encode(asked.measure)
+        self._stream = encoder.stream(asked.measure)
         self._bytes = len(read_text(asked.measure).encode())
 
     def measure(self, name: str, model: Any) -> dict[str, Any]:
@@ -145,57 +144,18 @@ class Text:
             "firing_rates": found["firing_rates"],
         }
 
-    def _encode(self, path: Path) -> np.ndarray:
-        return encode_corpus(path, self._encoder, self._end, None, "")
-
 
 def calibration_ids(tokenizer: Path, text: Path) -> Tensor:
     """The start of a text in LANES lanes of STEPS tokens, or of as many as there are (at least 16).
 
     tokenizer: a file *.model or *.json.  Raises ConfigError on a text that is too short.
     """
-    encode, end = _tokenizer(tokenizer)
-    ids = encode_corpus(text, encode, end, None, "").astype(np.int64)[: LANES * STEPS]
+    ids = file_encoder(tokenizer).stream(text).astype(np.int64)[: LANES * STEPS]
     steps = len(ids) // LANES
     if steps < LEAST_STEPS:
         least = LANES * LEAST_STEPS
         raise ConfigError(f"{text}: must have at least {least} tokens, got {len(ids)}")
     return torch.from_numpy(ids[: LANES * steps]).view(LANES, steps)
-
-
-def _find_tokenizer(folder: Path) -> Path:
-    own = folder / "tokenizer.model"
-    return own if own.is_file() else folder / "tokenizer.json"
-
-
-def _tokenizer(file: Path) -> tuple[Callable[[str], list[int]], int]:
-    """What encodes a text, and the id that ends one; a *.json has that in config.json beside it."""
-    if file.suffix == ".model":
-        pieces = sentencepiece.SentencePieceProcessor(model_file=str(file))
-        return pieces.encode, pieces.eos_id()
-    try:
-        own = Tokenizer.from_file(str(file))
-        stated = json.loads(file.with_name("config.json").read_text("utf-8")).get("eos_token_id")
-    except Exception as error:  # tokenizers has no kinds of its own
-        raise ConfigError(f"{file}: must be a readable tokenizer, {error}") from error
-    end = stated[0] if isinstance(stated, list) else stated
-    if not isinstance(end, int):
-        raise ConfigError(f"{file.parent}/config.json: eos_token_id must be a token, got {end!r}")
-    return lambda text: own.encode(text, add_special_tokens=False).ids, end
-
-
-def read_teacher(run: Path, family: str) -> Any:
-    """The model of the finished run, which must be of this family."""
-    weights = teacher_weights(run)
-    config = TrainConfig.model_validate_json((run / "config.json").read_text("utf-8"))
-    if config.model.get("family") != family:
-        raise ConfigError(
-            f"teacher must be a run of family {family!r}, {run} is {config.model.get('family')!r}"
-        )
-    pieces = sentencepiece.SentencePieceProcessor(model_file=str(run / "tokenizer.model"))
-    model = build_model(config, pieces.get_piece_size())
-    model.load_state_dict(weights)
-    return model
 
 
 def _copy(recipe: Recipe, teacher: Any, variant: str, run: Path) -> Any:
@@ -213,7 +173,8 @@ def fine_tune(
     assert asked.fine_tune is not None
     start = folder / "calibrated"
     start.mkdir(parents=True, exist_ok=True)
-    (start / "tokenizer.model").write_bytes((asked.teacher / "tokenizer.model").read_bytes())
+    tokenizer = folder_encoder(asked.teacher).file
+    (start / tokenizer.name).write_bytes(tokenizer.read_bytes())
     torch.save({"model": student.state_dict()}, start / "checkpoint.pt")
     config = _fine_tuning(asked, start)
     kept = {name: getattr(student.config, name) for name in recipe.kept}
@@ -223,21 +184,24 @@ def fine_tune(
     return trainer.model.eval(), result["seconds"]
 
 
-def check_fine_tuning(asked: Conversion) -> None:
-    """ConfigError unless the recipe asked.fine_tune, if any, is sound and its texts are there."""
+def check_fine_tuning(asked: Conversion) -> TrainConfig | None:
+    """The recipe asked.fine_tune, if any; ConfigError if it is unsound or lacks its texts."""
     if asked.fine_tune is None:
-        return
-    data = _fine_tuning(asked, asked.teacher).data
-    for name in (data.train, data.valid, data.test):
+        return None
+    config = _fine_tuning(asked, asked.teacher)
+    for name in (config.data.train, config.data.valid, config.data.test):
         if name:
             find_data(name, asked.fine_tune.resolve().parent)
+    return config
 
 
 def _fine_tuning(asked: Conversion, start: Path) -> TrainConfig:
     """The recipe asked.fine_tune from the run `start` on."""
     assert asked.fine_tune is not None
+    encoder = folder_encoder(asked.teacher)
     overrides = [
-        f"data.tokenizer={(start / 'tokenizer.model').resolve()}",
+        f"data.tokenizer={(start / encoder.file.name).resolve()}",
+        f"data.end_of_text={encoder.eos_id}",
         f"run.start_from={start.resolve()}",
         f"distil.teacher={asked.teacher.resolve()}",
         *asked.overrides,

@@ -1,6 +1,4 @@
-"""A finished run as teacher: its state beside the student's, and how far the student is from it."""
-
-from pathlib import Path
+"""A teacher reads what its student reads, and says how far the student is from it."""
 
 import torch
 from torch import Tensor
@@ -74,13 +72,3 @@ def next_state(model, state, kept: Tensor):
         tuple(torch.where(kept, *parts) for parts in zip(*layers, strict=True))
         for layers in zip(model.carried(state), fresh, strict=True)
     )
-
-
-def teacher_weights(run: Path) -> dict[str, Tensor]:
-    """The weights that the finished run in `run` ended with; ConfigError when there are none."""
-    try:
-        content = torch.load(run / "checkpoint.pt", map_location="cpu", weights_only=True)
-        weights: dict[str, Tensor] = content["model"]
-    except (OSError, KeyError, RuntimeError) as error:
-        raise ConfigError(f"teacher must be a finished run, {run}: {error}") from error
-    return weights

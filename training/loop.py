@@ -1,10 +1,9 @@
 """The training loop: truncated backpropagation through time, evaluation, exact resume.
 
-A run is a folder: `config.json`, `tokenizer.model`, `log.jsonl`, `checkpoint.pt` (all it takes to
-go on bit for bit), and at the end `model/` (Hugging Face), `result.json` and `curves.png`.
+A run is a folder: `config.json`, `tokenizer.model` or `.json`, `log.jsonl`, `checkpoint.pt` (all it
+takes to go on bit for bit), and at the end `model/` (Hugging Face), `result.json` and `curves.png`.
 """
 
-import hashlib
 import json
 import math
 import os
@@ -13,19 +12,20 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-import sentencepiece
 import torch
 from torch import Tensor, nn
 
 from training import schedules
 from training.build import build_model
 from training.config import ConfigError, TrainConfig, find_data
-from training.data import Lanes, encode_corpus, read_text
-from training.distil import Teacher, next_state, teacher_weights
+from training.data import Lanes, read_text
+from training.distil import Teacher, next_state
+from training.encoder import Encoder, load_encoder
 from training.evaluate import evaluate
 from training.optimizers import Optimizers
 from training.plots import plot_curves
 from training.progress import describe, progress_bar
+from training.teachers import load_teacher
 from training.tokenizer import train_tokenizer
 
 
@@ -64,11 +64,11 @@ class Trainer:
         self.valid_stream = self._encode(config.data.valid)
         self.valid_bytes = len(read_text(find_data(config.data.valid, self.beside)).encode())
         self.lanes = Lanes(self.train_stream, config.run.batch, config.run.steps)
-        self.model = build_model(config, self.tokenizer.get_piece_size()).to(self.device)
+        self.model = build_model(config, self.tokenizer.vocab_size).to(self.device)
         if config.run.start_from:
             self._start_from(Path(config.run.start_from))
         self.teacher = self._teacher()
-        vocab_size = self.tokenizer.get_piece_size()
+        vocab_size = self.model.config.vocab_size
         self.optimizer = Optimizers(self.model, config.optimizer, vocab_size)
         self.at = Progressed()
         self.state = self.model.initial_state(config.run.batch)
@@ -175,7 +175,7 @@ class Trainer:
             return {}
         stream = self._encode(name)
         num_bytes = len(read_text(find_data(name, self.beside)).encode())
-        whole = np.concatenate([[self.tokenizer.eos_id()], stream])
+        whole = np.concatenate([[self.tokenizer.eos_id], stream])
         found = evaluate(self.model, whole, num_bytes, lanes=1, steps=self._context())
         return {f"test_{key}": value for key, value in found.items()}
 
@@ -202,17 +202,14 @@ class Trainer:
         partial.replace(self.folder / "checkpoint.pt")
 
     def _teacher(self) -> Teacher | None:
-        """The teacher of [distil]: a finished run's model, which needs this run's tokenizer."""
-        distil = self.config.distil
+        """The teacher of [distil], which needs this run's tokenizer."""
+        distil, run = self.config.distil, self.config.run
         if distil is None:
             return None
-        run = Path(distil.teacher)
-        weights = teacher_weights(run)
-        self._check_tokenizer(run, "distil.teacher")
-        recipe = TrainConfig.model_validate_json((run / "config.json").read_text())
-        model = build_model(recipe, self.tokenizer.get_piece_size()).to(self.device)
-        model.load_state_dict(weights)
-        return Teacher(model, distil, self.config.run.batch)
+        folder = Path(distil.teacher)
+        model = load_teacher(folder, context=run.steps).to(self.device)
+        self._check_tokenizer(folder, "distil.teacher")
+        return Teacher(model, distil, run.batch)
 
     def _with_teacher(self, loss: Tensor, inputs: np.ndarray, features: Tensor) -> Tensor:
         """The loss on text and the divergence from the teacher, weighted as [distil] says."""
@@ -228,8 +225,9 @@ class Trainer:
         return loss
 
     def _check_tokenizer(self, run: Path, field: str) -> None:
-        same = (run / "tokenizer.model").read_bytes()
-        if same != (self.folder / "tokenizer.model").read_bytes():
+        own = self.tokenizer.file
+        theirs = run / own.name
+        if not theirs.is_file() or theirs.read_bytes() != own.read_bytes():
             raise ConfigError(f"{field} must have this run's tokenizer, {run} has another")
 
     def _start_from(self, run: Path) -> None:
@@ -287,27 +285,22 @@ class Trainer:
             if json.loads(stored.read_text()) != self.config.model_dump(mode="json"):
                 raise ConfigError(f"{self.folder} holds another recipe's run, see config.json")
 
-    def _tokenizer(self) -> sentencepiece.SentencePieceProcessor:
-        target = self.folder / "tokenizer.model"
+    def _tokenizer(self) -> Encoder:
+        """The run's own copy of the tokenizer, made with a new run."""
+        data = self.config.data
+        target = self.folder / f"tokenizer{Path(data.tokenizer or '.model').suffix or '.model'}"
         if not (self.folder / "config.json").exists():  # a new run
             self.folder.mkdir(parents=True, exist_ok=True)
-            if self.config.data.tokenizer:
-                source = find_data(self.config.data.tokenizer, self.beside)
-                target.write_bytes(source.read_bytes())
+            if data.tokenizer:
+                target.write_bytes(find_data(data.tokenizer, self.beside).read_bytes())
             else:
-                corpus = find_data(self.config.data.train, self.beside)
-                train_tokenizer(corpus, target, self.config.data.vocab_size, os.cpu_count() or 1)
-        return sentencepiece.SentencePieceProcessor(model_file=str(target))
+                corpus = find_data(data.train, self.beside)
+                train_tokenizer(corpus, target, data.vocab_size, os.cpu_count() or 1)
+        return load_encoder(target, data.end_of_text)
 
     def _encode(self, name: str) -> np.ndarray:
-        model = (self.folder / "tokenizer.model").read_bytes()
-        return encode_corpus(
-            find_data(name, self.beside),
-            self.tokenizer.encode,
-            self.tokenizer.eos_id(),
-            self.folder.parent / ".cache",
-            key=hashlib.sha256(model).hexdigest(),
-        )
+        text = find_data(name, self.beside)
+        return self.tokenizer.stream(text, self.folder.parent / ".cache")
 
 
 def _device(name: str) -> torch.device:

@@ -1,7 +1,7 @@
 """A Llama or Qwen becomes a spiking model: map, distil, spike, silence, round; each is measured.
 
-The teacher is a finished run of family "llama" or a Hugging Face directory; distillation needs a
-run.  Everything is measured in chunks of the teacher's context, each from nothing.
+The teacher is a finished run of family "llama" or a Hugging Face directory.  Everything is measured
+in chunks of the teacher's context, each from nothing.
 """
 
 import copy
@@ -11,13 +11,11 @@ from typing import Any
 
 import torch
 
-from lm.checkpoint import read_settings
 from lm.conversion import transformer
 from lm.conversion.error_feedback import feedback_codes, round_with_feedback
 from lm.conversion.sparsity import calibrate_sparsity
 from lm.families.spikingbrain.formats import Formats, Stored
 from lm.families.spikingbrain.neurons import Linear
-from lm.shards import Shards
 from training.config import ConfigError, load_config
 from training.conversion import (
     Conversion,
@@ -25,13 +23,12 @@ from training.conversion import (
     Text,
     check_fine_tuning,
     fine_tune,
-    read_teacher,
     result_of,
 )
+from training.teachers import CONTEXT, load_teacher
 
 NAME = "transformer-to-spiking"
-CONTEXT = 4096  # tokens that the attention of a directory's model sees at most
-KEPT = (*transformer.KEPT, "attn_layers", "sliding_window", "window_keys")
+KEPT = (*transformer.KEPT, "vocab_size", "attn_layers", "sliding_window", "window_keys")
 RECIPE = Recipe(
     "llama",
     (*transformer.VARIANTS, transformer.CHOSEN),
@@ -62,15 +59,15 @@ def convert_transformer(
     variant = asked.variant or RECIPE.variants[0]
     if variant not in RECIPE.variants:
         raise ConfigError(f"variant of {NAME} must be one of {RECIPE.variants}, got {variant!r}")
-    is_run = (asked.teacher / "checkpoint.pt").is_file()
-    if asked.fine_tune is not None and not is_run:
-        raise ConfigError(
-            f"fine_tune needs a run of family 'llama' as teacher, got {asked.teacher}"
-        )
-    check_fine_tuning(asked)
-    teacher = read_teacher(asked.teacher, RECIPE.family) if is_run else _directory(asked.teacher)
-    teacher = teacher.eval()
+    recipe = check_fine_tuning(asked)
+    context = CONTEXT if recipe is None else recipe.run.steps  # of a directory's teacher
+    teacher = load_teacher(asked.teacher, RECIPE.family, context).eval()
     text = Text(asked, teacher.config.max_position_embeddings)
+    if text.vocab_size > teacher.config.vocab_size:
+        raise ConfigError(
+            f"{asked.teacher}: the tokenizer must have at most the model's "
+            f"{teacher.config.vocab_size} tokens, got {text.vocab_size}"
+        )
     stages = [text.measure("teacher", teacher)]
     if variant == transformer.CHOSEN:
         layers = transformer.sensitive_layers(teacher, text.calibration)
@@ -120,17 +117,6 @@ def convert_transformer(
         "stages": stages,
     }
     return Made(student, codes, report)
-
-
-def _directory(folder: Path) -> Any:
-    """The model of a Hugging Face directory, its attention cut to CONTEXT tokens."""
-    try:
-        settings = read_settings(folder)
-        most = settings.get("max_position_embeddings")
-        context = min(most, CONTEXT) if isinstance(most, int) else None
-        return transformer.from_transformer(Shards(folder), settings, context)
-    except ValueError as error:
-        raise ConfigError(f"{folder}: {error}") from error
 
 
 @torch.no_grad()

@@ -74,8 +74,17 @@ def _characters(tokenizer: Path) -> bytes | None:
 
 
 def _end_of_text(tokenizer: Path) -> dict[str, bytes | Path]:
-    """Default sampling parameters of a tokenizer.json: where a text ends, if it has a token."""
-    for token in json.loads(tokenizer.read_bytes()).get("added_tokens", []):
-        if token.get("content") == "<|endoftext|>":
-            return {"generation_config.json": json.dumps({"eos_token_id": token["id"]}).encode()}
-    return {}
+    """Default sampling parameters of a tokenizer.json: where a text ends, if anything says it.
+
+    That is eos_token_id of the config.json beside it, or its token <|endoftext|>.
+    """
+    from lm.end_of_text import stated_ends
+
+    ends = stated_ends(tokenizer.parent)
+    if not ends:
+        added = json.loads(tokenizer.read_bytes()).get("added_tokens", [])
+        ends = [token["id"] for token in added if token.get("content") == "<|endoftext|>"]
+    if not ends:
+        return {}
+    end = ends if len(ends) > 1 else ends[0]
+    return {"generation_config.json": json.dumps({"eos_token_id": end}).encode()}

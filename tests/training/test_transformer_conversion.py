@@ -112,21 +112,6 @@ def test_distillation_may_have_spikes_already(folder, tmp_path):
     assert made.model.model.layers[0].mlp.spikes.k.item() == 2.0
 
 
-def test_a_directory_converts_without_distillation(folder, tmp_path):
-    place = tmp_path / "hub"
-    place.mkdir()
-    for name in ("config.json", "model.safetensors"):
-        (place / name).write_bytes((folder / "teacher" / "model" / name).read_bytes())
-    (place / "tokenizer.model").write_bytes((folder / "teacher" / "tokenizer.model").read_bytes())
-    made = convert_transformer(asked(folder, teacher=place), None, "float32", tmp_path / "steps")
-    stages = [stage["stage"] for stage in made.report["stages"]]
-    assert stages == ["teacher", "mapped", "spiking"]
-    assert not made.codes
-    given = asked(folder, teacher=place, fine_tune=folder / "distil.toml")
-    with pytest.raises(ConfigError, match="fine_tune needs a run of family 'llama'"):
-        convert_transformer(given, None, "float32", tmp_path / "steps")
-
-
 def test_a_missing_text_is_told_before_anything_is_measured(folder, tmp_path, monkeypatch):
     monkeypatch.delenv("SPIKETRAIN_DATA", raising=False)
     monkeypatch.setattr("training.conversion.Text.measure", None)  # whoever comes so far fails

@@ -1,0 +1,25 @@
+"""Which token ends a text, by the config.json beside a tokenizer."""
+
+import json
+from pathlib import Path
+
+from runtime.errors import SpiketrainError
+
+
+def stated_ends(folder: Path) -> list[int]:
+    """eos_token_id of a Hugging Face directory, or data.end_of_text of a run; [] if not stated.
+
+    Raises SpiketrainError on a config.json that cannot be read, or another value.
+    """
+    settings = folder / "config.json"
+    if not settings.is_file():
+        return []
+    try:
+        stated = json.loads(settings.read_text("utf-8"))
+        found = stated.get("eos_token_id", (stated.get("data") or {}).get("end_of_text"))
+    except (OSError, ValueError, AttributeError) as error:
+        raise SpiketrainError(f"{settings}: must be a readable JSON object, {error}") from error
+    ends = found if isinstance(found, list) else [found] * (found is not None)
+    if not all(type(end) is int and end >= 0 for end in ends):
+        raise SpiketrainError(f"{settings}: eos_token_id must be a token or several, got {found!r}")
+    return ends

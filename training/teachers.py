@@ -1,0 +1,62 @@
+"""Models that others learn from: a finished run, or a Hugging Face Llama, Qwen2 or Qwen3."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lm.checkpoint import read_settings
+from lm.conversion.transformer import from_transformer
+from lm.shards import Shards
+from training.build import build_model
+from training.config import ConfigError, TrainConfig
+from training.encoder import folder_encoder
+
+CONTEXT = 4096  # tokens that the attention of a directory's model sees at most
+
+
+def load_teacher(folder: Path, family: str | None = None, context: int = CONTEXT) -> Any:
+    """The model in `folder`; a run must be of `family` if one is given.
+
+    context: see `directory_model`.  Raises ConfigError where there is no such model.
+    """
+    return run_model(folder, family) if is_run(folder) else directory_model(folder, context)
+
+
+def is_run(folder: Path) -> bool:
+    """Whether this is a run of `spiketrain train`, finished or not."""
+    return (folder / "checkpoint.pt").is_file()
+
+
+def run_model(run: Path, family: str | None = None) -> Any:
+    """The model that the finished run ended with."""
+    weights = run_weights(run)
+    config = TrainConfig.model_validate_json((run / "config.json").read_text("utf-8"))
+    found = config.model.get("family")
+    if family is not None and found != family:
+        raise ConfigError(f"teacher must be a run of family {family!r}, {run} is {found!r}")
+    model = build_model(config, folder_encoder(run).vocab_size)
+    model.load_state_dict(weights)
+    return model
+
+
+def run_weights(run: Path) -> dict[str, Tensor]:
+    """The weights that the finished run in `run` ended with; ConfigError when there are none."""
+    try:
+        content = torch.load(run / "checkpoint.pt", map_location="cpu", weights_only=True)
+        weights: dict[str, Tensor] = content["model"]
+    except (OSError, KeyError, RuntimeError) as error:
+        raise ConfigError(f"teacher must be a finished run, {run}: {error}") from error
+    return weights
+
+
+def directory_model(folder: Path, context: int = CONTEXT) -> Any:
+    """The model of a Hugging Face directory; its attention sees `context` tokens at most."""
+    try:
+        settings = read_settings(folder)
+        most = settings.get("max_position_embeddings")
+        seen = min(most, context) if isinstance(most, int) else None
+        return from_transformer(Shards(folder), settings, seen)
+    except ValueError as error:
+        raise ConfigError(f"{folder}: {error}") from error
