@@ -77,8 +77,8 @@ static float quantise(const float *restrict x, ptrdiff_t n, int16_t *restrict co
     }
     for (ptrdiff_t i = 0; i < n; i++) {
         float code = x[i] / scale;
-        code = code > 127.0f ? 127.0f : code;
-        code = code < -127.0f ? -127.0f : code;
+        code = code < 127.0f ? code : 127.0f; /* no number: where the largest is infinite */
+        code = code > -127.0f ? code : -127.0f;
         codes[i] = (int16_t)(int32_t)round_even(code);
     }
     return scale;

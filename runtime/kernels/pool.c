@@ -1,5 +1,6 @@
 #include "pool.h"
 
+#include <fenv.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
@@ -102,6 +103,7 @@ static void sleep_until_work(st_pool *pool)
 static void *worker_main(void *argument)
 {
     st_pool *pool = argument;
+    fesetenv(FE_DFL_ENV);
     while (!atomic_load(&pool->stop)) {
         if (work_off(pool)) continue;
         int spins = 0;

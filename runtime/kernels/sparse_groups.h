@@ -3,6 +3,9 @@
  * then times the unit. Codes beyond int8 have the rest in a list of corrections of their row. */
 
 #define ST_GROUP_TILE 2048
+/* Sums of counts with codes and the int16 beyond them fit int32 while the counts' absolute values add
+ * up to no more than this: 65279 * (128 + 32768) = 2147417984 < 2^31. */
+#define ST_SAFE_CORRECTED_SUM 65279
 
 /* The first of the sorted columns of a row from `from` to `to` that is at least `column`. */
 static ptrdiff_t lower_bound(const int32_t *column, ptrdiff_t from, ptrdiff_t to, int32_t least)
@@ -29,19 +32,50 @@ static void add_corrections(const st_sparse *m, const int32_t *index, const int1
     }
 }
 
+/* acc = the sum of one group's events, whose absolute values add up to a safe sum. */
+static void sum_inputs(const st_sparse *m, const int32_t *index, const int16_t *value,
+                       ptrdiff_t begin, ptrdiff_t end, ptrdiff_t at, ptrdiff_t count, int32_t *acc)
+{
+    sum_counts_int8(m, index, value, begin, end, at, count, acc);
+    if (m->extra_row) add_corrections(m, index, value, begin, end, at, count, acc);
+}
+
+/* The same in parts that int32 holds. */
+static __attribute__((noinline)) void sum_wide_group(const st_sparse *m, const int32_t *index,
+                                                     const int16_t *value, ptrdiff_t begin,
+                                                     ptrdiff_t end, int64_t limit, ptrdiff_t at,
+                                                     ptrdiff_t count, int32_t *acc, int64_t *wide)
+{
+    memset(wide, 0, (size_t)count * sizeof *wide);
+    for (ptrdiff_t e = begin, next; e < end; e = next) {
+        next = part_end(value, e, end, limit);
+        sum_inputs(m, index, value, e, next, at, count, acc);
+        for (ptrdiff_t o = 0; o < count; o++) wide[o] += acc[o];
+    }
+}
+
 static void counts_int8_groups(const st_sparse *m, const int32_t *index, const int16_t *value,
                                ptrdiff_t n, float unit, ptrdiff_t first, ptrdiff_t last, float *y)
 {
     _Alignas(64) int32_t acc[ST_GROUP_TILE + 128];
+    int64_t wide[ST_GROUP_TILE];
+    const int64_t limit = m->extra_row ? ST_SAFE_CORRECTED_SUM : ST_SAFE_EVENT_SUM;
     for (ptrdiff_t at = first; at < last; at += ST_GROUP_TILE) {
         ptrdiff_t count = ST_MIN(ST_GROUP_TILE, last - at);
         memset(y + at, 0, (size_t)count * sizeof *y);
         for (ptrdiff_t e = 0, end; e < n; e = end) {
             ptrdiff_t group = index[e] / m->group;
             for (end = e + 1; end < n && index[end] / m->group == group;) end++;
-            sum_counts_int8(m, index, value, e, end, at, count, acc);
-            if (m->extra_row) add_corrections(m, index, value, e, end, at, count, acc);
             const float *scale = m->scale + group * m->cols + at;
+            if (part_end(value, e, end, limit) < end) {
+                sum_wide_group(m, index, value, e, end, limit, at, count, acc, wide);
+                for (ptrdiff_t o = 0; o < count; o++) {
+                    float part = (float)wide[o] * scale[o];
+                    y[at + o] = y[at + o] + part;
+                }
+                continue;
+            }
+            sum_inputs(m, index, value, e, end, at, count, acc);
             for (ptrdiff_t o = 0; o < count; o++) {
                 float part = (float)acc[o] * scale[o];
                 y[at + o] = y[at + o] + part;

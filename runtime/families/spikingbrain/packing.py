@@ -16,7 +16,6 @@ from runtime.memory import Arena, row_bytes
 from runtime.tensor_file import release
 
 LEAST_K = 1e-3
-_INT32 = (1 << 31) - 1
 
 _Floats = NDArray[np.float32]
 
@@ -117,7 +116,7 @@ class Packing:
         return placed
 
     def _extra(self, matrix: Matrix) -> tuple[NDArray[Any], ...] | None:
-        """Corrections of codes outside int8; sums of what spikes make of them fit 32 bits."""
+        """Corrections of codes outside int8."""
         if not matrix.corrections:
             return None
         name = matrix.name
@@ -129,9 +128,6 @@ class Packing:
             self._products.check_extra(*found, matrix.inputs, matrix.outputs)
         except ValueError as error:
             raise PackageError(f"tensor '{name}.extra': {error}") from None
-        most = int(np.abs(found[2].astype(np.int64)).max()) + 127
-        if matrix.inputs * (self.most_k * 1.01 + 1) * most > _INT32:
-            raise PackageError(f"tensor '{name}.extra': sums must fit 32 bits, got {most}")
         return found
 
     def _dense(self, matrix: Matrix, weight: NDArray[Any]) -> Any:

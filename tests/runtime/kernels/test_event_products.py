@@ -265,6 +265,30 @@ def test_builds_agree_on_groups_of_int8(build, pools):
             assert same(single[0], expected[1])
 
 
+@pytest.mark.parametrize("corrected", [False, True])
+@pytest.mark.parametrize("group", [128, 700])
+def test_sums_of_groups_are_exact_where_int32_would_overflow(build, pools, group, corrected):
+    """Outlier counts, and the largest corrections that there are."""
+    rows, outputs = 1400, 70
+    codes = np.full((rows, outputs), 127, np.int8)
+    scale = np.ones((-(-rows // group), outputs), np.float32)
+    extra = None
+    if corrected:
+        starts = np.arange(rows + 1, dtype=np.int32) * outputs
+        columns = np.tile(np.arange(outputs, dtype=np.int32), rows)
+        extra = (starts, columns, np.full(rows * outputs, 32767, np.int16))
+    matrix = products.Sparse("int8-groups", codes, outputs, scale, None, group, extra)
+    code = 127 + 32767 * corrected
+    for count in (-32768, 32767):
+        expected = np.float32(0)
+        for first in range(0, rows, group):
+            expected += np.float32(min(group, rows - first) * count * code)
+        for pool in pools.values():
+            y = nan(1, outputs)
+            matrix.counts(np.full((1, rows), count, np.int16), np.ones(1, np.float32), y, pool)
+            assert same(y, np.full((1, outputs), expected))
+
+
 @pytest.mark.parametrize(
     ("rows", "columns"),
     [

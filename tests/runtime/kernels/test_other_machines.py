@@ -23,7 +23,7 @@ def sums(compiler, folder, *run):
     program = folder / "kernel_sums"
     flags = [*FLAGS, "-DST_BUILD=generic", "-static", "-pthread", f"-I{KERNELS}"]
     sources = [SUMS, *(KERNELS / name for name in SOURCES)]
-    subprocess.run([compiler, *flags, *sources, "-o", program], check=True)
+    subprocess.run([compiler, *flags, *sources, "-lm", "-o", program], check=True)
     return subprocess.run(
         [*run, str(program)], check=True, capture_output=True, text=True
     ).stdout.splitlines()

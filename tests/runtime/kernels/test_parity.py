@@ -15,6 +15,7 @@ from runtime.kernels import (
     mixers,
     network,
     neurons,
+    products,
     reference,
     reference_attention,
     reference_functions,
@@ -95,6 +96,14 @@ def test_quantise_is_its_twin(build, seed, size, spread):
     codes, expected = np.full(size, 99, np.int16), np.full(size, 99, np.int16)
     assert neurons.quantise(x, codes) == reference.quantise(x, expected)
     assert same(codes, expected)
+
+
+def test_what_an_infinite_largest_element_divides_is_a_code(build):
+    """Infinity over infinity is no number, which is the largest code in rows of bytes as well."""
+    x = np.array([np.inf, 1.0, -2.0, np.inf], np.float32)
+    codes, row = np.full(4, 99, np.int16), np.full(64, 99, np.int8)
+    assert neurons.quantise(x, codes) == products.quantise_row(x, row, np.zeros(2, np.int32))
+    assert list(codes) == list(row[:4]) == [127, 0, 0, 127]
 
 
 @given(
