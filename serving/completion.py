@@ -206,6 +206,6 @@ class Completion(Job):
         """Seconds spent in each phase so far."""
         return Timings(
             queue_s=self.admitted_s - self.arrived_s,
-            prefill_s=self.first_token_s - self.admitted_s,
+            prefill_s=self.first_token_s - self.admitted_s if self.new_tokens else 0.0,
             decode_s=self.last_token_s - self.first_token_s,
         )

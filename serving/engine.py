@@ -136,9 +136,9 @@ class Engine:
             self.cancel(completion)
             log_end(completion)
 
-    async def finish(self, job: Job) -> None:
-        """Run a job that has no events to its end; errors as in `stream`."""
-        self.enter(job)
+    async def finish(self, job: Job, begun: bool = False) -> None:
+        """Run a job that has no events to its end; errors as in `stream`. begun: as of `enter`."""
+        self.enter(job, begun)
         try:
             while job.end is None:
                 await job.ready.wait()
@@ -157,10 +157,13 @@ class Engine:
                 raise Draining
             self._roster.scheduler.check_room()
 
-    def enter(self, job: Job) -> None:
-        """Queue a job; `cancel` has to follow. Raises QueueFull or Draining."""
+    def enter(self, job: Job, begun: bool = False) -> None:
+        """Queue a job; `cancel` has to follow. Raises QueueFull or Draining.
+
+        begun: whether it goes on with a call that runs, so that it is not new.
+        """
         with self._changed:
-            if self._refusing:
+            if self._stopping or (self._refusing and not begun):
                 raise Draining
             self._roster.enter(job)
             self._changed.notify_all()

@@ -98,7 +98,7 @@ class Scoring:
         loop = asyncio.get_running_loop()
         origin = Origin(start, dial=dial)
         job = ScoreJob((*before, *tokens), len(before), origin, self._engine.now_s, loop, timeout_s)
-        await self._engine.finish(job)
+        await self._engine.finish(job, begun=start is not None)
         return Scores(tokens, job.nats, job.greedy, self._num_bytes(tokens)), job.state
 
     def dial(self, dial: float | None) -> float:

@@ -1,6 +1,7 @@
 """The Scoring service: messages to calls of Scoring, and back."""
 
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from typing import Any
 
 import grpc
@@ -24,8 +25,8 @@ class ScoringServicer(scoring_grpc.ScoringServicer):
 
     async def Score(self, request: Any, context: grpc.aio.ServicerContext) -> Any:
         """A continuation after its context."""
-        async with errors_as_status(context):
-            with self._inflight:
+        with self._inflight:
+            async with errors_as_status(context):
                 before = _content(checked(request), "context", "context_")
                 after = _content(request, "continuation", "continuation_")
                 dial = given(request, "dial")
@@ -36,23 +37,30 @@ class ScoringServicer(scoring_grpc.ScoringServicer):
         self, request_iterator: AsyncIterator[Any], context: grpc.aio.ServicerContext
     ) -> AsyncIterator[Any]:
         """A text piece by piece."""
-        async with errors_as_status(context):
-            with self._inflight:
-                stream = None
-                async for request in request_iterator:
-                    content = _content(checked(request), "content", "")
-                    dial = given(request, "dial")
-                    if stream is None:
-                        stream = ScoreStream(self._scoring, dial)
-                    elif dial is not None:
-                        raise RequestError("dial", "be in the first message alone", dial)
-                    found = await stream.score(content, timeout_s(context))
-                    yield pb.ScoreStreamResponse(
-                        piece=to_scores(found, request.per_token),
-                        total_log_probability=stream.log_probability,
-                        total_tokens=stream.num_tokens,
-                        total_bytes=stream.num_bytes,
-                    )
+        with self._inflight:
+            sent = self._inflight.messages(request_iterator)
+            async with errors_as_status(context), aclosing(sent) as requests:
+                async for reply in self._replies(requests, context):
+                    yield reply
+
+    async def _replies(
+        self, requests: AsyncIterator[Any], context: grpc.aio.ServicerContext
+    ) -> AsyncIterator[Any]:
+        stream = None
+        async for request in requests:
+            content = _content(checked(request), "content", "")
+            dial = given(request, "dial")
+            if stream is None:
+                stream = ScoreStream(self._scoring, dial)
+            elif dial is not None:
+                raise RequestError("dial", "be in the first message alone", dial)
+            found = await stream.score(content, timeout_s(context))
+            yield pb.ScoreStreamResponse(
+                piece=to_scores(found, request.per_token),
+                total_log_probability=stream.log_probability,
+                total_tokens=stream.num_tokens,
+                total_bytes=stream.num_bytes,
+            )
 
 
 def to_scores(scores: Scores, per_token: bool) -> Any:

@@ -46,7 +46,8 @@ SERVICES = (
     "spiketrain.v1.Sessions",
     "spiketrain.v1.Tokenization",
 )
-LAST_WORDS_S = 0.2  # for health watchers, and for what the last requests still have to hear
+GOODBYE_S = 2.0  # at most, for requests that were ended to tell their clients
+LAST_WORDS_S = 0.2  # for health watchers, and for what is on its way to clients
 
 
 class Server:
@@ -121,7 +122,9 @@ class Server:
         self._engine.refuse()
         await self._health.enter_graceful_shutdown()
         await self._inflight.wait_idle(grace_s)
+        self._inflight.wait_for_no_more()
         await asyncio.to_thread(self._engine.stop)
+        await self._inflight.wait_idle(GOODBYE_S)
         await self._server.stop(LAST_WORDS_S)
         await self._session_service.stop()
         if self._metrics_server is not None:

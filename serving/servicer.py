@@ -42,8 +42,8 @@ class GenerationServicer(generation_grpc.GenerationServicer):
         self, request: Any, context: grpc.aio.ServicerContext
     ) -> AsyncIterator[Any]:
         """Events as they come."""
-        async with errors_as_status(context):
-            with self._inflight:
+        with self._inflight:
+            async with errors_as_status(context):
                 wanted = await self._wanted(checked(request), context)
                 async with self._turns.stream(wanted, caller()) as events:
                     async for event in events:
@@ -52,8 +52,8 @@ class GenerationServicer(generation_grpc.GenerationServicer):
 
     async def Generate(self, request: Any, context: grpc.aio.ServicerContext) -> Any:
         """The same events, joined."""
-        async with errors_as_status(context):
-            with self._inflight:
+        with self._inflight:
+            async with errors_as_status(context):
                 wanted = await self._wanted(checked(request), context)
                 async with self._turns.stream(wanted, caller()) as events:
                     heard = [event async for event in events]

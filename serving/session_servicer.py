@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from typing import Any
 
 import grpc
@@ -32,23 +33,23 @@ class SessionsServicer(sessions_grpc.SessionsServicer):
 
     async def CreateSession(self, request: Any, context: grpc.aio.ServicerContext) -> Any:
         """A new session."""
-        async with errors_as_status(context):
-            with self._inflight:
+        with self._inflight:
+            async with errors_as_status(context):
                 ttl_s, seed = given(checked(request), "ttl_s"), given(request, "seed")
                 args = (ttl_s, seed, caller(), given(request, "dial"))
                 return to_session(await asyncio.to_thread(self._sessions.create, *args))
 
     async def GetSession(self, request: Any, context: grpc.aio.ServicerContext) -> Any:
         """What is known of it."""
-        async with errors_as_status(context):
-            with self._inflight:
+        with self._inflight:
+            async with errors_as_status(context):
                 args = (checked(request).id, "", caller())
                 return to_session(await asyncio.to_thread(self._sessions.get, *args))
 
     async def ListSessions(self, request: Any, context: grpc.aio.ServicerContext) -> Any:
         """A page of them; the token of the next one is the last id."""
-        async with errors_as_status(context):
-            with self._inflight:
+        with self._inflight:
+            async with errors_as_status(context):
                 count = given(checked(request), "page_size")
                 args = (request.page_token, count, caller())
                 page = await asyncio.to_thread(self._sessions.page, *args)
@@ -59,16 +60,16 @@ class SessionsServicer(sessions_grpc.SessionsServicer):
 
     async def DeleteSession(self, request: Any, context: grpc.aio.ServicerContext) -> Any:
         """Nothing, once it is forgotten."""
-        async with errors_as_status(context):
-            with self._inflight:
+        with self._inflight:
+            async with errors_as_status(context):
                 args = (checked(request).id, request.etag, caller())
                 await asyncio.to_thread(self._sessions.delete, *args)
                 return pb.DeleteSessionResponse()
 
     async def Append(self, request: Any, context: grpc.aio.ServicerContext) -> Any:
         """The session once it has read the content."""
-        async with errors_as_status(context):
-            with self._inflight:
+        with self._inflight:
+            async with errors_as_status(context):
                 kind = checked(request).WhichOneof("content")
                 if kind is None:
                     raise RequestError("content", "be given as text or as token_ids", None)
@@ -81,8 +82,8 @@ class SessionsServicer(sessions_grpc.SessionsServicer):
 
     async def Fork(self, request: Any, context: grpc.aio.ServicerContext) -> Any:
         """The new session."""
-        async with errors_as_status(context):
-            with self._inflight:
+        with self._inflight:
+            async with errors_as_status(context):
                 session = await asyncio.to_thread(
                     self._sessions.fork,
                     checked(request).id,
@@ -97,22 +98,22 @@ class SessionsServicer(sessions_grpc.SessionsServicer):
 
     async def Checkpoint(self, request: Any, context: grpc.aio.ServicerContext) -> Any:
         """The session with the checkpoint."""
-        async with errors_as_status(context):
-            with self._inflight:
+        with self._inflight:
+            async with errors_as_status(context):
                 args = (checked(request).id, request.name, request.etag, caller())
                 return to_session(await asyncio.to_thread(self._sessions.checkpoint, *args))
 
     async def Rollback(self, request: Any, context: grpc.aio.ServicerContext) -> Any:
         """The session where the checkpoint is."""
-        async with errors_as_status(context):
-            with self._inflight:
+        with self._inflight:
+            async with errors_as_status(context):
                 args = (checked(request).id, request.name, request.etag, caller())
                 return to_session(await asyncio.to_thread(self._sessions.rollback, *args))
 
     async def Export(self, request: Any, context: grpc.aio.ServicerContext) -> AsyncIterator[Any]:
         """The session's bytes, piece by piece."""
-        async with errors_as_status(context):
-            with self._inflight:
+        with self._inflight:
+            async with errors_as_status(context):
                 args = (checked(request).id, request.etag, caller())
                 blob = await asyncio.to_thread(self._sessions.export, *args)
                 for start in range(0, len(blob), PIECE_BYTES):
@@ -122,22 +123,27 @@ class SessionsServicer(sessions_grpc.SessionsServicer):
         self, request_iterator: AsyncIterator[Any], context: grpc.aio.ServicerContext
     ) -> Any:
         """A new session from exported bytes; more than any session has are not gathered."""
-        async with errors_as_status(context):
-            with self._inflight:
-                ttl_s, blob = None, bytearray()
-                first = True
-                async for request in request_iterator:
-                    if first:
-                        ttl_s = given(checked(request), "ttl_s")
-                    elif given(checked(request), "ttl_s") is not None:
-                        raise RequestError("ttl_s", "be in the first message alone", request.ttl_s)
-                    first = False
-                    blob += request.data
-                    most = self._sessions.max_blob_bytes
-                    if len(blob) > most:
-                        raise RequestError("data", f"be at most {most} bytes in all", len(blob))
-                args = (bytes(blob), ttl_s, caller())
+        with self._inflight:
+            async with errors_as_status(context):
+                async with aclosing(self._inflight.messages(request_iterator)) as requests:
+                    blob, ttl_s = await self._gathered(requests)
+                args = (blob, ttl_s, caller())
                 return to_session(await asyncio.to_thread(self._sessions.import_, *args))
+
+    async def _gathered(self, requests: AsyncIterator[Any]) -> tuple[bytes, float | None]:
+        """The bytes of all pieces, and the time to live."""
+        ttl_s, blob, most = None, bytearray(), self._sessions.max_blob_bytes
+        first = True
+        async for request in requests:
+            if first:
+                ttl_s = given(checked(request), "ttl_s")
+            elif given(checked(request), "ttl_s") is not None:
+                raise RequestError("ttl_s", "be in the first message alone", request.ttl_s)
+            first = False
+            blob += request.data
+            if len(blob) > most:
+                raise RequestError("data", f"be at most {most} bytes in all", len(blob))
+        return bytes(blob), ttl_s
 
 
 def to_session(session: Session) -> Any:

@@ -19,8 +19,8 @@ class Entrance(Source, Protocol):
 
     intake: Intake
 
-    def enter(self, job: Job) -> None:
-        """Queue a job."""
+    def enter(self, job: Job, begun: bool = False) -> None:
+        """Queue a job, of a call that has begun or of a new one."""
 
     def cancel(self, job: Job) -> None:
         """Free its slot."""
@@ -60,7 +60,7 @@ async def _events(
     info, event = await anext(events), await anext(events)
     for index, fork in enumerate(first.forks, 1):
         sibling = engine.intake.sibling(first, index, fork)
-        engine.enter(sibling)
+        engine.enter(sibling, begun=True)
         siblings.append(sibling)
     first.forks = []
     yield info

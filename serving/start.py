@@ -29,7 +29,7 @@ class Turn:
     keep_cancelled: whether a completion that is cancelled once it has a token leaves an `end`.
     end: set by the engine before the completion ends, at a token boundary: all tokens of prompt
     and completion are read. None where the completion failed or was discarded.
-    refused: whether nothing may be kept, since there was no room for all that was asked for.
+    refused: whether nothing may be kept, since it failed or there was no room for all of it.
     over: whether the session is free for another turn.
     """
 

@@ -1,7 +1,8 @@
 """Turns: what the engine does to sessions. A turn is committed before its reader hears of its end.
 
-A turn that fails, is cancelled or passes its deadline leaves its session as it was, unless it is to
-keep what it has: then it is committed where it was cut, whether or not anybody still reads.
+A turn that fails, is cancelled or passes its deadline leaves its session as it was. One that is to
+keep what it has is committed where a cancellation or its deadline cut it, whether or not anybody
+still reads.
 """
 
 import asyncio
@@ -13,7 +14,7 @@ import structlog
 
 from serving.completion import Completion
 from serving.engine import Engine
-from serving.errors import Draining, QueueFull, ServingError
+from serving.errors import DeadlineExceeded, ServingError
 from serving.events import Event, Finish
 from serving.reader import log_end, read
 from serving.request import Request, SessionTurn
@@ -54,12 +55,9 @@ class Turns:
             self._sessions.release(session.id, owner)
             raise
         try:
-            own = self._committed(session, turn, completion)
+            own = read(self._engine, completion)
             async with several(self._engine, completion, own) as events:
-                yield events
-        except (QueueFull, Draining):  # no room for another completion
-            turn.refused = True
-            raise
+                yield self._committed(session, turn, events)
         finally:
             self._engine.cancel(completion)
             await asyncio.shield(self._close(session, turn, completion))
@@ -102,26 +100,37 @@ class Turns:
         return session, Turn(start, wanted.keep_cancelled)
 
     async def _committed(
-        self, session: Session, turn: Turn, completion: Completion
+        self, session: Session, turn: Turn, events: AsyncIterator[Event]
     ) -> AsyncIterator[Event]:
+        """The events, of which the end of the first completion comes last: once all went well."""
+        last = None
         try:
-            async for event in read(self._engine, completion):
-                if isinstance(event, Finish):
-                    now = await self._commit(session, turn)
-                    self._release(session, turn)  # who hears of the end may go on
-                    yield replace(event, session_etag=now.etag, session_tokens=now.head.num_tokens)
+            async for event in events:
+                if isinstance(event, Finish) and event.index == 0:
+                    last = event
                 else:
                     yield event
-        except ServingError:
-            await self._commit(session, turn)  # what it keeps, if anything
+        except ServingError as error:
+            turn.refused = not isinstance(error, DeadlineExceeded)
             raise
+        assert last is not None
+        now = await self._commit(session, turn)
+        self._release(session, turn)  # who hears of the end may go on
+        yield replace(last, session_etag=now.etag, session_tokens=now.head.num_tokens)
 
     async def _commit(self, session: Session, turn: Turn) -> Session:
-        """The session after its turn, once; as it was if the turn left nothing."""
+        """The session after its turn, once; as it was if the turn left nothing.
+
+        Who leaves meanwhile has to wait: until then the session is not free for another turn.
+        """
         end, turn.end = turn.end, None
-        if end is None or turn.refused:
+        if end is None:
             return session
-        return await asyncio.to_thread(self._sessions.commit, session, end)
+        task = asyncio.ensure_future(asyncio.to_thread(self._sessions.commit, session, end))
+        try:
+            return await asyncio.shield(task)
+        finally:
+            await asyncio.wait([task])
 
     def _close(self, session: Session, turn: Turn, completion: Completion) -> "asyncio.Task[None]":
         task = asyncio.ensure_future(self._wait_and_release(session, turn, completion))
@@ -134,7 +143,8 @@ class Turns:
             while self._engine.take(completion)[1] is None:
                 await completion.ready.wait()
                 completion.ready.clear()
-            await self._commit(session, turn)
+            if turn.keep_cancelled and not turn.refused:
+                await self._commit(session, turn)
         except ServingError as error:
             log.warning("a turn could not be kept", error=str(error))
         finally:

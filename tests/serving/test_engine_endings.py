@@ -1,6 +1,7 @@
 """How requests end that do not run to their end: cancelled, late, crashed, refused, stopped."""
 
 import asyncio
+import itertools
 import random
 import threading
 
@@ -11,7 +12,7 @@ from fake_model import FakeModel
 from runtime.errors import CallCancelled
 from serving.engine import Engine
 from serving.errors import DeadlineExceeded, Draining, EngineFailure, QueueFull
-from serving.events import Delta, PromptInfo
+from serving.events import Delta, FinishReason, PromptInfo
 from serving.request import Request
 
 
@@ -113,6 +114,16 @@ async def test_a_deadline_passes_in_the_queue_too():
         with pytest.raises(DeadlineExceeded):
             await waiting
         assert text_of(await running) == "hello world"
+
+
+async def test_without_a_token_no_time_is_below_zero():
+    ticks = itertools.count()
+    with Engine(FakeModel(), config(prefill_chunk_idle=1), clock=lambda: next(ticks)) as engine:
+        events = await collect(engine, Request("a" * 99, time_limit_s=9.0))
+    finish = events[-1]
+    assert finish.reason is FinishReason.TIME_LIMIT
+    assert finish.timings.queue_s > 0
+    assert finish.timings.prefill_s == finish.timings.decode_s == 0
 
 
 @pytest.mark.parametrize("steps", [0, 3], ids=["prefill", "decode"])

@@ -5,6 +5,7 @@ import threading
 from contextlib import asynccontextmanager
 
 import pytest
+from engine_calls import until
 from fake_model import PATIENCE_S, FakeModel
 
 from runtime.errors import RequestError
@@ -172,6 +173,86 @@ async def test_shutting_down_discards_turns():
                 [event async for event in events]
         await b.settled()
         assert b.sessions.get(session.id) == session
+
+
+async def in_last_step(b, events):
+    """Have a turn of one token read it, up to the middle of the step that does."""
+    b.model.gate.release(1)
+    await asyncio.to_thread(b.model.wait_for, 1)
+
+
+async def test_a_shutdown_while_the_last_token_is_read_discards_the_turn():
+    async with bench() as b:
+        session = b.sessions.create()
+        async with b.turns.stream(request(session, max_new_tokens=1)) as events:
+            await in_last_step(b, events)
+            threading.Timer(0.1, b.model.gate.release, [1000]).start()
+            b.engine.stop()  # holds the loop up until the engine has read the token
+            with pytest.raises(Draining):
+                [event async for event in events]
+        await b.settled()
+        assert b.sessions.get(session.id) == session
+
+
+async def test_a_turn_that_is_cancelled_while_its_last_token_is_read_is_discarded():
+    async with bench() as b:
+        session = b.sessions.create()
+        async with b.turns.stream(request(session, max_new_tokens=1)) as events:
+            await in_last_step(b, events)
+            (job,) = b.engine._roster.scheduler.sequences()
+            b.engine.cancel(job)
+            b.model.gate.release(1000)
+            while not job.done:
+                pass
+        await b.settled()
+        assert b.sessions.get(session.id) == session
+
+
+async def test_a_failure_of_another_completion_leaves_the_session_as_it_was():
+    async with bench() as b:
+        session = b.sessions.create()
+        b.model.gate.release(1)
+        async with b.turns.stream(request(session, keep=True, max_new_tokens=2, n=2)) as events:
+            reading = asyncio.create_task(anext(events))
+            await until(lambda: b.engine.num_running + b.engine.num_waiting == 2)
+            b.model.gate.release(2)
+            await asyncio.to_thread(b.model.wait_for, 3)  # the first has come to its end
+            b.model.failures.append(ValueError("broken"))
+            b.model.gate.release(1000)
+            await reading
+            with pytest.raises(EngineFailure):
+                [event async for event in events]
+        await b.settled()
+        assert b.sessions.get(session.id) == session
+
+
+async def test_a_session_is_busy_until_its_turn_is_stored_though_nobody_waits(monkeypatch):
+    async with bench() as b:
+        session = b.sessions.create()
+        commit, storing, stored = b.sessions.commit, threading.Event(), threading.Event()
+
+        def slowly(*given):
+            storing.set()
+            assert stored.wait(PATIENCE_S)
+            return commit(*given)
+
+        async def whole():
+            async with b.turns.stream(request(session)) as events:
+                return [event async for event in events]
+
+        monkeypatch.setattr(b.sessions, "commit", slowly)
+        b.model.gate.release(1000)
+        task = asyncio.create_task(whole())
+        await asyncio.to_thread(storing.wait, PATIENCE_S)
+        task.cancel()
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert b.sessions.busy()
+        stored.set()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await b.settled()
+        assert b.tokens(session) == 15
 
 
 async def test_an_append_that_is_cancelled_leaves_the_session_as_it_was():
