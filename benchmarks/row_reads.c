@@ -41,3 +41,23 @@ uint64_t read_rows(const uint8_t *weight, ptrdiff_t stride, ptrdiff_t lines, con
     for (int k = 0; k < 8; k++) total += sum[k];
     return total;
 }
+
+/* Reads all `rows` rows, `streams` of them side by side as a product that adds so many does: the
+ * first line of each, then the second, and so on. Where `ahead` is not 0, the line so many bytes
+ * after the first of them that is not read yet is asked for, in the order of addresses. */
+uint64_t read_streams(const uint8_t *weight, ptrdiff_t stride, ptrdiff_t lines, ptrdiff_t rows,
+                      ptrdiff_t streams, ptrdiff_t ahead)
+{
+    line sum = {0};
+    for (ptrdiff_t r = 0; r + streams <= rows; r += streams) {
+        const uint8_t *first = weight + r * stride, *far = first + ahead;
+        for (ptrdiff_t l = 0; l < lines; l++)
+            for (ptrdiff_t s = 0; s < streams; s++, far += 64) {
+                if (ahead) __builtin_prefetch(far, 0, 2);
+                sum += *(const line *)(first + s * stride + 64 * l);
+            }
+    }
+    uint64_t total = 0;
+    for (int k = 0; k < 8; k++) total += sum[k];
+    return total;
+}
