@@ -77,6 +77,7 @@ class Scoring:
         dial: float | None = None,
     ) -> Scores:
         """Scores of a continuation, text or token ids like its context. Raises RequestError."""
+        self._engine.check_room()
         dial = self.dial(dial)
         if isinstance(context, str) != isinstance(continuation, str):
             raise RequestError("continuation", "be of the kind of the context", type(continuation))

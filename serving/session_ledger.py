@@ -11,10 +11,16 @@ from serving.session import Session
 from serving.session_errors import SessionStoreFull
 
 RECORD_BYTES = 1024  # a session counts as this many beside its snapshots
+CHECKPOINT_BYTES = 512  # and as this many more for the name of each checkpoint
+
+
+def record_bytes(session: Session) -> int:
+    """What a session counts as, without the bytes of its snapshots."""
+    return RECORD_BYTES + CHECKPOINT_BYTES * len(session.checkpoints)
 
 
 class Ledger:
-    """At most `max_bytes`: RECORD_BYTES a session, and every snapshot once."""
+    """At most `max_bytes`: every session's record, and every snapshot once."""
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
@@ -65,8 +71,8 @@ class Ledger:
         for snapshot in session.snapshots():
             self._used += 0 if self._references[snapshot.key] else snapshot.nbytes
             self._references[snapshot.key] += 1
+        self._used += record_bytes(session)
         if old is None:
-            self._used += RECORD_BYTES
             insort(self._ids.setdefault(session.owner, []), session.id)
         self._sessions[session.id] = session
         return [] if old is None else self._let_go(old)
@@ -81,20 +87,22 @@ class Ledger:
         del ids[bisect_left(ids, session.id)]
         if not ids:
             del self._ids[session.owner]
-        self._used -= RECORD_BYTES
         return self._let_go(session)
 
     def _growth(self, old: Session | None, session: Session) -> int:
         """Bytes that a session needs more than the one whose place it takes."""
         keys = {s.key for s in session.snapshots()}
         more = sum(s.nbytes for s in session.snapshots() if s.key not in self._references)
+        more += record_bytes(session)
         if old is None:
-            return more + RECORD_BYTES
+            return more
         left = (s for s in old.snapshots() if s.key not in keys)
-        return more - sum(s.nbytes for s in left if self._references[s.key] == 1)
+        less = sum(s.nbytes for s in left if self._references[s.key] == 1)
+        return more - less - record_bytes(old)
 
     def _let_go(self, session: Session) -> list[str]:
         gone = []
+        self._used -= record_bytes(session)
         for snapshot in session.snapshots():
             self._references[snapshot.key] -= 1
             if not self._references[snapshot.key]:

@@ -15,7 +15,7 @@ from serving.session_ledger import Ledger
 
 
 class SessionStore(Protocol):
-    """Keeps sessions; `max_bytes` for all of them, RECORD_BYTES each and every snapshot once."""
+    """Keeps sessions; `max_bytes` for all, `record_bytes` of each and every snapshot once."""
 
     def get(self, session_id: str) -> Session | None:
         """The session of this id."""

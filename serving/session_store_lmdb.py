@@ -19,6 +19,7 @@ from serving.session_ledger import Ledger
 _OVERHEAD = 4  # of the map against its content: pages that are freed late, and what is on its way
 _LEAST_MAP_BYTES = 64 << 20
 _MAX_DATABASES = 5
+_DATA = "data.mdb"  # as LMDB calls it
 
 
 class LmdbStore:
@@ -32,6 +33,7 @@ class LmdbStore:
                 "session_dir needs the package lmdb: pip install 'spiketrain[disk]'"
             ) from None
         self._synced = synced
+        self._ledger = Ledger(max_bytes)
         try:
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._claim = _claimed(path)
@@ -39,23 +41,27 @@ class LmdbStore:
             raise ConfigError(f"session_dir must be a directory of sessions: {error}") from None
         try:
             self._env: Any = lmdb.open(
-                str(path),
-                map_size=max(_LEAST_MAP_BYTES, _OVERHEAD * max_bytes),
-                max_dbs=_MAX_DATABASES,
-                mode=0o600,
+                str(path), map_size=_map_bytes(path, max_bytes), max_dbs=_MAX_DATABASES, mode=0o600
             )
-        except lmdb.Error as error:
+            sessions, self._snapshots = self._read(path)
+        except (lmdb.Error, OSError, ValueError, TypeError, KeyError) as error:
             self._claim.close()
             raise ConfigError(f"session_dir must be a directory of sessions: {error}") from None
-        sessions = self._env.open_db(b"sessions")
-        self._snapshots = self._env.open_db(b"snapshots")
-        self._ledger = Ledger(max_bytes)
-        with self._env.begin() as read, read.cursor(sessions) as cursor:
-            for record in cursor.iternext(keys=False):
-                self._ledger.enter(Session.from_json(record))
         self._lock = threading.Lock()  # the order of changes in the ledger is that in the journal
         self._journal = Journal(self._env, sessions, self._snapshots)
         self._journal.start()
+
+    def _read(self, path: Path) -> tuple[Any, Any]:
+        """Enter what there is; the databases. Raises ValueError for a file that is cut short."""
+        needed = (self._env.info()["last_pgno"] + 1) * self._env.stat()["psize"]
+        found = (path / _DATA).stat().st_size
+        if found < needed:  # the process would end at the first page that is missing
+            raise ValueError(f"{path / _DATA} has {found} of {needed} bytes")
+        sessions, snapshots = (self._env.open_db(name) for name in (b"sessions", b"snapshots"))
+        with self._env.begin() as read, read.cursor(sessions) as cursor:
+            for record in cursor.iternext(keys=False):
+                self._ledger.enter(Session.from_json(record))
+        return sessions, snapshots
 
     def get(self, session_id: str) -> Session | None:
         """See SessionStore."""
@@ -119,6 +125,13 @@ class LmdbStore:
         self._journal.close()
         self._env.close()
         self._claim.close()
+
+
+def _map_bytes(path: Path, max_bytes: int) -> int:
+    """Room for as many bytes; and to delete what there is, though fewer are wanted now."""
+    data = path / _DATA
+    there = data.stat().st_size if data.exists() else 0
+    return max(_LEAST_MAP_BYTES, _OVERHEAD * max_bytes, 2 * there)
 
 
 def _claimed(path: Path) -> IO[bytes]:

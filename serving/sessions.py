@@ -19,6 +19,7 @@ from serving.config import ServingConfig
 from serving.session import Session, Snapshot
 from serving.session_blob import from_blob, max_blob_bytes, to_blob
 from serving.session_errors import (
+    BlobDamaged,
     CheckpointNotFound,
     SessionBusy,
     SessionChanged,
@@ -248,12 +249,16 @@ class Sessions:
         self, session_id: str, etag: str, owner: str, checkpoint: str = ""
     ) -> tuple[Session, bytes]:
         """A session and the bytes of where it is, or was at a checkpoint."""
+        before = None
         while True:
             session = self.get(session_id, etag, owner)
+            if session == before:
+                raise BlobDamaged("what was stored of the session is gone")
             head = _checkpoint(session, checkpoint) if checkpoint else session.head
             blob = self._store.load(head.key)
             if blob is not None:  # else it was changed or deleted since it was read
                 return session, blob
+            before = session
 
     def _ttl(self, ttl_s: float | None) -> float:
         if ttl_s is None:

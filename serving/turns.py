@@ -75,6 +75,7 @@ class Turns:
         owner: str = "",
     ) -> tuple[Session, int]:
         """Have a session read a text or tokens; the session then, and how many tokens it was."""
+        self.check_room()
         arrived_s = self._engine.now_s
         session, turn = await self._open(wanted, owner)
         try:

@@ -58,9 +58,12 @@ def _refuse_unknown(message: Message) -> None:
     for unknown in UnknownFieldSet(message):  # type: ignore[attr-defined]
         rule = f"hold fields of {message.DESCRIPTOR.full_name} that this server knows"
         raise RequestError("request", rule, f"field number {unknown.field_number}")
-    for _, value in message.ListFields():
+    for field, value in message.ListFields():
         if isinstance(value, Message):
             _refuse_unknown(value)
+        elif field.message_type is not None and not field.message_type.GetOptions().map_entry:
+            for one in value:
+                _refuse_unknown(one)
 
 
 def checked(message: Any) -> Any:

@@ -44,6 +44,38 @@ async def told_to_come_back(call):
     assert details_of(caught.value, error_details_pb2.RetryInfo).retry_delay.seconds == 1
 
 
+async def test_draining_lets_running_requests_end_and_refuses_new_ones():
+    async with serving(gated()) as served:
+        running = aiter(served.generation.GenerateStream(request()))
+        assert (await anext(running)).HasField("prompt")
+        watch = served.health.Watch(health_pb2.HealthCheckRequest(service=""))
+        assert (await watch.read()).status == health_pb2.HealthCheckResponse.SERVING
+        stopping = asyncio.create_task(served.server.stop(PATIENCE_S))
+        assert (await watch.read()).status == health_pb2.HealthCheckResponse.NOT_SERVING
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await served.generation.Generate(request())
+        assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+        details_of(caught.value, error_details_pb2.RetryInfo)
+        served.model.gate.release(1000)
+        messages = [message async for message in running]
+        assert "".join(message.delta.text for message in messages) == "hello world"
+        assert messages[-1].HasField("finish")
+        await asyncio.wait_for(stopping, PATIENCE_S)
+
+
+async def test_what_takes_longer_than_the_grace_period_ends_as_draining():
+    async with serving(gated()) as served:
+        running = served.generation.GenerateStream(request())
+        assert (await running.read()).HasField("prompt")
+        stopping = asyncio.create_task(served.server.stop(0.01))
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await running.read()
+        assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+        assert details_of(caught.value, error_details_pb2.ErrorInfo).reason == "SHUTTING_DOWN"
+        served.model.gate.release(1000)
+        await asyncio.wait_for(stopping, PATIENCE_S)
+
+
 async def test_all_completions_of_a_request_that_runs_come_to_their_end():
     async with serving(gated(), max_batch_size=3) as served:
         call = served.generation.Generate(request(n=3))

@@ -6,7 +6,7 @@ import threading
 
 import grpc
 import pytest
-from fake_model import PATIENCE_S, VOCAB_SIZE, FakeModel
+from fake_model import VOCAB_SIZE, FakeModel
 from google.rpc import error_details_pb2
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
@@ -15,6 +15,8 @@ from local_server import details_of, request, serving, until
 import spiketrain.v1.generation_pb2 as pb
 import spiketrain.v1.generation_pb2_grpc as generation_grpc
 import spiketrain.v1.models_pb2 as models_pb
+import spiketrain.v1.scoring_pb2 as scoring_pb
+import spiketrain.v1.sessions_pb2 as sessions_pb
 from serving.client import Client, ServerError
 from serving.config import ServingConfig
 from serving.engine import Engine
@@ -92,6 +94,12 @@ async def test_a_bad_request_is_refused_naming_the_field(message, field, method)
         assert served.engine.num_running == 0
 
 
+def chat_with(field):
+    message = pb.ChatMessage(role="user", content="hi")
+    message.MergeFromString(field)
+    return pb.GenerateRequest(chat=pb.Chat(messages=[message])).SerializeToString()
+
+
 @pytest.mark.parametrize(
     ("data", "word"),
     [
@@ -99,8 +107,9 @@ async def test_a_bad_request_is_refused_naming_the_field(message, field, method)
         (b"\x0a\x7f", "well-formed"),  # text, cut short
         (request().SerializeToString() + b"\xa0\x06\x01", "field number 100"),
         (b"\x12\x03\x0a\x01\x05" + b"\x12\x02\x78\x01", "field number 15"),  # within token_ids
+        (chat_with(b"\x78\x01"), "field number 15"),  # within the first of its messages
     ],
-    ids=["utf8", "truncated", "unknown-field", "unknown-nested-field"],
+    ids=["utf8", "truncated", "unknown-field", "unknown-nested-field", "unknown-repeated-field"],
 )
 async def test_bytes_that_are_no_request_are_refused(data, word):
     async with serving() as served:
@@ -145,9 +154,16 @@ async def test_a_full_server_does_not_read_the_prompts_it_refuses():
         await asyncio.gather(until(lambda: served.engine.num_running == 1), asyncio.sleep(0))
         encoded = []
         served.model.tokenizer.encode = lambda text: encoded.append(text) or [1]
-        for refused in (request("x" * 9), request(regex="("), request(temperature=-1.0)):
+        score = scoring_pb.ScoreRequest(context_text="x", continuation_text="y")
+        for refused in (
+            served.generation.Generate(request("x" * 9)),
+            served.generation.Generate(request(regex="(")),
+            served.generation.Generate(request(temperature=-1.0)),
+            served.scoring.Score(score),
+            served.sessions.Append(sessions_pb.AppendRequest(id="x", text="y")),
+        ):
             with pytest.raises(grpc.aio.AioRpcError) as caught:
-                await served.generation.Generate(refused)
+                await refused
             assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
         assert encoded == []
         served.model.gate.release(1000)
@@ -234,38 +250,6 @@ async def test_reflection_lists_the_services():
         names = {s.name for s in (await call.read()).list_services_response.service}
         assert names >= {"spiketrain.v1.Generation", "spiketrain.v1.Models"}
         call.cancel()
-
-
-async def test_draining_lets_running_requests_end_and_refuses_new_ones():
-    async with serving(gated()) as served:
-        running = aiter(served.generation.GenerateStream(request()))
-        assert (await anext(running)).HasField("prompt")
-        watch = served.health.Watch(health_pb2.HealthCheckRequest(service=""))
-        assert (await watch.read()).status == health_pb2.HealthCheckResponse.SERVING
-        stopping = asyncio.create_task(served.server.stop(PATIENCE_S))
-        assert (await watch.read()).status == health_pb2.HealthCheckResponse.NOT_SERVING
-        with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await served.generation.Generate(request())
-        assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
-        details_of(caught.value, error_details_pb2.RetryInfo)
-        served.model.gate.release(1000)
-        messages = [message async for message in running]
-        assert "".join(message.delta.text for message in messages) == "hello world"
-        assert messages[-1].HasField("finish")
-        await asyncio.wait_for(stopping, PATIENCE_S)
-
-
-async def test_what_takes_longer_than_the_grace_period_ends_as_draining():
-    async with serving(gated()) as served:
-        running = served.generation.GenerateStream(request())
-        assert (await running.read()).HasField("prompt")
-        stopping = asyncio.create_task(served.server.stop(0.01))
-        with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await running.read()
-        assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
-        assert details_of(caught.value, error_details_pb2.ErrorInfo).reason == "SHUTTING_DOWN"
-        served.model.gate.release(1000)
-        await asyncio.wait_for(stopping, PATIENCE_S)
 
 
 async def test_a_port_in_use_is_an_error():

@@ -11,7 +11,7 @@ from session_records import data, session, snapshot
 from serving.errors import ConfigError
 from serving.session import Session
 from serving.session_errors import SessionStoreFull
-from serving.session_ledger import RECORD_BYTES
+from serving.session_ledger import CHECKPOINT_BYTES, RECORD_BYTES, record_bytes
 from serving.session_store import MemoryStore
 from serving.session_store_lmdb import LmdbStore
 
@@ -43,7 +43,7 @@ def test_what_was_put_is_there(make):
     assert store.put(kept, data("s", "t"), None)
     assert store.get("a") == kept
     assert (store.load("s"), store.load("t")) == (b"s.........", b"t.........")
-    assert store.count() == (1, 20 + RECORD_BYTES)
+    assert store.count() == (1, 20 + RECORD_BYTES + CHECKPOINT_BYTES)
 
 
 def test_what_was_never_put_is_not_there(make):
@@ -86,7 +86,7 @@ def test_a_snapshot_lives_as_long_as_a_session_refers_to_it(make):
     store = make()
     store.put(session("a"), data("s"), None)
     store.put(session("b", one="s"), {}, None)
-    assert store.count() == (2, 10 + 2 * RECORD_BYTES)
+    assert store.count() == (2, 10 + 2 * RECORD_BYTES + CHECKPOINT_BYTES)
     assert store.put(session("a", "2", head="t"), data("t"), "1")
     assert store.load("s") is not None
     assert store.delete("b")
@@ -156,6 +156,23 @@ def test_a_full_store_refuses_and_stays_as_it_was(make):
     assert store.get("a") == session()
     assert store.put(session(etag="2", head="t"), data("t"), "1"), "it frees what it replaces"
     assert store.count() == (1, RECORD_BYTES + 10)
+
+
+def test_checkpoints_count_though_their_states_are_shared(make):
+    store = make(max_bytes=RECORD_BYTES + 10 + CHECKPOINT_BYTES)
+    store.put(session(), data("s"), None)
+    assert store.put(session(etag="2", one="s"), {}, "1")
+    with pytest.raises(SessionStoreFull):
+        store.put(session(etag="3", one="s", two="s"), {}, "2")
+    assert store.put(session(etag="3"), {}, "2")
+    assert store.count() == (1, RECORD_BYTES + 10)
+
+
+@pytest.mark.parametrize("count", [0, 1, 64])
+def test_a_record_takes_no_more_than_it_counts_as(count):
+    names = {f"{number:064}": f"{number:032}" for number in range(count)}
+    stored = session("x" * 32, etag="e" * 16, head="k" * 32, expires_s=1763778512.123456, **names)
+    assert len(stored.to_json()) < record_bytes(stored)
 
 
 def test_of_many_threads_that_replace_one_session_each_time_one_wins(make):

@@ -8,9 +8,9 @@ from dataclasses import replace
 import pytest
 from session_records import data, session
 
-from serving import session_journal
+from serving import session_journal, session_store_lmdb
 from serving.errors import ConfigError
-from serving.session_errors import SessionsNotKept
+from serving.session_errors import SessionsNotKept, SessionStoreFull
 from serving.session_journal import Journal
 from serving.session_ledger import RECORD_BYTES
 from serving.session_store_lmdb import LmdbStore
@@ -37,6 +37,50 @@ def test_a_directory_that_cannot_be_one_is_an_error(tmp_path):
     (tmp_path / "file").write_text("no directory")
     with pytest.raises(ConfigError, match="session_dir must be"):
         LmdbStore(tmp_path / "file", 1 << 20)
+
+
+def raw(path, count, record=None):
+    """`count` sessions with a state each, written at once and without room to spare."""
+    lmdb = pytest.importorskip("lmdb")
+    with lmdb.open(str(path), max_dbs=2, map_size=1 << 26) as env:
+        databases = [env.open_db(name) for name in (b"sessions", b"snapshots")]
+        with env.begin(write=True) as write:
+            for number in range(count):
+                name = f"n{number}"
+                stored = record or session(name, head=name).to_json()
+                write.put(name.encode(), stored, db=databases[0])
+                write.put(name.encode(), bytes(9000), db=databases[1])
+
+
+@pytest.mark.parametrize("record", [b"{", b"[]", b"{}", b'{"id": "a"}'])
+def test_sessions_that_cannot_be_read_are_an_error(tmp_path, record):
+    raw(tmp_path, 1, record)
+    for _ in range(2):  # nor does the first try keep the directory
+        with pytest.raises(ConfigError, match="session_dir must be a directory of sessions"):
+            LmdbStore(tmp_path, 1 << 20)
+
+
+@pytest.mark.parametrize("damage", ["cut short", "overwritten"])
+def test_a_damaged_file_is_an_error(tmp_path, damage):
+    raw(tmp_path, 300)
+    whole = (tmp_path / "data.mdb").read_bytes()
+    third = len(whole) // 3
+    left = whole[:third] if damage == "cut short" else whole[:8192] + b"x" * (len(whole) - 8192)
+    (tmp_path / "data.mdb").write_bytes(left)
+    with pytest.raises(ConfigError, match="session_dir must be a directory of sessions"):
+        LmdbStore(tmp_path, 1 << 20)
+
+
+def test_with_fewer_bytes_than_there_are_sessions_can_still_be_deleted(tmp_path, monkeypatch):
+    monkeypatch.setattr(session_store_lmdb, "_LEAST_MAP_BYTES", 1)
+    raw(tmp_path, 300)
+    store = LmdbStore(tmp_path, 1 << 16)
+    with pytest.raises(SessionStoreFull):
+        store.put(session(), data("s"), None)
+    for number in range(300):
+        assert store.delete(f"n{number}")
+    assert store.put(session(), data("s"), None)
+    store.close()
 
 
 def test_one_server_at_a_time_has_a_directory(tmp_path):

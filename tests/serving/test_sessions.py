@@ -223,6 +223,19 @@ def test_a_session_does_not_expire_in_a_turn(sessions, model, clock):
     assert sessions.get(session.id).head.num_tokens == 1
 
 
+@pytest.mark.parametrize("left", [None, b"damaged"])
+def test_a_stored_state_that_is_gone_or_damaged_is_said_so(model, clock, left):
+    store = MemoryStore(1 << 20)
+    sessions = Sessions(model, store, ServingConfig(), clock)
+    session = turn(sessions, model, sessions.create().id, [1])
+    if left is None:
+        del store._snapshots[session.head.key]
+    else:
+        store._snapshots[session.head.key] = left
+    with pytest.raises(BlobDamaged):
+        sessions.open(session.id)
+
+
 @pytest.mark.parametrize("ttl_s", [0.0, -1.0, 3601.0, float("nan"), float("inf")])
 def test_a_bad_time_to_live_is_refused(sessions, ttl_s):
     with pytest.raises(RequestError, match="ttl_s must be above 0 and at most 3600"):
