@@ -2,7 +2,10 @@
 
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor
+
+from runtime.errors import SpiketrainError
 
 
 def check_keys(
@@ -18,3 +21,16 @@ def check_keys(
     ]
     if wrong:
         raise ValueError(f"keys do not fit {what}: " + "; ".join(sorted(wrong)))
+
+
+def finite(values: Tensor, name: str, first: int = 0) -> Tensor:
+    """The values (N, ...) of the tensor `name` from row `first` on.
+
+    Raises SpiketrainError, a ValueError, naming the first that is not finite.
+    """
+    good = torch.isfinite(values)
+    if not bool(good.all()):
+        at = tuple(int(axis) for axis in (~good).nonzero()[0])
+        where = (first + at[0], *at[1:])
+        raise SpiketrainError(f"{name} at {where} must be finite, got {values[at].item()}")
+    return values

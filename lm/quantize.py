@@ -6,6 +6,8 @@ Halves of int4: two codes + 8 a byte, codes in [-8, 7], the lower output in the 
 import torch
 from torch import Tensor
 
+from runtime.errors import SpiketrainError
+
 # Steps from zero to a group's largest weight: the sides have eight and seven; clipping that one a
 # little may round the many small ones better.
 _STEPS = (7.0, 7.5, 8.0, 8.5, 6.5)
@@ -126,7 +128,7 @@ def fits_bfloat16(weight: Tensor) -> bool:
 
 def _finite(weight: Tensor) -> Tensor:
     if not bool(torch.isfinite(weight).all()):
-        raise ValueError("weight has values that are not finite")
+        raise SpiketrainError("weight has values that are not finite")
     return weight.detach().to(torch.float32)
 
 

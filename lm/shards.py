@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 INDEX = "model.safetensors.index.json"
-_WIDTHS = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1}
+_WIDTHS = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "F8_E4M3": 1, "F8_E5M2": 1}
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,8 +26,8 @@ class Entry:
 class Shards(Mapping[str, Entry]):
     """Name -> Entry of every tensor under `folder`; only headers are read before `read` is called.
 
-    With an index, the files it names must hold the tensors it names and no others.  Raises
-    ValueError naming file, rule and value.
+    With an index, the files that it names are read; what is in them is what their headers say.
+    Raises ValueError naming file, rule and value.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -64,12 +64,15 @@ def _header(file: Path) -> dict[str, Entry]:
     try:
         with safe_open(file, "pt") as content:
             parts = {name: content.get_slice(name) for name in content.keys()}  # noqa: SIM118
-            return {
-                name: Entry(file, tuple(part.get_shape()), _WIDTHS.get(part.get_dtype(), 4))
-                for name, part in parts.items()
+            found = {
+                name: (tuple(part.get_shape()), part.get_dtype()) for name, part in parts.items()
             }
     except (OSError, SafetensorError) as error:
         raise ValueError(f"{file}: not a readable safetensors file: {error}") from error
+    for name, (_, dtype) in found.items():
+        if dtype not in _WIDTHS:
+            raise ValueError(f"{file}: {name} must be one of {tuple(_WIDTHS)}, got {dtype}")
+    return {name: Entry(file, shape, _WIDTHS[dtype]) for name, (shape, dtype) in found.items()}
 
 
 def _files(folder: Path) -> list[Path]:

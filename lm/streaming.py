@@ -3,6 +3,7 @@
 A conversion that was cut off goes on with the parts that are whole.
 """
 
+import math
 import resource
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from runtime.package import check_config
 from runtime.package_draft import PackageDraft
 
 LEAST_BLOCK = 8 << 20
+_LOADING = 8  # bytes an element: read in float32, and the model's own
 COPIES = 8  # of a block in float32 that are alive while it is quantised
 
 
@@ -42,10 +44,21 @@ def plan(exporter: Any, max_memory: int | None) -> dict[str, int]:
     if room < COPIES * LEAST_BLOCK:
         raise SpiketrainError(
             f"--max-memory must be at least {-(-least >> 20)}M for {largest} and a block of it, "
-            f"got {max_memory >> 20}M"
+            f"got {max_memory / (1 << 20):.6g}M"
         )
     exporter.block_bytes = min(exporter.block_bytes, room // COPIES)
     return sizes
+
+
+def check_in_memory(source: Shards, max_memory: int | None) -> None:
+    """SpiketrainError unless the whole model fits `max_memory`, where a text is read with it."""
+    elements = sum(math.prod(entry.shape) for entry in source.values())
+    least = peak_memory() + _LOADING * elements
+    if max_memory is not None and max_memory < least:
+        raise SpiketrainError(
+            f"--max-memory must be at least {-(-least >> 20)}M to read --calib with the model, "
+            f"got {max_memory / (1 << 20):.6g}M"
+        )
 
 
 def convert_shards(
@@ -63,7 +76,7 @@ def convert_shards(
     options: everything beside the source that the tensors depend on.  tell: gets a line for each
     part.  Raises SpiketrainError, PackageError.
     """
-    check_config(str(target), exporter.package_config())  # before the work, not after it
+    check_config(str(target), exporter.package_config(), files)  # before the work, not after it
     draft = PackageDraft(
         target, {"source": _identity(source)} | dict(options), work.resume, work.force
     )

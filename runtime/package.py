@@ -125,7 +125,7 @@ def write_package(
     """
     target = Path(os.path.abspath(path))
     full = _complete_config(str(target / CONFIG_FILE), config, tensors)
-    content = _check_files(str(target), files or {})
+    content = _check_files(str(target), files or {}, full)
     check_target(target, force)
     target.parent.mkdir(parents=True, exist_ok=True)
     draft = target.parent / f".{target.name}.{secrets.token_hex(8)}.tmp"
@@ -150,19 +150,18 @@ def publish(
     """`write_package` where the directory `draft` has the files of `tensors` already."""
     target = Path(os.path.abspath(path))
     full = _complete_config(str(target / CONFIG_FILE), config, tensors)
-    content = _check_files(str(target), files or {})
+    content = _check_files(str(target), files or {}, full)
     check_target(target, force)
     _write_around(draft, full, content)
     _put_in_place(draft, target)
     return str(full["spiketrain"]["fingerprint"])
 
 
-def _write_around(draft: Path, config: dict[str, Any], content: dict[str, bytes | Path]) -> None:
+def _write_around(draft: Path, config: dict[str, Any], content: dict[str, bytes]) -> None:
     """Everything of a package but its tensors."""
     _write_file(draft / CONFIG_FILE, (json.dumps(config, indent=1) + "\n").encode())
-    for name, source in content.items():
-        _write_file(draft / name, source if isinstance(source, bytes) else _read_all(source))
-    _read_generation_config(draft, config)
+    for name, raw in content.items():
+        _write_file(draft / name, raw)
     find_tokenizer(draft)
     _sync_directory(draft)
 
@@ -256,9 +255,17 @@ def _read_generation_config(root: Path, config: Mapping[str, Any]) -> dict[str, 
     return values
 
 
-def check_config(where: str, config: Mapping[str, Any]) -> None:
-    """PackageError unless a package may have this config, whose fingerprint is yet to be made."""
-    _prepared_config(where, config)
+def check_config(
+    where: str,
+    config: Mapping[str, Any],
+    files: Mapping[str, bytes | str | os.PathLike[str]] | None = None,
+) -> None:
+    """PackageError unless a package may have this config and these files.
+
+    What the fingerprint is made of is yet to come.
+    """
+    full, _ = _prepared_config(where, config)
+    _check_files(where, files or {}, full)
 
 
 def _complete_config(where: str, config: Mapping[str, Any], tensors: Tensors) -> dict[str, Any]:
@@ -286,17 +293,20 @@ def _prepared_config(where: str, config: Mapping[str, Any]) -> tuple[dict[str, A
 
 
 def _check_files(
-    where: str, files: Mapping[str, bytes | str | os.PathLike[str]]
-) -> dict[str, bytes | Path]:
-    """Further files of a package: plain names, none that the format itself writes."""
-    for name in files:
+    where: str, files: Mapping[str, bytes | str | os.PathLike[str]], config: Mapping[str, Any]
+) -> dict[str, bytes]:
+    """Content of a package's further files: plain names, none that the format itself writes."""
+    content: dict[str, bytes] = {}
+    for name, source in files.items():
         check_file_name(where, name)
         if name == CONFIG_FILE or name.endswith((".safetensors", INDEX_FILE)):
             raise PackageError(f"{where}: {name} is written from config and tensors")
-    return {
-        name: source if isinstance(source, bytes) else Path(source)
-        for name, source in files.items()
-    }
+        content[name] = source if isinstance(source, bytes) else _read_all(Path(source))
+    if GENERATION_FILE in content:
+        of = f"{where}: {GENERATION_FILE}"
+        defaults = parse_json(of, content[GENERATION_FILE])
+        check_generation_config(of, defaults, int(config["vocab_size"]))
+    return content
 
 
 def check_target(target: Path, force: bool) -> None:
@@ -320,10 +330,13 @@ def _read_all(path: Path) -> bytes:
 
 
 def _write_file(path: Path, content: bytes) -> None:
-    with open(path, "xb") as stream:
-        stream.write(content)
-        stream.flush()
-        os.fsync(stream.fileno())
+    try:
+        with open(path, "xb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+    except OSError as error:
+        raise PackageError(f"{path}: must be writable, got {error.strerror}") from None
 
 
 def _sync_directory(path: Path) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from runtime.errors import PackageError
-from runtime.tensor_file import release
+from runtime.tensor_file import release, widened
 
 FORMAT_VERSION = 1
 FIDELITIES = ("exact", "integer", "weight-only", "approximate")
@@ -120,9 +120,8 @@ def _check_tensor(where: str, name: str, array: NDArray[Any], low: float, high: 
         if not good.all():
             at = start + int(np.argmin(good))
             index = tuple(map(int, np.unravel_index(at, array.shape)))
-            raise PackageError(
-                f"{where}: tensor {name!r} at {index} must be {rule}, got {flat[at]}"
-            )
+            value = widened(flat[at : at + 1])[0]
+            raise PackageError(f"{where}: tensor {name!r} at {index} must be {rule}, got {value}")
 
 
 def check_generation_config(where: str, values: Mapping[str, Any], vocab_size: int) -> None:

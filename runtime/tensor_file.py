@@ -138,7 +138,10 @@ def release(array: NDArray[Any]) -> None:
 
 
 def write_tensors(path: Path, tensors: Mapping[str, NDArray[Any]]) -> None:
-    """Write one safetensors file, widest data type first so that every tensor is aligned."""
+    """Write one safetensors file, widest data type first so that every tensor is aligned.
+
+    Raises PackageError if the system does not take it: a full disk, say.
+    """
     order = sorted(tensors, key=lambda name: (-tensors[name].dtype.itemsize, name))
     header: dict[str, Any] = {}
     position = 0
@@ -153,13 +156,19 @@ def write_tensors(path: Path, tensors: Mapping[str, NDArray[Any]]) -> None:
         position = end
     raw = json.dumps(header, separators=(",", ":")).encode()
     raw += b" " * (-(8 + len(raw)) % _ALIGNMENT)
-    with open(path, "xb") as stream:
-        stream.write(len(raw).to_bytes(8, "little") + raw)
-        for name in order:
-            stream.write(tensor_bytes(tensors[name]))
-            release(tensors[name])
-        stream.flush()
-        os.fsync(stream.fileno())
+    try:
+        with open(path, "xb") as stream:
+            stream.write(len(raw).to_bytes(8, "little") + raw)
+            for name in order:
+                stream.write(tensor_bytes(tensors[name]))
+                release(tensors[name])
+            stream.flush()
+            os.fsync(stream.fileno())
+    except OSError as error:
+        size = 8 + len(raw) + position
+        raise PackageError(
+            f"{path}: must be writable, {size} bytes, got {error.strerror}"
+        ) from None
 
 
 def tensor_code(name: str, array: NDArray[Any]) -> str:

@@ -97,7 +97,13 @@ def load_tokenizer(path: str | os.PathLike[str]) -> Tokenizer:
         file = find_tokenizer(package_root(path))
     if file is None:
         raise TokenizerError(f"{path}: has no tokenizer.json or tokenizer.model (see --tokenizer)")
-    source = read_limited(package_root(file.parent), file.name, MAX_TOKENIZER_BYTES)
+    return parse_tokenizer(
+        file, read_limited(package_root(file.parent), file.name, MAX_TOKENIZER_BYTES)
+    )
+
+
+def parse_tokenizer(file: Path, source: bytes) -> Tokenizer:
+    """The tokenizer in `source`; its kind, and the name in errors, are those of `file`."""
     build, what = (_from_sentencepiece, "SentencePiece model")
     if file.suffix == ".json":
         build, what = (_from_hugging_face, "Hugging Face tokenizer")

@@ -12,17 +12,21 @@ from pathlib import Path
 
 import numpy as np
 
+from runtime.errors import DataError
+
 DOCUMENT_END = "<|endoftext|>"
 
 
 def read_text(path: Path) -> str:
-    """UTF-8 text of a plain or `.xz` file; DataError names the file if it is not UTF-8."""
+    """UTF-8 text of a plain or `.xz` file; DataError names the file if it is none."""
     opener = lzma.open if path.suffix == ".xz" else open
     try:
         with opener(path, "rt", encoding="utf-8", newline="") as file:
             return file.read()
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: not valid UTF-8 at byte {error.start}") from error
+        raise DataError(f"{path}: must be UTF-8, is not at byte {error.start}") from error
+    except (lzma.LZMAError, EOFError) as error:
+        raise DataError(f"{path}: must be an .xz file, {error}") from error
 
 
 def documents(text: str) -> list[str]:
@@ -45,9 +49,10 @@ def encode_corpus(
     stored = cache / f"{path.name.split('.')[0]}-{digest}.npy" if cache else None
     if stored and stored.exists():
         return np.load(stored, allow_pickle=False)
-    stream = np.concatenate(
-        [np.asarray([*encode(text), eos_id], dtype=np.int32) for text in documents(raw)]
-    )
+    parts = [np.asarray([*encode(text), eos_id], dtype=np.int32) for text in documents(raw)]
+    if not parts:
+        raise DataError(f"{path}: must have text, is empty")
+    stream = np.concatenate(parts)
     if stored:
         stored.parent.mkdir(parents=True, exist_ok=True)
         partial = stored.with_suffix(".partial.npy")

@@ -13,7 +13,9 @@ import torch
 from torch import Tensor
 
 from lm.families.spikingbrain import Config, Model
-from lm.keys import check_keys
+from lm.families.spikingbrain.upstream import expected_shapes
+from lm.keys import check_keys, finite
+from lm.settings import check_settings
 from lm.shards import Held, Shards
 
 MODEL_TYPES = ("llama", "qwen2", "qwen3")
@@ -36,10 +38,17 @@ _NAMES = (
     (".input_layernorm.", ".attn_norm."),
     (".post_attention_layernorm.", ".mlp_norm."),
 )
-_SIZES = (
-    "vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads",
-    "num_key_value_heads", "head_dim", "intermediate_size", "max_position_embeddings",
+_NEEDED = (  # the defaults of each family are those of one model
+    "vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size",
+    "max_position_embeddings",
 )  # fmt: skip
+_FIXED: dict[str, Any] = {  # fields that have to have this value, which is their default
+    "hidden_act": "silu",
+    "use_sliding_window": False,
+    "mlp_bias": False,
+    "attention_bias": False,  # one of o_proj as well; Qwen2 has others and does not read this
+}
+_ROPE = {"rope_type", "type", "rope_theta", "partial_rotary_factor"}
 
 
 def transformer_config(settings: Mapping[str, Any], context: int | None = None) -> Config:
@@ -51,30 +60,50 @@ def transformer_config(settings: Mapping[str, Any], context: int | None = None) 
     kind = settings.get("model_type")
     if kind not in MODEL_TYPES:
         raise ValueError(f"config.json: model_type must be one of {MODEL_TYPES}, got {kind!r}")
-    rope = settings.get("rope_parameters") or settings.get("rope_scaling") or {}
-    for name, value, rule in (
-        ("hidden_act", settings.get("hidden_act", "silu"), "silu"),
-        ("use_sliding_window", settings.get("use_sliding_window", False), False),
-        ("rope type", rope.get("rope_type", rope.get("type", "default")), "default"),
-    ):
-        if value != rule:
-            raise ValueError(f"config.json: {name} must be {rule!r}, got {value!r}")
-    fields = {name: settings[name] for name in _SIZES if settings.get(name) is not None}
-    try:
-        most = context or int(fields["max_position_embeddings"])
-        return Config(
-            **(fields | {"max_position_embeddings": most}),
-            norm_eps=settings.get("rms_norm_eps", 1e-6),
-            rope_theta=rope.get("rope_theta", settings.get("rope_theta", 10_000.0)),
-            tie_word_embeddings=settings.get("tie_word_embeddings", False),
-            qk_norm=kind == "qwen3",
-            attn_layers=range(fields["num_hidden_layers"]),
-            sliding_window=max(1, most - 1),
-            window_keys=most,
-            carry="zero",
-        )
-    except (KeyError, TypeError) as error:
-        raise ValueError(f"config.json: {error!r}") from error
+    for name, rule in _FIXED.items():
+        value = settings.get(name)
+        if value not in (None, rule) and (kind, name) != ("qwen2", "attention_bias"):
+            raise ValueError(f"config.json: {name} must be {rule!r}, got {value!r:.200}")
+    rope = _rope(settings)
+    flat = {**settings, **rope, "rms_norm_eps": settings.get("rms_norm_eps", 1e-6)}
+    check_settings(flat, (*_NEEDED, "rms_norm_eps"), {"norm_eps": "rms_norm_eps"})
+    tied = settings.get("tie_word_embeddings") or False
+    if not isinstance(tied, bool):
+        raise ValueError(f"config.json: tie_word_embeddings must be true or false, got {tied!r}")
+    most = context or settings["max_position_embeddings"]
+    optional = ("num_key_value_heads", "head_dim")
+    return Config(
+        **{name: settings[name] for name in _NEEDED if name != "max_position_embeddings"},
+        **{name: settings[name] for name in optional if settings.get(name) is not None},
+        max_position_embeddings=most,
+        norm_eps=flat["rms_norm_eps"],
+        rope_theta=flat.get("rope_theta", 10_000.0),
+        tie_word_embeddings=tied,
+        qk_norm=kind == "qwen3",
+        attn_layers=range(settings["num_hidden_layers"]),
+        sliding_window=max(1, most - 1),
+        window_keys=most,
+        carry="zero",
+    )
+
+
+def _rope(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What settings say of rotation in objects of their own, which has to be the plain kind."""
+    found = {"partial_rotary_factor": settings.get("partial_rotary_factor")}
+    for name in ("rope_parameters", "rope_scaling"):
+        rope = settings.get(name) or {}
+        if not isinstance(rope, dict):
+            raise ValueError(f"config.json: {name} must be an object, got {rope!r:.200}")
+        kind = rope.get("rope_type", rope.get("type"))
+        if kind not in (None, "default"):
+            raise ValueError(f"config.json: rope type must be 'default', got {kind!r:.200}")
+        if kind is None and rope.keys() - _ROPE:
+            raise ValueError(f"config.json: {name} must have a rope_type, got {rope!r:.200}")
+        found |= rope
+    share = found["partial_rotary_factor"]
+    if share not in (None, 1):
+        raise ValueError(f"config.json: partial_rotary_factor must be 1, got {share!r:.200}")
+    return found
 
 
 def from_transformer(
@@ -82,21 +111,22 @@ def from_transformer(
 ) -> Model:
     """The network of a Hugging Face Llama, Qwen2 or Qwen3 in float32; see `transformer_config`.
 
-    Raises ValueError listing every missing, unknown or misshapen key.
+    Raises ValueError listing every missing, unknown or misshapen key, or naming a tensor with
+    values that are not finite.
     """
-    model = Model(transformer_config(settings, context))
+    config = transformer_config(settings, context)
+    kind, tied = settings["model_type"], config.tie_word_embeddings
     places = {our_name(name): name for name in tensors if not name.endswith(".inv_freq")}
+    wanted = {
+        name: shape
+        for name, shape in expected_shapes(config).items()
+        if (kind == "qwen2" or not name.endswith("_proj.bias"))
+        and (name in places or not (tied and name == "lm_head.weight"))
+    }
+    check_keys({name: tensors[theirs] for name, theirs in places.items()}, wanted, kind)
+    model = Model(config)
     own = model.state_dict()
-    wanted = {name: tuple(value.shape) for name, value in own.items()}
-    tied = model.config.tie_word_embeddings
-    for name in list(wanted):
-        bias = name.endswith("_proj.bias") and name not in places
-        if bias or (tied and name == "lm_head.weight" and name not in places):
-            del wanted[name]  # Llama and Qwen3 have no biases
-    check_keys(
-        {name: tensors[theirs] for name, theirs in places.items()}, wanted, settings["model_type"]
-    )
-    own |= {name: tensors.read(places[name]) for name in wanted}
+    own |= {name: finite(tensors.read(places[name]), places[name]) for name in wanted}
     if tied:
         own["lm_head.weight"] = own["model.embeddings.weight"]
     model.load_state_dict(own)

@@ -5,7 +5,12 @@ from typing import Annotated, Any
 
 import typer
 
-from spiketrain.commands.convert_dial import add_dials, check_places, check_range
+from spiketrain.commands.convert_dial import (
+    add_dials,
+    check_places,
+    check_range,
+    check_sparsity,
+)
 
 FORMATS = ("float32", "bfloat16", "int8", "int4")
 CACHES = ("float32", "bfloat16", "int8")
@@ -148,9 +153,16 @@ def convert(
 
     need_train_extra()
     from lm.checkpoint import is_sharded_spikingbrain
+    from lm.conversion.sparsity import MOST_QUIET
     from lm.export import export_model
-    from spiketrain.commands.tokenizer_files import tokenizer_beside, tokenizer_files
+    from spiketrain.commands.tokenizer_files import (
+        check_tokenizer,
+        tokenizer_beside,
+        tokenizer_files,
+    )
 
+    of_counts = recipe in (None, "transformer-to-spiking")
+    check_sparsity(target_sparsity, MOST_QUIET if of_counts else 1.0)
     made: dict[str, bytes | Path] = {}
     codes: dict[str, Any] = {}
     published = recipe is None and is_sharded_spikingbrain(source)
@@ -180,13 +192,15 @@ def convert(
         check_places(model, max_dial)
     if tokenizer is None:
         tokenizer = tokenizer_beside(source)
+    files = tokenizer_files(tokenizer) if tokenizer is not None else {}
+    if model is not None:
+        check_tokenizer(files, model.config.vocab_size)
     if calib and target_sparsity and recipe is None and not published:
         from spiketrain.commands.convert_spikingbrain import make_sparse
 
         made = make_sparse(model, tokenizer, calib, target_sparsity)
     if calib and max_dial and not published:
         made = add_dials(made, model, tokenizer, calib, max_dial)
-    files = tokenizer_files(tokenizer) if tokenizer is not None else {}
     files |= made
     files |= {path.name: path for path in extra or []}
     provenance = {

@@ -1,4 +1,4 @@
-"""`spiketrain convert --max-dial`: a range for requests' dials, and what it does to a text."""
+"""`spiketrain convert --max-dial`, `--target-sparsity`: ranges, and what dials do to a text."""
 
 import json
 import math
@@ -22,6 +22,13 @@ def check_range(most: float | None, recipe: str | None, variant: str | None) -> 
     driven = recipe == "rwkv-to-spikegpt" and variant == "projections"
     if recipe not in (None, "transformer-to-spiking") and not driven:
         raise typer.BadParameter(f"needs spike counts before matrices, got {most}", param_hint=HINT)
+
+
+def check_sparsity(sparsity: float | None, most: float) -> None:
+    """A usage error for a share of zeros that is not between 0 and `most`."""
+    if sparsity is not None and not 0.0 < sparsity < most:
+        rule = f"must be between 0 and {most:g}, got {sparsity}"
+        raise typer.BadParameter(rule, param_hint="--target-sparsity")
 
 
 def check_places(model: Any, most: float | None) -> None:

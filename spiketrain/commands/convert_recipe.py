@@ -31,10 +31,6 @@ def convert_by_recipe(
     of_transformer = recipe == "transformer-to-spiking"
     if target_sparsity is None and not of_transformer:
         target_sparsity = 0.85
-    if target_sparsity is not None and not 0.0 < target_sparsity < 1.0:
-        raise typer.BadParameter(
-            f"must be between 0 and 1, got {target_sparsity}", param_hint="--target-sparsity"
-        )
     from training.conversion import Conversion, convert_run
 
     high = 1.0 - (target_sparsity or 0.0)

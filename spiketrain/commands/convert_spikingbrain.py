@@ -12,6 +12,7 @@ from typing import Any
 import typer
 
 from spiketrain.commands.convert_dial import add_dials
+from spiketrain.commands.tokenizer_files import check_tokenizer
 
 UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 
@@ -56,7 +57,8 @@ def convert_published(
     from lm.checkpoint import CheckpointError, read_settings
     from lm.families.spikingbrain import Exporter, load_published, upstream_config
     from lm.shards import Held, Shards
-    from lm.streaming import Work, convert_shards, plan
+    from lm.streaming import Work, check_in_memory, convert_shards, plan
+    from runtime.package import check_config
 
     try:
         shards = Shards(asked.source)
@@ -72,6 +74,7 @@ def convert_published(
     if not config.spikes and weights in ("int8", "int4"):
         config.spikes = True
         said += (f"spike counts at k {config.spike_k:g} before the blocks' {weights} matrices",)
+    check_tokenizer(files, config.vocab_size)
     for line in said:
         typer.echo(f"{asked.source}: {line}", err=True)
     if asked.max_dial is not None and not config.spikes:
@@ -81,6 +84,8 @@ def convert_published(
     if "generation_config.json" not in files and config.eos_token_id is not None:
         made["generation_config.json"] = json.dumps({"eos_token_id": config.eos_token_id}).encode()
     tensors: Any = shards
+    if asked.calib is not None:
+        check_in_memory(shards, asked.max_memory)
     if asked.calib is not None and not asked.dry_run:
         model = load_published(config, shards)  # in memory: text is read with it
         if asked.target_sparsity is not None:
@@ -93,6 +98,7 @@ def convert_published(
         exporter.window_cache = asked.window_cache
     exporter.max_dial = asked.max_dial
     if asked.dry_run:
+        check_config(str(asked.target), exporter.package_config(), {**files, **made})
         sizes = plan(exporter, asked.max_memory)
         typer.echo(
             f"{asked.source}: spikingbrain, {len(shards)} tensors, about "

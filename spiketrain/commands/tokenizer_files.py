@@ -1,10 +1,13 @@
 """The files that a package takes along for its tokenizer, found beside a checkpoint or given."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 from runtime.errors import SpiketrainError
+from runtime.package import TOKENIZER_FILES
 from runtime.package_rules import GENERATION_KEYS
+from runtime.tokenizer import parse_tokenizer
 
 
 def tokenizer_beside(source: Path) -> Path | None:
@@ -41,11 +44,29 @@ def tokenizer_files(tokenizer: Path) -> dict[str, bytes | Path]:
     if tokenizer.suffix == ".model" and "generation_config.json" not in files:
         import sentencepiece
 
-        model = sentencepiece.SentencePieceProcessor(model_file=str(tokenizer))
+        try:
+            model = sentencepiece.SentencePieceProcessor(model_file=str(tokenizer))
+        except (OSError, RuntimeError) as error:
+            raise SpiketrainError(f"{tokenizer}: must be a SentencePiece model, {error}") from None
         if model.eos_id() >= 0:
             defaults = {"eos_token_id": model.eos_id()}
             files["generation_config.json"] = json.dumps(defaults).encode()
     return files
+
+
+def check_tokenizer(files: Mapping[str, bytes | Path], vocab_size: int) -> None:
+    """SpiketrainError unless a model of this vocabulary can have the tokenizer among `files`."""
+    for name in TOKENIZER_FILES:
+        if name not in files:
+            continue
+        source = files[name]
+        where = source if isinstance(source, Path) else Path(name)
+        found = parse_tokenizer(where, source if isinstance(source, bytes) else source.read_bytes())
+        if found.vocab_size > vocab_size:
+            raise SpiketrainError(
+                f"{where}: must have at most the model's {vocab_size} tokens, "
+                f"has {found.vocab_size}"
+            )
 
 
 def _sampling_defaults(path: Path) -> dict[str, bytes | Path]:

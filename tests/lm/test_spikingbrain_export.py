@@ -10,7 +10,6 @@ pytest.importorskip("transformers")
 
 from lm.checkpoint import Meaning, read_checkpoint  # noqa: E402
 from lm.families.spikingbrain import Config, Exporter, Model, to_runtime  # noqa: E402
-from lm.families.spikingbrain.formats import stored_int8  # noqa: E402
 from lm.shards import Held, Shards  # noqa: E402
 from lm.streaming import peak_memory, plan  # noqa: E402
 from runtime.errors import SpiketrainError  # noqa: E402
@@ -98,10 +97,38 @@ def test_published_codes_and_scales_are_kept_whatever_their_size():
     assert not any(f"{m}.extra" in tensors for m in without)
 
 
-def test_a_code_far_beyond_int8_is_refused():
-    codes = torch.tensor([[40_000, 3]], dtype=torch.int32)
-    with pytest.raises(SpiketrainError, match=r"weight codes must be within .*32894, got 40000"):
-        stored_int8(codes, torch.ones(1, 2))
+@pytest.mark.parametrize("scale", [1e-6, 1e-30])
+def test_a_code_far_beyond_int8_is_refused(scale):
+    model = official()
+    with torch.no_grad():
+        model.model.layers[1].mlp.up_proj.weight_quantizer.scales[3, 1] = scale
+    rule = rf"{UP}\.weight must have codes within \+-32894, got [1-9]"
+    with pytest.raises(SpiketrainError, match=rule):
+        to_runtime(model, "int8")
+
+
+@pytest.mark.parametrize("scale", [0.0, -0.5])
+@pytest.mark.parametrize("weights", ["int8", "int4", "float32"])
+def test_scales_that_are_not_above_zero_are_refused_by_name(scale, weights):
+    model = official()
+    with torch.no_grad():
+        model.model.layers[1].mlp.up_proj.weight_quantizer.scales[3, 1] = scale
+    with pytest.raises(SpiketrainError, match=rf"{UP}.*scales must be above 0, got {scale}"):
+        to_runtime(model, weights)
+
+
+@pytest.mark.parametrize("weights", ["float32", "bfloat16", "int8", "int4"])
+@pytest.mark.parametrize(
+    "name", ["embeddings.weight", "layers.2.mlp.down_proj.weight", "layers.2.attn.q_proj.bias"]
+)
+def test_a_value_that_is_not_finite_is_refused_by_name_and_place(name, weights):
+    model = official("fp")
+    value = model.get_parameter(f"model.{name}")
+    with torch.no_grad():
+        value[-1] = torch.nan
+    place = r"\(\d+(, 0|,)\)"
+    with pytest.raises(SpiketrainError, match=rf"model\.{name} at {place} must be finite, got nan"):
+        to_runtime(model, weights)
 
 
 @pytest.mark.parametrize("weights", ["float32", "int8", "int4"])

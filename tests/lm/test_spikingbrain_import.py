@@ -120,12 +120,43 @@ def test_every_wrong_key_is_listed_at_once(tmp_path):
         ({"tie_word_embeddings": True}, "tie_word_embeddings must be False"),
         ({"num_attention_heads": 3}, "multiple of num_key_value_heads 2, got 3"),
         ({"attn_layers": [4]}, "attn_layers must be different layers"),
-        ({"hidden_size": "128"}, "config.json"),
+        ({"attn_layers": 3}, "attn_layers must be a list of layers, got 3"),
+        ({"hidden_size": "128"}, r"hidden_size must be a whole number in .*, got '128'"),
+        ({"hidden_size": 128.0}, r"hidden_size must be a whole number in .*, got 128.0"),
+        ({"num_hidden_layers": 10**7}, r"num_hidden_layers must be a whole number in \[1, 256\]"),
+        ({"norm_eps": "x"}, r"norm_eps must be a number in .*, got 'x'"),
+        ({"rope_theta": "x"}, r"rope_theta must be a number in .*, got 'x'"),
+        ({"sliding_window": None}, "config.json: sliding_window is missing"),
+        ({"intermediate_size": None}, "config.json: intermediate_size is missing"),
+        ({"rope_scaling": {"type": "linear", "factor": 2.0}}, "rope_scaling must be None"),
+        ({"enable_spike": True}, "enable_spike must be False, got True"),
     ],
 )
 def test_a_config_that_the_model_cannot_have_is_refused(tmp_path, settings, message):
     with pytest.raises(CheckpointError, match=message):
         read_checkpoint(directory(tmp_path, **settings))
+
+
+def test_the_gates_fields_are_the_configs(tmp_path):
+    fields = {"gate_logit_normalizer": 4, "gate_low_rank_dim": 8}
+    change = {}
+    for name, value in load_file(DATA / "fp" / "model.safetensors").items():
+        if ".gk_proj.0." in name:
+            change[name] = value[:8]
+        elif name.endswith(".gk_proj.1.weight"):
+            change[name] = value[:, :8]
+    found = read_checkpoint(directory(tmp_path, change=change, **fields))
+    assert found.model.config.gate_rank == 8
+    own = logits(found)
+    found.model.config.gate_logit_normalizer = 16
+    assert (logits(found) - own).abs().max() > 1e-3
+
+
+def test_weights_that_are_no_floats_are_refused(tmp_path):
+    name = "model.layers.0.attn.q_proj.weight"
+    folder = directory(tmp_path, change={name: torch.zeros(128, 128, dtype=torch.int32)})
+    with pytest.raises(CheckpointError, match=f"{name} must be one of .*, got I32"):
+        read_checkpoint(folder)
 
 
 def test_broken_shards_are_refused(tmp_path):

@@ -19,7 +19,7 @@ from lm.conversion.transformer import (  # noqa: E402
     their_name,
     transformer_config,
 )
-from lm.shards import Shards  # noqa: E402
+from lm.shards import Held, Shards  # noqa: E402
 
 IDS = torch.arange(48).reshape(2, 24) * 7 % 61
 SIZES = {
@@ -153,7 +153,25 @@ def test_names_go_there_and_back(tmp_path):
         ({"hidden_act": "gelu"}, "hidden_act must be 'silu', got 'gelu'"),
         ({"rope_scaling": {"rope_type": "llama3"}}, "rope type must be 'default', got 'llama3'"),
         ({"use_sliding_window": True}, "use_sliding_window must be False"),
-        ({"num_hidden_layers": None}, "num_hidden_layers"),
+        ({"num_hidden_layers": None}, "num_hidden_layers is missing"),
+        ({"num_hidden_layers": 2.0}, r"num_hidden_layers must be a whole number in .*, got 2.0"),
+        ({"max_position_embeddings": "x"}, "max_position_embeddings must be a whole number"),
+        ({"rms_norm_eps": None}, "rms_norm_eps is missing"),
+        ({"tie_word_embeddings": "no"}, "tie_word_embeddings must be true or false, got 'no'"),
+        ({"rope_theta": "x"}, r"rope_theta must be a number in .*, got 'x'"),
+        ({"rope_scaling": [1]}, r"rope_scaling must be an object, got \[1\]"),
+        ({"rope_scaling": {"factor": 2.0}}, "rope_scaling must have a rope_type"),
+        (
+            {"rope_parameters": {"rope_type": "default"}, "rope_scaling": {"type": "linear"}},
+            "rope type must be 'default', got 'linear'",
+        ),
+        (
+            {"rope_parameters": {"full_attention": {"rope_theta": 1e6}}},
+            "rope_parameters must have a rope_type",
+        ),
+        ({"partial_rotary_factor": 0.5}, "partial_rotary_factor must be 1, got 0.5"),
+        ({"model_type": "llama", "attention_bias": True}, "attention_bias must be False, got True"),
+        ({"model_type": "llama", "mlp_bias": True}, "mlp_bias must be False, got True"),
     ],
 )
 def test_a_checkpoint_that_would_compute_something_else_is_refused(fields, message):
@@ -162,12 +180,27 @@ def test_a_checkpoint_that_would_compute_something_else_is_refused(fields, messa
         transformer_config(settings)
 
 
-def test_unknown_keys_are_refused(tmp_path):
-    model = theirs("llama", attention_bias=True)  # a bias of o_proj has no place
-    model.save_pretrained(tmp_path)
-    settings = json.loads((tmp_path / "config.json").read_text())
-    with pytest.raises(ValueError, match=r"layers\.0\.attn\.o_proj\.bias is unknown"):
-        from_transformer(Shards(tmp_path), settings)
+@pytest.mark.parametrize(
+    ("kind", "name", "value", "problem"),
+    [
+        ("llama", "o_proj.bias", torch.zeros(32), r"layers\.1\.attn\.o_proj\.bias is unknown"),
+        ("llama", "q_proj.bias", torch.zeros(32), r"layers\.1\.attn\.q_proj\.bias is unknown"),
+        ("qwen2", "q_proj.bias", None, r"layers\.1\.attn\.q_proj\.bias is missing"),
+        ("qwen2", "k_proj.bias", torch.zeros(3), r"k_proj\.bias is \(3,\), expected \(16,\)"),
+        ("qwen3", "k_norm.weight", None, r"layers\.1\.attn\.k_norm\.weight is missing"),
+        ("qwen2", "v_proj.bias", torch.full((16,), torch.nan), r"v_proj\.bias at \(0,\) must be"),
+    ],
+)
+def test_keys_that_the_network_does_not_have_or_lacks_are_refused(kind, name, value, problem):
+    model = theirs(kind)
+    tensors = Held(model.state_dict())
+    key = f"model.layers.1.self_attn.{name}"
+    if value is None:
+        del tensors[key]
+    else:
+        tensors[key] = value
+    with pytest.raises(ValueError, match=problem):
+        from_transformer(tensors, model.config.to_dict())
 
 
 def test_a_teacher_with_linear_layers_is_refused(tmp_path):

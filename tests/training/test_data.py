@@ -5,6 +5,7 @@ import lzma
 import numpy as np
 import pytest
 
+from runtime.errors import DataError
 from training.data import Lanes, documents, encode_corpus, read_text
 from training.tokenizer import train_tokenizer
 
@@ -80,3 +81,18 @@ def test_a_vocabulary_out_of_reach_is_refused(tmp_path):
     (tmp_path / "t.txt").write_text("a b c")
     with pytest.raises(ValueError, match="vocab_size 5000"):
         train_tokenizer(tmp_path / "t.txt", tmp_path / "tokenizer.model", 5000)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.txt", b"caf\xe9", r"a\.txt: must be UTF-8, is not at byte 3"),
+        ("a.txt.xz", b"plain", r"a\.txt\.xz: must be an \.xz file"),
+        ("a.txt", b"", r"a\.txt: must have text, is empty"),
+        ("a.txt", b"\n<|endoftext|>\n", r"a\.txt: must have text, is empty"),
+    ],
+)
+def test_a_file_that_holds_no_text_is_refused_by_name(tmp_path, name, content, message):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError, match=message):
+        encode_corpus(tmp_path / name, lambda text: [1], 0, None, "")

@@ -14,14 +14,17 @@ from torch import Tensor
 
 from lm.families.spikingbrain.config import Config
 from lm.families.spikingbrain.formats import (
+    MOST_CODE,
     Formats,
     Stored,
     quantize,
     stored_int8,
 )
 from lm.families.spikingbrain.model import Model
+from lm.keys import finite
 from lm.quantize import bits_of_bfloat16, quantize_int8
 from lm.shards import Held, Shards
+from runtime.errors import SpiketrainError
 
 WEIGHT_FORMATS = ("float32", "bfloat16", "int8", "int4")
 BLOCK_BYTES = 128 << 20  # of float32 weights that are quantised at once
@@ -158,7 +161,7 @@ class Exporter:
         whole = torch.empty(rows, width, dtype=dtype)
         scale = torch.empty(rows)
         for start, stop in self._blocks(rows, width):
-            block = self.source.read(name, start, stop)
+            block = self._read(name, start, stop)
             if form == "int8":
                 whole[start:stop], scale[start:stop] = quantize_int8(block, dim=1)
             else:
@@ -215,14 +218,14 @@ class Exporter:
             name = f"model.layers.{i}.{place}"
             dial = torch.tensor([self.config.spike_k, self.config.dead_zone])
             if f"{name}.k" in self.source:
-                dial = torch.cat([self.source.read(f"{name}.{x}") for x in ("k", "dead_zone")])
+                dial = torch.cat([self._read(f"{name}.{x}") for x in ("k", "dead_zone")])
             found[f"layers.{i}.{place}"] = dial
             self.dead = self.dead or bool(dial[1] > 0)
 
     def _vector(
         self, found: Stored, name: str, change: Callable[[Tensor], Tensor] = Tensor.clone
     ) -> None:
-        found[name] = change(self.source.read(f"model.{name}"))
+        found[name] = change(self._read(f"model.{name}"))
 
     def _matrix(self, found: Stored, name: str, form: str, source: str | None = None) -> None:
         """The tensors of the matrix `name` in its format."""
@@ -230,7 +233,7 @@ class Exporter:
         if name in self.codes:
             own = self.codes[name]
         elif form.startswith("int8-gi"):
-            scales = self.source.read(f"{source}.weight_quantizer.scales").squeeze(2)
+            scales = self._scales(source).squeeze(2)
             own = stored_int8(self._codes(source), scales.t())
         else:
             own = quantize(self._weights(source), self.source[f"{source}.weight"].shape, form)
@@ -242,9 +245,9 @@ class Exporter:
         quantised = scales in self.source and self._is_read_quantised(source)
         rows, inputs = self.source[f"{source}.weight"].shape
         for start, stop in self._blocks(rows, inputs):
-            block = self.source.read(f"{source}.weight", start, stop)
+            block = self._read(f"{source}.weight", start, stop)
             if quantised:
-                scale = self.source.read(scales, start, stop)
+                scale = self._scales(source, start, stop)
                 block = torch.round(block.unflatten(1, (scale.shape[1], -1)) / scale) * scale
                 block = block.flatten(1)
             yield start, block.t()
@@ -254,11 +257,28 @@ class Exporter:
         rows, inputs = self.source[f"{source}.weight"].shape
         whole = torch.empty(inputs, rows, dtype=torch.int32)
         for start, stop in self._blocks(rows, inputs):
-            scale = self.source.read(f"{source}.weight_quantizer.scales", start, stop)
-            block = self.source.read(f"{source}.weight", start, stop)
+            scale = self._scales(source, start, stop)
+            block = self._read(f"{source}.weight", start, stop)
             codes = torch.round(block.unflatten(1, (scale.shape[1], -1)) / scale)
+            most = codes.abs().max().item()
+            if most > MOST_CODE:  # before a cast that would wrap
+                raise SpiketrainError(
+                    f"{source}.weight must have codes within +-{MOST_CODE}, got {most:g}"
+                )
             whole[:, start:stop] = codes.flatten(1).t()
         return whole
+
+    def _read(self, name: str, start: int = 0, stop: int | None = None) -> Tensor:
+        """Rows of a tensor of the source; SpiketrainError unless all are finite."""
+        return finite(self.source.read(name, start, stop), name, start)
+
+    def _scales(self, source: str, start: int = 0, stop: int | None = None) -> Tensor:
+        """Scales (rows, I / group, 1) of rows of a matrix; SpiketrainError unless above 0."""
+        name = f"{source}.weight_quantizer.scales"
+        scales = self._read(name, start, stop)
+        if not bool((scales > 0).all()):
+            raise SpiketrainError(f"{name} must be above 0, got {scales.min().item()}")
+        return scales
 
     def _is_read_quantised(self, source: str) -> bool:
         """The published code reads a down projection raw, though it has scales."""

@@ -14,6 +14,7 @@ from lm.families.spikingbrain.config import Config
 from lm.families.spikingbrain.model import Model
 from lm.imported import Imported
 from lm.keys import check_keys
+from lm.settings import check_settings
 from lm.shards import Shards
 
 MODEL_TYPE = "gla_swa"
@@ -21,13 +22,21 @@ INT8 = 127
 _KEPT = (
     "vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads",
     "num_key_value_heads", "intermediate_size", "norm_eps", "sliding_window", "attn_layers",
-    "rope_theta", "max_position_embeddings", "bos_token_id", "eos_token_id",
+    "rope_theta", "max_position_embeddings", "gate_logit_normalizer", "bos_token_id",
+    "eos_token_id",
 )  # fmt: skip
+_NEEDED = (  # whose upstream defaults are those of one model
+    "vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size",
+    "sliding_window",
+)  # fmt: skip
+_RANK = "gate_low_rank_dim"  # gate_rank here
 _FIXED: dict[str, tuple[Any, ...]] = {  # fields that have to have one of these values
     "hidden_act": ("swish", "silu"),
     "use_short_conv": (False,),
     "elementwise_affine": (True,),
     "tie_word_embeddings": (False,),
+    "enable_spike": (False,),
+    "rope_scaling": (None,),
 }
 _SCALES = ".weight_quantizer.scales"
 
@@ -47,8 +56,11 @@ def upstream_config(
     for name, allowed in _FIXED.items():
         if settings.get(name, allowed[0]) not in allowed:
             raise ValueError(f"config.json: {name} must be {allowed[0]!r}, got {settings[name]!r}")
+    check_settings(settings, _NEEDED, {"gate_rank": _RANK})
     spiking = any(name.endswith(_SCALES) for name in shapes)
     fields = {name: settings[name] for name in _KEPT if settings.get(name) is not None}
+    if settings.get(_RANK) is not None:
+        fields["gate_rank"] = settings[_RANK]
     fields |= {"window_keys": window_keys, "down_proj": down_proj or "published"}
     if spiking:
         fields |= {
@@ -57,10 +69,7 @@ def upstream_config(
             "attention_spikes": True,
             "quant_weight_group_size": _group(shapes),
         }
-    try:
-        config = Config(**fields)
-    except TypeError as error:
-        raise ValueError(f"config.json: {error}") from error
+    config = Config(**fields)
     wanted = expected_shapes(config)
     unused = _unused_scales(config, shapes) if spiking else {}
     check_keys(shapes, wanted | unused, "W8ASpike" if spiking else "hf_7B_model")

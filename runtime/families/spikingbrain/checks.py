@@ -17,7 +17,7 @@ MAX_POSITIONS = 1 << 24
 # Sums of int8 * int8 over this many inputs stay below 2**31: 131072 * 127 * 127 < 2**31.
 MAX_WIDTH = 1 << 17
 
-_SIZES = {
+SIZES = {
     "vocab_size": MAX_VOCAB_SIZE,
     "hidden_size": MAX_WIDTH,
     "num_hidden_layers": MAX_LAYERS,
@@ -32,6 +32,7 @@ _SIZES = {
     "gate_logit_normalizer": MAX_WIDTH,
     "moe_intermediate_size": MAX_WIDTH,
 }
+NUMBERS = {"norm_eps": (1e-12, 1.0), "rope_theta": (1.0, 1e12)}
 _COUNTS = {"num_sink_tokens": 1 << 16, "num_experts": MAX_EXPERTS, "num_shared_experts": 64}
 _CHOICES = {
     "gate": ("low_rank", "merged", "tied"),
@@ -126,7 +127,7 @@ def _complete(values: dict[str, Any]) -> None:
 
 def check_fields(spec: Any) -> None:
     """ValueError unless every field is of its kind and in its range."""
-    for name, most in _SIZES.items():
+    for name, most in SIZES.items():
         check_whole(name, getattr(spec, name), 1, most)
     for name, most in _COUNTS.items():
         check_whole(name, getattr(spec, name), 0, most)
@@ -136,8 +137,8 @@ def check_fields(spec: Any) -> None:
     for name, allowed in _CHOICES.items():
         if getattr(spec, name) not in allowed:
             raise ValueError(f"{name} must be one of {allowed}, got {getattr(spec, name)!r:.200}")
-    _check_number("norm_eps", spec.norm_eps, 1e-12, 1.0)
-    _check_number("rope_theta", spec.rope_theta, 1.0, 1e12)
+    for name, (low, high) in NUMBERS.items():
+        check_number(name, getattr(spec, name), low, high)
     if spec.head_dim % 2:
         raise ValueError(f"head_dim must be even, got {spec.head_dim}")
     check_whole("query width", spec.num_attention_heads * spec.head_dim, 1, MAX_WIDTH)
@@ -207,7 +208,8 @@ def check_whole(name: str, value: Any, least: int, most: int) -> None:
         raise ValueError(f"{name} must be a whole number in [{least}, {most}], got {value!r:.200}")
 
 
-def _check_number(name: str, value: Any, low: float, high: float) -> None:
+def check_number(name: str, value: Any, low: float, high: float) -> None:
+    """ValueError unless value is a number in [low, high]."""
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if not number or not low <= value <= high:
         raise ValueError(f"{name} must be a number in [{low:g}, {high:g}], got {value!r:.200}")

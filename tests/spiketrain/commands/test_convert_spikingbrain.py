@@ -1,7 +1,9 @@
 """From a published SpikingBrain directory to a package, on the command line."""
 
 import asyncio
+import errno
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -63,6 +65,14 @@ def test_a_dry_run_says_what_would_be_written(tmp_path, monkeypatch, capsys):
         (("--down-proj", "both"), 2, "must be one of published, spiked"),
         (("--calib", "x"), 2, "both it and --target-sparsity"),
         (("--max-dial", "2"), 2, "needs spike counts before matrices, got 2.0"),
+        (("--window-keys", 1 << 30), 1, "window_keys must be a whole number in [1, 16777216]"),
+        (("--file", "/nowhere/x"), 1, "/nowhere/x: must be readable"),
+        (("--target-sparsity", "0.98", "--calib", "x"), 2, "between 0 and 0.98, got 0.98"),
+        (
+            ("--weights", "int4", "--max-dial", "2", "--calib", "x", "--max-memory", "64M"),
+            1,
+            "M to read --calib with the model, got 64M",
+        ),
         (("--recipe", "transformer-to-spiking", "--calib", "x", "--resume"), 2, "published"),
     ],
 )
@@ -115,11 +125,53 @@ def test_integer_weights_read_spike_counts(tmp_path, monkeypatch, capsys, weight
     assert torch.isfinite(logits(package)).all()
 
 
-def test_a_package_that_could_not_be_is_refused_before_any_work(tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("dry", [(), ("--dry-run",)])
+def test_a_package_that_could_not_be_is_refused_before_any_work(tmp_path, monkeypatch, capsys, dry):
     arguments = ("convert", DATA / "w8_g32", tmp_path / "package", "--window-cache", "float32")
-    assert call(monkeypatch, *arguments) == 1
+    assert call(monkeypatch, *arguments, *dry) == 1
     assert "window_cache must be" in " ".join(capsys.readouterr().err.split())
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("generation_config.json", '{"eos_token_id": 199}', "must be a token id in [0, 199)"),
+        ("tokenizer.json", '{"model": {}}', "must be a Hugging Face tokenizer"),
+        ("tokenizer.json", None, "must have at most the model's 199 tokens, has 256"),
+        ("tokenizer.model", "junk", "must be a SentencePiece model"),
+    ],
+)
+def test_a_file_that_no_package_may_have_is_refused_before_any_work(
+    tmp_path, monkeypatch, capsys, name, content, message
+):
+    source = tmp_path / "source"
+    shutil.copytree(DATA / "fp", source)
+    if name.startswith("generation"):
+        (source / "tokenizer.json").write_text(tokenizer())
+    (source / name).write_text(tokenizer(256) if content is None else content)
+    assert call(monkeypatch, "convert", source, tmp_path / "package") == 1
+    assert message in " ".join(capsys.readouterr().err.split())
+    assert [path.name for path in tmp_path.iterdir()] == ["source"]
+
+
+def test_a_full_disk_is_said_with_the_file_and_the_conversion_goes_on(
+    tmp_path, monkeypatch, capsys
+):
+    import runtime.tensor_file as tensor_file
+
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    package = tmp_path / "package"
+    with monkeypatch.context() as patched:
+        patched.setattr(tensor_file.os, "fsync", full)
+        assert call(monkeypatch, "convert", DATA / "fp", package) == 1
+    said = " ".join(capsys.readouterr().err.split())
+    assert "model-00001-of-00006.safetensors.partial: must be writable" in said
+    assert "No space left on device" in said
+    assert call(monkeypatch, "convert", DATA / "fp", package, "--resume") == 0
+    assert torch.isfinite(logits(package)).all()
 
 
 def test_a_conversion_that_was_killed_goes_on(tmp_path, monkeypatch, capsys):
@@ -247,11 +299,11 @@ def test_a_range_alone_needs_no_text_and_a_text_alone_only_measures(tmp_path, mo
     assert len(json.loads((measured / "report.json").read_text())["dials"]) == 5
 
 
-def tokenizer():
-    """A tokenizer.json of bytes within the golden vocabulary."""
+def tokenizer(size=190):
+    """A tokenizer.json of bytes, by default within the golden vocabulary."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())[:190]
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())[:size]
     own = Tokenizer(models.BPE(vocab={c: i for i, c in enumerate(alphabet)}, merges=[]))
     own.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     own.decoder = decoders.ByteLevel()

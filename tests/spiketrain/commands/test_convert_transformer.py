@@ -38,3 +38,55 @@ def test_a_llama_becomes_a_package_that_measures_as_reported(tmp_path, monkeypat
     # the package carries its state on, the report starts each context from nothing
     wanted = stages["int4"]["bits_per_byte"]
     assert measured["bits_per_byte"] == pytest.approx(wanted, rel=0.25)
+
+
+def directory(folder, vocab_size=256):
+    """A Hugging Face directory of an untrained Llama with a tokenizer of 256 bytes, and a text."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "intermediate_size": 48}
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 64}
+    torch.manual_seed(0)
+    config = LlamaConfig(vocab_size=vocab_size, **sizes, **heads, bos_token_id=1, eos_token_id=7)
+    source, text = folder / "source", folder / "text.txt"
+    LlamaForCausalLM(config).save_pretrained(source)
+    (source / "generation_config.json").unlink()
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    own = Tokenizer(models.BPE(vocab={c: i for i, c in enumerate(alphabet)}, merges=[]))
+    own.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    own.decoder = decoders.ByteLevel()
+    own.save(str(source / "tokenizer.json"))
+    text.write_text("The hen and the fox saw the moon in the well. " * 50)
+    return source, ("--recipe", "transformer-to-spiking", "--calib", text)
+
+
+def test_a_directory_becomes_a_package_that_ends_texts_where_its_config_says(tmp_path, monkeypatch):
+    source, recipe = directory(tmp_path)
+    package = tmp_path / "package"
+    assert call(monkeypatch, "convert", source, package, *recipe, "--weights", "int4") == 0
+    model = runtime.load_model(package)
+    assert model.eos_token_ids == (7,)
+    assert model.tokenizer.decode(model.tokenizer.encode("The hen")) == "The hen"
+
+
+@pytest.mark.parametrize(
+    ("change", "options", "code", "message"),
+    [
+        (None, ("--target-sparsity", "0.98"), 2, "must be between 0 and 0.98, got 0.98"),
+        ("tokenizer.model", (), 1, "tokenizer.model: must be a readable tokenizer"),
+        ("text.txt", (), 1, "text.txt: must have text, is empty"),
+        ("vocabulary", (), 1, "the tokenizer must have at most the model's 61 tokens, got 256"),
+    ],
+)
+def test_what_a_directory_cannot_be_converted_with_is_said(
+    tmp_path, monkeypatch, capsys, change, options, code, message
+):
+    source, recipe = directory(tmp_path, 61 if change == "vocabulary" else 256)
+    if change == "tokenizer.model":
+        (source / "tokenizer.json").rename(source / change).write_text("junk")
+    if change == "text.txt":
+        (tmp_path / change).write_text("")
+    assert call(monkeypatch, "convert", source, tmp_path / "package", *recipe, *options) == code
+    assert message in " ".join(capsys.readouterr().err.replace("│", " ").split())
+    assert not (tmp_path / "package").exists()
