@@ -17,6 +17,7 @@ from lm.families.spikingbrain.upstream import expected_shapes
 from lm.keys import check_keys, finite
 from lm.settings import check_settings
 from lm.shards import Held, Shards
+from runtime.families.spikingbrain.rotary import FIELDS, check_scaling
 
 MODEL_TYPES = ("llama", "qwen2", "qwen3")
 VARIANTS = (
@@ -25,8 +26,8 @@ VARIANTS = (
 CHOSEN = "hybrid-chosen"  # windows where linear attention would cost most
 KEPT = (  # fields of the teacher's config that its weights or its measure depend on
     "hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "head_dim",
-    "intermediate_size", "norm_eps", "rope_theta", "max_position_embeddings", "qk_norm",
-    "tie_word_embeddings", "carry",
+    "intermediate_size", "norm_eps", "rope_theta", "rotary_scaling", "max_position_embeddings",
+    "qk_norm", "tie_word_embeddings", "carry",
 )  # fmt: skip
 WINDOW_SHARE = 8  # of the context: a hybrid's window
 SHORTEST_MEMORY = 8.0  # tokens after which the quickest channel has forgotten half
@@ -78,6 +79,7 @@ def transformer_config(settings: Mapping[str, Any], context: int | None = None) 
         max_position_embeddings=most,
         norm_eps=flat["rms_norm_eps"],
         rope_theta=flat.get("rope_theta", 10_000.0),
+        rotary_scaling=rope["rotary_scaling"],
         tie_word_embeddings=tied,
         qk_norm=kind == "qwen3",
         attn_layers=range(settings["num_hidden_layers"]),
@@ -88,22 +90,39 @@ def transformer_config(settings: Mapping[str, Any], context: int | None = None) 
 
 
 def _rope(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """What settings say of rotation in objects of their own, which has to be the plain kind."""
+    """What settings say of rotation in objects of their own, and rotary_scaling made of it."""
     found = {"partial_rotary_factor": settings.get("partial_rotary_factor")}
+    kinds: set[str] = set()
     for name in ("rope_parameters", "rope_scaling"):
         rope = settings.get(name) or {}
         if not isinstance(rope, dict):
             raise ValueError(f"config.json: {name} must be an object, got {rope!r:.200}")
         kind = rope.get("rope_type", rope.get("type"))
-        if kind not in (None, "default"):
-            raise ValueError(f"config.json: rope type must be 'default', got {kind!r:.200}")
+        if kind not in (None, "default", *FIELDS):
+            known = ", ".join(("default", *FIELDS))
+            raise ValueError(f"config.json: rope type must be one of {known}, got {kind!r:.200}")
         if kind is None and rope.keys() - _ROPE:
             raise ValueError(f"config.json: {name} must have a rope_type, got {rope!r:.200}")
+        kinds |= set() if kind is None else {kind}
         found |= rope
     share = found["partial_rotary_factor"]
     if share not in (None, 1):
         raise ValueError(f"config.json: partial_rotary_factor must be 1, got {share!r:.200}")
-    return found
+    if len(kinds) > 1:
+        raise ValueError(f"config.json: rope type must be one, got {sorted(kinds)}")
+    return found | {"rotary_scaling": _scaling(kinds.pop() if kinds else "default", found)}
+
+
+def _scaling(kind: str, rope: Mapping[str, Any]) -> dict[str, Any] | None:
+    """rotary_scaling of a Config."""
+    if kind == "default":
+        return None
+    scaling = {"rope_type": kind} | {name: rope[name] for name in FIELDS[kind] if name in rope}
+    try:
+        check_scaling(scaling)
+    except ValueError as error:
+        raise ValueError(f"config.json: {error}") from error
+    return scaling
 
 
 def from_transformer(

@@ -11,6 +11,7 @@ from hypothesis import strategies as st  # noqa: E402
 from lm.families.spikingbrain import Config, Model, codes, neurons  # noqa: E402
 from lm.families.spikingbrain.linear_attention import chunked, recurrent  # noqa: E402
 from lm.families.spikingbrain.window_attention import attend, rotate  # noqa: E402
+from runtime.families.spikingbrain.rotary import frequencies  # noqa: E402
 
 VARIANTS = {
     "float": {},
@@ -245,8 +246,9 @@ def test_rotation_depends_on_distance_alone():
     x, y = torch.randn(
         2, 1, 1, 1, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(1)
     )
+    rates = torch.from_numpy(frequencies(1e4, 4))
     products = [
-        (rotate(x, torch.tensor([[p + 5]]), 1e4) * rotate(y, torch.tensor([[p]]), 1e4)).sum()
+        (rotate(x, torch.tensor([[p + 5]]), rates) * rotate(y, torch.tensor([[p]]), rates)).sum()
         for p in (0, 17, 100_000)
     ]
     torch.testing.assert_close(products[1:], products[:1] * 2)

@@ -151,7 +151,8 @@ def test_names_go_there_and_back(tmp_path):
     [
         ({"model_type": "gpt2"}, "model_type must be one of"),
         ({"hidden_act": "gelu"}, "hidden_act must be 'silu', got 'gelu'"),
-        ({"rope_scaling": {"rope_type": "llama3"}}, "rope type must be 'default', got 'llama3'"),
+        ({"rope_scaling": {"rope_type": "yarn"}}, "default, linear, llama3, got 'yarn'"),
+        ({"rope_scaling": {"rope_type": "llama3"}}, "rotary_scaling of llama3 must have factor"),
         ({"use_sliding_window": True}, "use_sliding_window must be False"),
         ({"num_hidden_layers": None}, "num_hidden_layers is missing"),
         ({"num_hidden_layers": 2.0}, r"num_hidden_layers must be a whole number in .*, got 2.0"),
@@ -163,7 +164,7 @@ def test_names_go_there_and_back(tmp_path):
         ({"rope_scaling": {"factor": 2.0}}, "rope_scaling must have a rope_type"),
         (
             {"rope_parameters": {"rope_type": "default"}, "rope_scaling": {"type": "linear"}},
-            "rope type must be 'default', got 'linear'",
+            r"rope type must be one, got \['default', 'linear'\]",
         ),
         (
             {"rope_parameters": {"full_attention": {"rope_theta": 1e6}}},

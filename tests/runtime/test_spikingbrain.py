@@ -160,6 +160,15 @@ def test_a_state_out_of_bounds_is_refused(tmp_path, name, at, value, message):
         model.state_from_bytes(state.to_bytes())
 
 
+LLAMA3 = {
+    "rope_type": "llama3",
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 8192,
+}
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -178,6 +187,12 @@ def test_a_state_out_of_bounds_is_refused(tmp_path, name, at, value, message):
         ({"corrections": {"lm_head": 0}}, "corrections of lm_head must be a whole number"),
         ({"tie_word_embeddings": True}, "tie_word_embeddings must be false"),
         ({"layers": 3}, "layers is unknown"),
+        ({"rotary_scaling": 8.0}, "rotary_scaling must have rope_type 'linear' or 'llama3', got 8"),
+        ({"rotary_scaling": {"rope_type": "yarn"}}, "must have rope_type 'linear' or 'llama3'"),
+        ({"rotary_scaling": {"rope_type": "linear"}}, "of linear must have factor, got"),
+        ({"rotary_scaling": LLAMA3 | {"factor": 0}}, "factor must be above 0 and at most 1e[+]09"),
+        ({"rotary_scaling": LLAMA3 | {"factor": True}}, "rotary_scaling.factor must be above 0"),
+        ({"rotary_scaling": LLAMA3 | {"low_freq_factor": 4.0}}, "must be below high_freq_factor 4"),
         ({"model_type": "gla_swa"}, "model_type must be 'spikingbrain'"),
     ],
 )

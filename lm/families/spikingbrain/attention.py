@@ -16,6 +16,7 @@ from lm.families.spikingbrain.neurons import (
     symmetric_int8,
 )
 from lm.families.spikingbrain.window_attention import attend, rotate
+from runtime.families.spikingbrain.rotary import frequencies
 
 Parts = tuple[Tensor, ...]
 Events = list[Tensor]
@@ -116,8 +117,9 @@ class Attention(nn.Module):
         keys, values, tokens = state
         steps, most = q.shape[1], self.visible - 1
         positions = tokens + torch.arange(steps, device=q.device)
-        q = rotate(q, positions, self.config.rope_theta)
-        k = rotate(k, positions, self.config.rope_theta)
+        own = self.config.rope_theta, self.width // 2, self.config.rotary_scaling
+        rates = torch.from_numpy(frequencies(*own)).to(q.device)
+        q, k = rotate(q, positions, rates), rotate(k, positions, rates)
         keys, values = (
             torch.cat([old.unflatten(1, (most, self.shared, self.width)), new], 1)
             for old, new in ((keys, k), (values, v))

@@ -5,8 +5,11 @@ Upstream's names where upstream has them (arXiv 2509.05276, `hf_7B_model`).
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 from transformers import PreTrainedConfig as HFConfig
+
+from runtime.families.spikingbrain.rotary import check_scaling
 
 GATES = ("low_rank", "merged", "tied")
 FEATURE_MAPS = ("relu", "sigmoid")
@@ -24,7 +27,7 @@ class Config(HFConfig):
     attn_layers: layers with window attention, None is the odd ones; the others have gated linear
     attention.  parallel: every layer has both, on the same q, k, v (the 76B's hybrid), and
     attn_layers says nothing.  full_attn_layers: window layers whose queries see
-    max_position_embeddings keys.
+    max_position_embeddings keys.  rotary_scaling: slower rotation, runtime's rotary.check_scaling.
     sliding_window: w; window_keys: keys a query sees, itself included, None is w + 1, as upstream
     in training and prefill (its cached decoding sees w).
     gate: decay per key channel from two matrices of rank gate_rank ("low_rank"), from one
@@ -61,6 +64,7 @@ class Config(HFConfig):
         full_attn_layers: Sequence[int] = (),
         parallel: bool = False,
         rope_theta: float = 1e6,
+        rotary_scaling: dict[str, Any] | None = None,
         max_position_embeddings: int = 131072,
         qk_norm: bool = False,
         gate: str = "low_rank",
@@ -100,6 +104,7 @@ class Config(HFConfig):
         self.full_attn_layers = sorted(full_attn_layers)
         self.parallel = parallel
         self.rope_theta = float(rope_theta)
+        self.rotary_scaling = rotary_scaling
         self.max_position_embeddings = max_position_embeddings
         self.qk_norm = qk_norm
         self.gate = gate
@@ -144,6 +149,7 @@ class Config(HFConfig):
                 f"num_attention_heads must be a multiple of num_key_value_heads "
                 f"{self.num_key_value_heads}, got {self.num_attention_heads}"
             )
+        check_scaling(self.rotary_scaling)
         if self.head_dim % 2:
             raise ValueError(f"head_dim must be even, got {self.head_dim}")
         for name in ("attn_layers", "full_attn_layers", "dense_layers"):

@@ -33,7 +33,7 @@ _STEP = 128  # blocks of outputs start at whole groups of int4-go
 _FIELDS = (
     "vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads",
     "num_key_value_heads", "head_dim", "intermediate_size", "norm_eps", "sliding_window",
-    "window_keys", "attn_layers", "full_attn_layers", "parallel", "rope_theta",
+    "window_keys", "attn_layers", "full_attn_layers", "parallel", "rope_theta", "rotary_scaling",
     "max_position_embeddings", "qk_norm", "gate", "gate_rank", "gate_logit_normalizer",
     "feature_map", "num_sink_tokens", "num_experts", "num_shared_experts",
     "moe_intermediate_size", "dense_layers", "spikes", "attention_spikes", "down_proj",
@@ -136,6 +136,7 @@ class Exporter:
         fidelity = "weight-only" if self.rounds else self.formats.fidelity
         fidelity = "approximate" if self.dead else fidelity
         fields = {name: getattr(self.config, name) for name in _FIELDS}
+        fields = {name: value for name, value in fields.items() if value is not None}
         dial = {} if self.max_dial is None else {"max_dial": self.max_dial}
         return {
             "model_type": "spikingbrain",

@@ -12,13 +12,12 @@ from lm.families.spikingbrain import gpu_kernels
 BLOCK = 256  # queries whose scores are made at once
 
 
-def rotate(x: Tensor, positions: Tensor, theta: float) -> Tensor:
+def rotate(x: Tensor, positions: Tensor, rates: Tensor) -> Tensor:
     """Rotary embedding of x (B, T, heads, d) at positions (B, T), halves (i, i + d/2) paired.
 
-    Angles are float64, since positions may be large.
+    rates (d/2,): radians a token.  Angles are float64, since positions may be large.
     """
     half = x.shape[-1] // 2
-    rates = theta ** (-torch.arange(half, dtype=torch.float64, device=x.device) / half)
     angles = positions[..., None].double() * rates  # (B, T, d/2)
     cos, sin = (f.to(x.dtype).unsqueeze(2) for f in (angles.cos(), angles.sin()))
     a, b = x[..., :half], x[..., half:]

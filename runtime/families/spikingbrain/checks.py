@@ -7,6 +7,7 @@ from typing import Any
 
 from runtime.dial import most_dial
 from runtime.families.spikingbrain.layout import FLOATS, group_of
+from runtime.families.spikingbrain.rotary import check_scaling
 from runtime.families.spikingbrain.window import CACHES
 
 MAX_VOCAB_SIZE = 1 << 24
@@ -45,6 +46,7 @@ _DEFAULTS: dict[str, Any] = {
     "full_attn_layers": (),
     "parallel": False,
     "rope_theta": 1e6,
+    "rotary_scaling": None,
     "max_position_embeddings": 131072,
     "qk_norm": False,
     "gate": "low_rank",
@@ -139,6 +141,7 @@ def check_fields(spec: Any) -> None:
             raise ValueError(f"{name} must be one of {allowed}, got {getattr(spec, name)!r:.200}")
     for name, (low, high) in NUMBERS.items():
         check_number(name, getattr(spec, name), low, high)
+    check_scaling(spec.rotary_scaling)
     if spec.head_dim % 2:
         raise ValueError(f"head_dim must be even, got {spec.head_dim}")
     check_whole("query width", spec.num_attention_heads * spec.head_dim, 1, MAX_WIDTH)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from runtime.compiled import CompiledModel
 from runtime.families.spikingbrain.packing import Packing, Product, joined_matrices
+from runtime.families.spikingbrain.rotary import frequencies
 from runtime.families.spikingbrain.spec import Spec
 from runtime.families.spikingbrain.window import TILE
 
@@ -123,7 +124,6 @@ class Model(CompiledModel):
 
     def _shape(self) -> Shape:
         spec = self._spec
-        half = spec.head_dim // 2
         layers = range(spec.num_hidden_layers)
         return Shape(
             spec.hidden_size,
@@ -139,7 +139,7 @@ class Model(CompiledModel):
             spec.feature_map,
             spec.window_cache,
             spec.attention_spikes,
-            float(spec.rope_theta) ** (-np.arange(half, dtype=np.float64) / half),
+            frequencies(spec.rope_theta, spec.head_dim // 2, spec.rotary_scaling),
             self._places.get("dial", 0),
         )
 

@@ -47,6 +47,7 @@ class Spec:
     full_attn_layers: tuple[int, ...]
     parallel: bool
     rope_theta: float
+    rotary_scaling: Mapping[str, Any] | None
     max_position_embeddings: int
     qk_norm: bool
     gate: str
