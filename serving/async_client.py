@@ -23,7 +23,7 @@ from serving.client_wire import to_append, to_import, to_score, to_score_pieces
 from serving.events import Completed, Event, join
 from serving.reply_wire import from_reply
 from serving.request import Request
-from serving.retry import Retry, ServerError
+from serving.retry import Retry, ServerError, unguarded
 from serving.wire import from_request
 
 
@@ -75,7 +75,7 @@ class AsyncClient:
                         yield event
                 return
             except ServerError as error:
-                wait_s = self._retry.wait_s(error, attempt, request.session is not None)
+                wait_s = self._retry.wait_s(error, attempt, unguarded(request))
                 if begun or wait_s is None:
                     raise
                 await asyncio.sleep(wait_s)

@@ -13,8 +13,14 @@ from google.rpc import error_details_pb2  # type: ignore[import-untyped]
 from grpc_status import rpc_status
 
 from serving.errors import ConfigError, ServingError
+from serving.request import Request
 
 REFUSED = ("QUEUE_FULL", "SHUTTING_DOWN")
+
+
+def unguarded(request: Request) -> bool:
+    """Whether a request, made twice, may do twice what it does once: a turn that no etag guards."""
+    return request.session is not None and not request.session.etag
 
 
 class ServerError(ServingError):

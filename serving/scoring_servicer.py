@@ -1,5 +1,6 @@
 """The Scoring service: messages to calls of Scoring, and back."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from typing import Any
@@ -31,7 +32,7 @@ class ScoringServicer(scoring_grpc.ScoringServicer):
                 after = _content(request, "continuation", "continuation_")
                 dial = given(request, "dial")
                 found = await self._scoring.score(before, after, timeout_s(context), dial)
-                return to_scores(found, request.per_token)
+                return await asyncio.to_thread(to_scores, found, request.per_token)
 
     async def ScoreStream(
         self, request_iterator: AsyncIterator[Any], context: grpc.aio.ServicerContext
@@ -56,7 +57,7 @@ class ScoringServicer(scoring_grpc.ScoringServicer):
                 raise RequestError("dial", "be in the first message alone", dial)
             found = await stream.score(content, timeout_s(context))
             yield pb.ScoreStreamResponse(
-                piece=to_scores(found, request.per_token),
+                piece=await asyncio.to_thread(to_scores, found, request.per_token),
                 total_log_probability=stream.log_probability,
                 total_tokens=stream.num_tokens,
                 total_bytes=stream.num_bytes,

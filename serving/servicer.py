@@ -1,7 +1,7 @@
 """Messages to requests, events to messages. No policy, no arrays, no `except` of its own."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -9,7 +9,7 @@ import grpc
 import spiketrain.v1.generation_pb2_grpc as generation_grpc
 from serving.caller import caller
 from serving.chat_wire import to_chat
-from serving.events import Event, Finish, join
+from serving.events import Delta, Event, Finish, join
 from serving.inflight import InFlight
 from serving.reply_wire import to_reply, to_response
 from serving.request import Request
@@ -21,6 +21,9 @@ from serving.wire import checked, to_request
 
 if TYPE_CHECKING:
     from serving.metrics import Metrics
+
+
+MANY_LOGPROBS = 64  # take so long to put into a message that others have their turn meanwhile
 
 
 class GenerationServicer(generation_grpc.GenerationServicer):
@@ -48,7 +51,7 @@ class GenerationServicer(generation_grpc.GenerationServicer):
                 async with self._turns.stream(wanted, caller()) as events:
                     async for event in events:
                         self._note(event)
-                        yield to_reply(event)
+                        yield await _made(to_reply, event, [event])
 
     async def Generate(self, request: Any, context: grpc.aio.ServicerContext) -> Any:
         """The same events, joined."""
@@ -59,7 +62,7 @@ class GenerationServicer(generation_grpc.GenerationServicer):
                     heard = [event async for event in events]
         for event in heard:
             self._note(event)
-        return to_response(join(heard))
+        return await _made(lambda events: to_response(join(events)), heard, heard)
 
     async def _wanted(self, message: Any, context: grpc.aio.ServicerContext) -> Request:
         """The request, with text in place of messages; refused first where there is no room."""
@@ -72,3 +75,10 @@ class GenerationServicer(generation_grpc.GenerationServicer):
     def _note(self, event: Event) -> None:
         if self._metrics is not None and isinstance(event, Finish):
             self._metrics.finished(event)
+
+
+async def _made(make: Callable[[Any], Any], content: Any, events: Iterable[Event]) -> Any:
+    """The message of events; beside the event loop where they hold many log-probabilities."""
+    deltas = [event for event in events if isinstance(event, Delta)]
+    count = sum(len(delta.logprobs) + len(delta.prompt_logprobs) for delta in deltas)
+    return await asyncio.to_thread(make, content) if count > MANY_LOGPROBS else make(content)

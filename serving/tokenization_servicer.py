@@ -12,6 +12,8 @@ from serving.status import errors_as_status
 from serving.tokenization import Tokenization
 from serving.wire import checked
 
+PART_TOKENS = 4096  # of a reply that are put into it at once
+
 
 class TokenizationServicer(tokenization_grpc.TokenizationServicer):
     """Tokenizers and templates are run beside the event loop: a text may have megabytes."""
@@ -22,9 +24,16 @@ class TokenizationServicer(tokenization_grpc.TokenizationServicer):
     async def Tokenize(self, request: Any, context: grpc.aio.ServicerContext) -> Any:
         """Text to token ids."""
         async with errors_as_status(context):
-            text = checked(request).text
-            ids, pieces = await asyncio.to_thread(self._tokenization.tokenize, text)
-        return pb.TokenizeResponse(token_ids=ids, pieces=pieces)
+            return await asyncio.to_thread(self._tokenized, checked(request).text)
+
+    def _tokenized(self, text: str) -> Any:
+        """The reply, made in parts between which others have their turn."""
+        ids, pieces = self._tokenization.tokenize(text)
+        reply = pb.TokenizeResponse()
+        for start in range(0, len(ids), PART_TOKENS):
+            reply.token_ids.extend(ids[start : start + PART_TOKENS])
+            reply.pieces.extend(pieces[start : start + PART_TOKENS])
+        return reply
 
     async def Detokenize(self, request: Any, context: grpc.aio.ServicerContext) -> Any:
         """Token ids to text."""

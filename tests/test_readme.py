@@ -1,10 +1,11 @@
-"""What the README shows of the Python client is what it prints beside a server."""
+"""What the README and docs/serving.md show of clients is what it prints beside a server."""
 
 import re
 from contextlib import redirect_stdout
 from io import StringIO
 from pathlib import Path
 
+import pytest
 import structlog
 
 import runtime
@@ -14,16 +15,30 @@ from serving.engine import Engine
 from serving.local import serving_locally
 from serving.logs import log_to_stderr
 
-README = Path(__file__).parent.parent / "README.md"
-BLOCK = re.compile(r"### From Python\n\n```python\n(.*?)```\n\n```text\n(.*?)```\n", re.DOTALL)
+ROOT = Path(__file__).parent.parent
+BLOCK = r"^#+ {}\n(?:(?!^#|^```).)*```python\n(.*?)```\n(?:\n```text\n(.*?)```\n)?"
 
 
-def test_the_client_prints_what_the_readme_shows():
-    code, shown = BLOCK.search(README.read_text(encoding="utf-8")).groups()
+@pytest.fixture(scope="module")
+def address():
     engine = Engine(runtime.load_model(spiketrain.bundled_model()), ServingConfig(port=0))
-    printed = StringIO()
     log_to_stderr("error")
-    with serving_locally(engine, "bundled") as address, redirect_stdout(printed):
-        exec(code.replace("127.0.0.1:50051", address), {})
+    with serving_locally(engine, "bundled") as address:
+        yield address
     structlog.reset_defaults()
-    assert printed.getvalue() == shown
+
+
+@pytest.mark.parametrize(
+    ("file", "title"),
+    [("README.md", "From Python"), ("README.md", "Sessions"), ("docs/serving.md", "Clients")],
+)
+def test_a_client_prints_what_is_shown(address, file, title):
+    text = (ROOT / file).read_text(encoding="utf-8")
+    code, shown = re.search(BLOCK.format(title), text, re.DOTALL | re.MULTILINE).groups()
+    assert "127.0.0.1:50051" in code
+    printed = StringIO()
+    with redirect_stdout(printed):
+        exec(code.replace("127.0.0.1:50051", address), {})
+    assert printed.getvalue()
+    if shown is not None:
+        assert printed.getvalue() == shown

@@ -307,6 +307,33 @@ def test_a_call_is_made_again_only_where_it_is_safe(code, reason, changes, again
         assert 2.25 <= retry.wait_s(error, 1, changes) <= 3.0
 
 
+@pytest.mark.parametrize(
+    ("turn", "tries"), [(None, 3), (("x",), 1), (("x", "an etag"), 3)], ids=["none", "turn", "etag"]
+)
+async def test_a_turn_is_made_again_after_a_lost_connection_if_an_etag_guards_it(
+    client, monkeypatch, turn, tries
+):
+    """The server is gone each time, before anything has come."""
+    made = []
+    monkeypatch.setattr(spiketrain.Retry, "wait_s", counted(spiketrain.Retry.wait_s, made))
+    wanted = spiketrain.Request("a", session=spiketrain.SessionTurn(*turn) if turn else None)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        port, retry = taken.getsockname()[1], spiketrain.Retry(attempts=3, base_s=0.0)
+        async with client(port, retry=retry) as connected:
+            with pytest.raises(spiketrain.ServerError):
+                await connected.generate(wanted)
+    assert len(made) == tries
+
+
+def counted(wait_s, made):
+    def wait(*arguments):
+        made.append(arguments)
+        return wait_s(*arguments)
+
+    return wait
+
+
 def test_both_clients_have_the_same_methods():
     def methods(kind):
         return {

@@ -12,9 +12,11 @@ from tiny import tiny_egru_package
 
 import runtime
 import spiketrain.v1.generation_pb2 as pb
+from serving import servicer
 from serving.client import Client
 from serving.events import Delta
 from serving.request import Request
+from serving.servicer import MANY_LOGPROBS
 
 
 async def complete(served, **fields):
@@ -61,6 +63,29 @@ async def test_logprobs_come_with_their_tokens_in_stream_and_unary():
     first = reply.logprobs[0]
     assert (first.rank, first.top[0].token_id, len(first.top)) == (1, ord("h"), 2)
     assert first.top[0].logprob == first.logprob < 0
+
+
+@pytest.mark.parametrize(("count", "beside"), [(MANY_LOGPROBS, False), (MANY_LOGPROBS + 1, True)])
+async def test_many_logprobs_are_put_into_messages_beside_the_event_loop(
+    count, beside, monkeypatch
+):
+    made = []
+
+    def noting(make):
+        def noted(content):
+            made.append((len(content), threading.current_thread() is not threading.main_thread()))
+            return make(content)
+
+        return noted
+
+    monkeypatch.setattr(servicer, "to_response", noting(servicer.to_response))
+    async with serving(FakeModel(b"x" * 100)) as served:
+        reply = await complete(served, logprobs=True, max_new_tokens=count)
+        call = served.generation.GenerateStream(request(logprobs=True, max_new_tokens=count))
+        deltas = [message.delta async for message in call]
+    assert made == [(1, beside)]
+    assert [t.token_id for t in reply.logprobs] == list(b"x" * count)
+    assert [t for delta in deltas for t in delta.logprobs] == list(reply.logprobs)
 
 
 async def test_no_logprobs_come_unasked():

@@ -10,6 +10,7 @@ import spiketrain.v1.generation_pb2 as generation_pb
 import spiketrain.v1.models_pb2 as models_pb
 import spiketrain.v1.tokenization_pb2 as pb
 from serving.chat_template import ChatTemplate
+from serving.tokenization_servicer import PART_TOKENS
 
 TEMPLATE = "{% for m in messages %}{{ m.role[0] }}:{{ m.content }};{% endfor %}a:"
 
@@ -32,6 +33,13 @@ async def test_text_becomes_tokens_and_tokens_text():
         asked = pb.DetokenizeRequest(token_ids=[*reply.token_ids, END_OF_TEXT])
         assert (await served.tokenization.Detokenize(asked)).text == "hé"
         assert served.model.calls == []
+
+
+async def test_a_text_of_many_parts_becomes_all_of_its_tokens():
+    text = "0123456789" * (PART_TOKENS // 4)
+    async with serving() as served:
+        reply = await served.tokenization.Tokenize(pb.TokenizeRequest(text=text))
+    assert bytes(reply.token_ids).decode() == b"".join(reply.pieces).decode() == text
 
 
 async def test_a_damaged_character_is_replaced():

@@ -136,6 +136,18 @@ async def test_a_turn_that_cannot_be_stored_fails_and_leaves_the_session_as_it_w
         assert b.sessions.get(session.id) == session
 
 
+async def test_a_character_that_two_turns_share_is_whole_in_their_tokens_alone():
+    async with bench() as b:
+        b.model.text = "é".encode()
+        b.model.gate.release(1000)
+        session, found = b.sessions.create(), []
+        for prompt in ("a", None):
+            async with b.turns.stream(request(session, prompt, max_new_tokens=1)) as events:
+                found += [event async for event in events if isinstance(event, Delta)]
+    assert [delta.text for delta in found] == ["\ufffd", "\ufffd"]
+    assert bytes(token for delta in found for token in delta.token_ids).decode() == "é"
+
+
 async def test_a_turn_goes_on_where_its_reader_lags():
     async with bench(max_unread_tokens=2) as b:
         session = b.sessions.create()
