@@ -127,7 +127,11 @@ def _read_directory(path: Path, meaning: Meaning) -> Imported:
     meaning.refuse(*_OF_SPIKINGBRAIN)
     if family not in lm.families.NAMES:
         known = ("rwkv", "gla_swa", *lm.families.NAMES)
-        raise CheckpointError(f"{settings}: model_type must be one of {known}, got {family!r}")
+        also = "; a Llama, Qwen2 or Qwen3 needs --recipe transformer-to-spiking"
+        hint = also if family in ("llama", "qwen2", "qwen3") else ""
+        raise CheckpointError(
+            f"{settings}: model_type must be one of {known}, got {family!r}{hint}"
+        )
     try:
         model = family_module(family).Model.from_pretrained(path, use_safetensors=True)
     except Exception as error:  # transformers and safetensors raise many kinds

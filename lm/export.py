@@ -24,6 +24,7 @@ def export_model(
     force: bool = False,
     codes: Mapping[str, Any] | None = None,
     max_dial: float | None = None,
+    window_cache: str | None = None,
 ) -> str:
     """Write `model` as a package to `target` and return its fingerprint.
 
@@ -31,6 +32,7 @@ def export_model(
     a format of integers (fidelity integer) that the family has; head: that of the head alone.
     files: tokenizer, generation config, report, as name -> content or path.  codes: stored tensors
     by matrix, for a family that takes them.  max_dial: what a sequence's dial may reach.
+    window_cache: format of keys and values, of a SpikingBrain, where it is not the usual one.
     Raises SpiketrainError, a ValueError, on a weight format that the family has not, PackageError
     if the target exists and `force` is false.
     """
@@ -40,6 +42,8 @@ def export_model(
             raise SpiketrainError(f"{name} must be one of {family.WEIGHT_FORMATS}, got {value!r}")
     chosen = {"codes": codes} if codes else {}
     config, tensors = family.to_runtime(model, weights, head, **chosen)
+    if window_cache is not None:
+        config["window_cache"] = window_cache
     config["spiketrain"]["provenance"] = dict(provenance or {})
     if max_dial is not None:
         config["spiketrain"]["max_dial"] = max_dial

@@ -11,6 +11,7 @@ from spiketrain.commands.convert_dial import (
     check_range,
     check_sparsity,
 )
+from spiketrain.commands.output_path import check_input
 
 FORMATS = ("float32", "bfloat16", "int8", "int4")
 CACHES = ("float32", "bfloat16", "int8")
@@ -136,18 +137,21 @@ def convert(
             "--set": override}  # fmt: skip
     spikegpt = {"--semantics": semantics, "--choose": choose, "--rescaled": rescaled}
     spikingbrain = {"--window-keys": window_keys, "--down-proj": down_proj,
-                    "--window-cache": window_cache, "--max-memory": max_memory,
-                    "--resume": resume}  # fmt: skip
+                    "--max-memory": max_memory, "--resume": resume}  # fmt: skip
     if recipe is None:
         _refuse(ours, "needs --recipe")
         if not (calib and (target_sparsity or max_dial)):
-            rule = "needs --recipe, or both it and --target-sparsity of a SpikingBrain"
-            _refuse(sparse, f"{rule}, or --calib and --max-dial")
+            both = "--calib with --target-sparsity or --max-dial"
+            _refuse(sparse, f"needs --recipe, or of a SpikingBrain {both}")
     else:
         _refuse(spikegpt | {"--dry-run": dry_run}, "excludes --recipe")
     if override and fine_tune is None:
         raise typer.BadParameter("needs --fine-tune", param_hint="--set")
     check_range(max_dial, recipe, variant)
+    for path in extra or []:
+        check_input(path, "--file")
+    if recipe not in (None, "transformer-to-spiking"):
+        _refuse({"--window-cache": window_cache}, "is for SpikingBrain")
     choices = _choices(choose or [])
     from spiketrain.commands.extras import need_train_extra
 
@@ -176,6 +180,7 @@ def convert(
         if model.config.model_type != "spikingbrain":
             wanted = {"--target-sparsity": target_sparsity}
             _refuse(wanted, f"needs --recipe with a {model.config.model_type}")
+            _refuse({"--window-cache": window_cache}, "is for SpikingBrain")
     elif recipe is not None:
         from runtime.package import check_target
         from spiketrain.commands.convert_recipe import convert_by_recipe
@@ -245,6 +250,7 @@ def convert(
         force=force,
         codes=codes,
         max_dial=max_dial,
+        window_cache=window_cache,
     )
     typer.echo(f"{target}: {fingerprint}")
 

@@ -9,6 +9,7 @@ from typing import Any
 import typer
 
 HINT = "--max-dial"
+NO_TOKENIZER = "needs a tokenizer to read it with"
 MOST_DIAL = 16.0  # as in runtime.dial
 
 
@@ -45,7 +46,7 @@ def add_dials(
     from training.conversion import calibration_ids
 
     if tokenizer is None:
-        raise typer.BadParameter("needs a tokenizer to read it with", param_hint="--calib")
+        raise typer.BadParameter(NO_TOKENIZER, param_hint="--calib")
     before = made.get("report.json", b"{}")
     report = json.loads(before if isinstance(before, bytes) else before.read_bytes())
     rows = measure_dials(model, calibration_ids(tokenizer, calib), most)

@@ -11,7 +11,7 @@ from typing import Any
 
 import typer
 
-from spiketrain.commands.convert_dial import add_dials
+from spiketrain.commands.convert_dial import NO_TOKENIZER, add_dials
 from spiketrain.commands.tokenizer_files import check_tokenizer
 
 UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
@@ -77,9 +77,13 @@ def convert_published(
     check_tokenizer(files, config.vocab_size)
     for line in said:
         typer.echo(f"{asked.source}: {line}", err=True)
-    if asked.max_dial is not None and not config.spikes:
-        rule = f"needs spike counts before matrices, got {asked.max_dial}"
-        raise typer.BadParameter(rule, param_hint="--max-dial")
+    asks = {"--max-dial": asked.max_dial, "--target-sparsity": asked.target_sparsity}
+    for flag, value in asks.items():
+        if value is not None and not config.spikes:
+            rule = f"needs spike counts before matrices, got {value}"
+            raise typer.BadParameter(rule, param_hint=flag)
+    if asked.calib is not None and asked.tokenizer is None:
+        raise typer.BadParameter(NO_TOKENIZER, param_hint="--calib")
     made: dict[str, bytes | Path] = {}
     if "generation_config.json" not in files and config.eos_token_id is not None:
         made["generation_config.json"] = json.dumps({"eos_token_id": config.eos_token_id}).encode()
@@ -134,9 +138,10 @@ def make_sparse(
     from training.conversion import calibration_ids
 
     if tokenizer is None:
-        raise typer.BadParameter("needs a tokenizer to read it with", param_hint="--calib")
+        raise typer.BadParameter(NO_TOKENIZER, param_hint="--calib")
+    ids = calibration_ids(tokenizer, calib)
     try:
-        found = calibrate_sparsity(model, calibration_ids(tokenizer, calib), sparsity)
+        found = calibrate_sparsity(model, ids, sparsity)
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--target-sparsity") from error
     report = {

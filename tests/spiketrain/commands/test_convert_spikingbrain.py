@@ -63,16 +63,17 @@ def test_a_dry_run_says_what_would_be_written(tmp_path, monkeypatch, capsys):
         (("--max-memory", "lots"), 2, "must be a number of bytes such as 4G"),
         (("--semantics", "rwkv4"), 2, "is not for SpikingBrain"),
         (("--down-proj", "both"), 2, "must be one of published, spiked"),
-        (("--calib", "x"), 2, "both it and --target-sparsity"),
+        (("--calib", "x"), 2, "--calib with --target-sparsity or --max-dial"),
+        (("--calib", "x", "--target-sparsity", "0.5"), 2, "needs spike counts before matrices"),
+        (
+            ("--weights", "int4", "--max-dial", "2", "--calib", "x"),
+            2,
+            "--calib: needs a tokenizer to read it with",
+        ),
         (("--max-dial", "2"), 2, "needs spike counts before matrices, got 2.0"),
         (("--window-keys", 1 << 30), 1, "window_keys must be a whole number in [1, 16777216]"),
-        (("--file", "/nowhere/x"), 1, "/nowhere/x: must be readable"),
+        (("--file", "/nowhere/x"), 2, "must be a file, got /nowhere/x"),
         (("--target-sparsity", "0.98", "--calib", "x"), 2, "between 0 and 0.98, got 0.98"),
-        (
-            ("--weights", "int4", "--max-dial", "2", "--calib", "x", "--max-memory", "64M"),
-            1,
-            "M to read --calib with the model, got 64M",
-        ),
         (("--recipe", "transformer-to-spiking", "--calib", "x", "--resume"), 2, "published"),
     ],
 )
@@ -88,6 +89,8 @@ def test_options_of_a_published_directory_are_refused_elsewhere(tmp_path, monkey
     source = DATA.parent / "spikegpt" / "v77_l3.pth"
     assert call(monkeypatch, "convert", source, tmp_path / "p", "--max-memory", "4G") == 2
     assert "needs a published SpikingBrain" in " ".join(capsys.readouterr().err.split())
+    assert call(monkeypatch, "convert", source, tmp_path / "p", "--window-cache", "int8") == 2
+    assert "is for SpikingBrain, got int8" in " ".join(capsys.readouterr().err.split())
 
 
 @pytest.mark.parametrize(
@@ -308,3 +311,16 @@ def tokenizer(size=190):
     own.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     own.decoder = decoders.ByteLevel()
     return own.to_str()
+
+
+def test_a_model_that_a_text_is_read_with_has_to_fit_the_memory(tmp_path, monkeypatch, capsys):
+    source = tmp_path / "source"
+    shutil.copytree(DATA / "w8_g32", source)
+    (source / "tokenizer.json").write_text(tokenizer())
+    (tmp_path / "text.txt").write_text("short")
+    arguments = ("--calib", tmp_path / "text.txt", "--max-dial", "2", "--max-memory", "64M")
+    assert call(monkeypatch, "convert", source, tmp_path / "package", *arguments) == 1
+    assert "M to read --calib with the model, got 64M" in capsys.readouterr().err
+    arguments = (*arguments[:-1], "16G")
+    assert call(monkeypatch, "convert", source, tmp_path / "package", *arguments) == 1
+    assert "text.txt: must have at least 128 tokens, got 6" in capsys.readouterr().err

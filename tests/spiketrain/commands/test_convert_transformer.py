@@ -64,10 +64,18 @@ def directory(folder, vocab_size=256):
 def test_a_directory_becomes_a_package_that_ends_texts_where_its_config_says(tmp_path, monkeypatch):
     source, recipe = directory(tmp_path)
     package = tmp_path / "package"
-    assert call(monkeypatch, "convert", source, package, *recipe, "--weights", "int4") == 0
+    options = ("--weights", "int4", "--window-cache", "int8")
+    assert call(monkeypatch, "convert", source, package, *recipe, *options) == 0
     model = runtime.load_model(package)
+    assert model.new_state().arrays()["keys.1"].dtype.name == "int8"
     assert model.eos_token_ids == (7,)
     assert model.tokenizer.decode(model.tokenizer.encode("The hen")) == "The hen"
+
+
+def test_a_directory_without_a_recipe_is_told_which_it_needs(tmp_path, monkeypatch, capsys):
+    source, _ = directory(tmp_path)
+    assert call(monkeypatch, "convert", source, tmp_path / "package") == 1
+    assert "needs --recipe transformer-to-spiking" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
