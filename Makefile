@@ -106,7 +106,7 @@ sanitize-address: $(ADDRESS)/.test
 sanitize-thread: $(RACES)/.test
 	ninja -C build/thread
 	LD_PRELOAD="$$($(CC) -print-file-name=libtsan.so)" TSAN_OPTIONS=halt_on_error=1 \
-	    $(RACES)/bin/python -m pytest $(WATCHED) -k thread tests/runtime
+	    $(RACES)/bin/python -m pytest $(WATCHED) -k "thread or share" tests/runtime
 
 lint: $(VENV)/.dev
 	ruff check .

@@ -189,7 +189,7 @@ static float count_spikes(const float *restrict x, float scale, float dial, ptrd
     for (ptrdiff_t i = 0; i < n; i++) {
         float size = magnitude(x[i]) / threshold;
         size = size > 32767.0f ? 32767.0f : size;
-        size = size < dial ? 0.0f : size;
+        size = size >= dial ? size : 0.0f; /* also infinity over infinity */
         int32_t count = (int32_t)size;
         counts[i] = (int16_t)(x[i] < 0.0f ? -count : count);
     }

@@ -17,8 +17,9 @@
 #define ST_JUDGED_NS 2000000
 #define ST_LEAST_REST_NS 10000000
 #define ST_MOST_REST_NS 640000000
-/* Kernels keep up to 128 KB of accumulators on the stack. */
-#define ST_STACK_BYTES (1 << 20)
+/* Kernels keep up to 260 KB of accumulators and packed rows on the stack, in which the libraries of a
+ * process have their thread-local memory as well: the thread sanitizer 790 KB. */
+#define ST_STACK_BYTES (3 << 19)
 
 struct st_pool {
     /* Number of the job (high half) and blocks not yet claimed (low half). While blocks are left,

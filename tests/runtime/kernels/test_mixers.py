@@ -100,6 +100,13 @@ def test_counts_have_a_dead_zone_and_the_sign_of_their_input():
     assert counts.tolist() == [2, -2, 0, -2]
 
 
+def test_what_is_no_number_counts_nothing(build):
+    """Infinity makes V infinite; what it is over that has no whole part."""
+    x = np.array([np.inf, -np.inf, 1.0, -2.0, np.inf], np.float32)
+    both("count_spikes", (x, 1.0, 0.0), [np.full(5, 9, np.int16)])
+    both("count_spikes", (np.full(5, np.nan, np.float32), 1.0, 0.0), [np.full(5, 9, np.int16)])
+
+
 def test_a_dial_silences_what_is_below_it_and_leaves_the_rest():
     counts = np.zeros(5, np.int16)
     x = np.array([9.0, -3.0, 4.5, 4.4999995, -0.1], np.float32)
