@@ -21,6 +21,7 @@ from training.data import read_text
 from training.encoder import file_encoder, folder_encoder
 from training.evaluate import evaluate
 from training.loop import Trainer
+from training.progress import step_bar, tell
 from training.teachers import run_model
 
 LANES, STEPS = 8, 256  # of the text that thresholds are calibrated on
@@ -98,7 +99,7 @@ def convert_run(asked: Conversion, folder: Path, quiet: bool = False) -> tuple[A
     check_fine_tuning(asked)
     teacher = run_model(asked.teacher, recipe.family)
     student = _copy(recipe, teacher, variant, asked.teacher)
-    text = Text(asked)
+    text = Text(asked, quiet=quiet)
     stages = [text.measure("teacher", teacher)]
     stages.append(text.measure("copied", student))
     recipe.calibrate(student, text.calibration, asked.low, asked.high)
@@ -120,9 +121,9 @@ def convert_run(asked: Conversion, folder: Path, quiet: bool = False) -> tuple[A
 class Text:
     """The texts of a conversion as tokens of the teacher's vocabulary; steps: see `evaluate`."""
 
-    def __init__(self, asked: Conversion, steps: int = 128) -> None:
+    def __init__(self, asked: Conversion, steps: int = 128, quiet: bool = False) -> None:
         encoder = folder_encoder(asked.teacher)
-        self._steps = steps
+        self._steps, self._quiet = steps, quiet
         self.vocab_size = encoder.vocab_size
         ids = encoder.stream(asked.calibration).astype(np.int64)
         if len(ids) < LANES * STEPS:
@@ -135,7 +136,12 @@ class Text:
 
     def measure(self, name: str, model: Any) -> dict[str, Any]:
         """Bits per byte, perplexity and firing rates of `model` at the step `name`."""
-        found = evaluate(model, self._stream, self._bytes, steps=self._steps)
+        with step_bar(f"measuring {name}", self._quiet) as on_progress:
+            found = evaluate(
+                model, self._stream, self._bytes, steps=self._steps, on_progress=on_progress
+            )
+        if not self._quiet:
+            tell(f"{name}: {found['bits_per_byte']:.4f} bits per byte")
         return {
             "stage": name,
             "parameters": sum(p.numel() for p in model.parameters()),

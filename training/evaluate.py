@@ -7,9 +7,18 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
+from lm.progress import OnProgress, silent
+
 
 @torch.no_grad()
-def evaluate(model, stream: np.ndarray, num_bytes: int, lanes: int = 8, steps: int = 128) -> dict:
+def evaluate(
+    model,
+    stream: np.ndarray,
+    num_bytes: int,
+    lanes: int = 8,
+    steps: int = 128,
+    on_progress: OnProgress = silent,
+) -> dict:
     """Nats per token and bits per byte of stream (N,), whose raw text has num_bytes bytes.
 
     The stream is read in `lanes` contiguous stretches side by side, each from the zero state, which
@@ -31,6 +40,7 @@ def evaluate(model, stream: np.ndarray, num_bytes: int, lanes: int = 8, steps: i
             counts = np.array([torch.count_nonzero(y).item() / y[0].numel() for y in events])
             fired = fired + counts if fired.size else counts
             state = model.carried(state)
+            on_progress(min(at + steps, stride), stride)
     scored = stride * lanes
     per_token = nll / scored
     bytes_per_token = num_bytes / (len(stream) - 1)

@@ -1,8 +1,13 @@
 """What a run shows on the terminal while it trains."""
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 
+from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from lm.progress import OnProgress
 
 
 def progress_bar(quiet: bool) -> Progress:
@@ -14,6 +19,21 @@ def progress_bar(quiet: bool) -> Progress:
         TimeRemainingColumn(),
         disable=quiet,
     )
+
+
+@contextmanager
+def step_bar(name: str, quiet: bool) -> Iterator[OnProgress]:
+    """A bar on standard error for one step of a conversion, gone when the step is over."""
+    columns = (TextColumn("{task.description}"), BarColumn(bar_width=24), TimeRemainingColumn())
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=quiet) as progress:
+        task = progress.add_task(name, total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total)
+
+
+def tell(line: str) -> None:
+    """A line on standard error that stays."""
+    Console(stderr=True).print(line, markup=False, highlight=False)
 
 
 def describe(record: dict) -> str:

@@ -25,6 +25,7 @@ from training.conversion import (
     fine_tune,
     result_of,
 )
+from training.progress import step_bar
 from training.teachers import CONTEXT, load_teacher
 
 NAME = "transformer-to-spiking"
@@ -62,7 +63,7 @@ def convert_transformer(
     recipe = check_fine_tuning(asked)
     context = CONTEXT if recipe is None else recipe.run.steps  # of a directory's teacher
     teacher = load_teacher(asked.teacher, RECIPE.family, context).eval()
-    text = Text(asked, teacher.config.max_position_embeddings)
+    text = Text(asked, teacher.config.max_position_embeddings, quiet)
     if text.vocab_size > teacher.config.vocab_size:
         raise ConfigError(
             f"{asked.teacher}: the tokenizer must have at most the model's "
@@ -70,7 +71,8 @@ def convert_transformer(
         )
     stages = [text.measure("teacher", teacher)]
     if variant == transformer.CHOSEN:
-        layers = transformer.sensitive_layers(teacher, text.calibration)
+        with step_bar("choosing layers", quiet) as on_progress:
+            layers = transformer.sensitive_layers(teacher, text.calibration, on_progress)
         student = transformer.spikingbrain_from_transformer(teacher, "hybrid", layers)
     else:
         student = transformer.spikingbrain_from_transformer(teacher, variant)
@@ -78,7 +80,8 @@ def convert_transformer(
     if variant.endswith(("-spread", "-published")):
         transformer.match_outputs(student, teacher, text.calibration)
     else:
-        half_life = transformer.fit_decays(student, teacher, text.calibration)
+        with step_bar("fitting decays", quiet) as on_progress:
+            half_life = transformer.fit_decays(student, teacher, text.calibration, on_progress)
     stages.append(text.measure("mapped", student))
     if asked.fine_tune is not None:
         fields = load_config(asked.fine_tune, list(asked.overrides)).model
@@ -93,14 +96,16 @@ def convert_transformer(
         stages.append(text.measure("spiking", student))
     silenced = None
     if sparsity is not None:
-        silenced = calibrate_sparsity(student, text.calibration, sparsity)
+        with step_bar("setting dead zones", quiet) as on_progress:
+            silenced = calibrate_sparsity(student, text.calibration, sparsity, on_progress)
         stages.append(text.measure("sparse", student))
     codes: dict[str, Stored] = {}
     if weights in ("int8", "int4"):
         nearest = copy.deepcopy(student)
         _round_to_nearest(nearest, weights)
         stages.append(text.measure(f"{weights}, rounded to nearest", nearest))
-        codes = feedback_codes(student, text.calibration, weights)
+        with step_bar(f"rounding to {weights}", quiet) as on_progress:
+            codes = feedback_codes(student, text.calibration, weights, on_progress)
         stages.append(text.measure(weights, student))
     config = student.config
     report = {

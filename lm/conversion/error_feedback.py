@@ -12,8 +12,10 @@ from torch import Tensor
 from lm.families.spikingbrain import Model
 from lm.families.spikingbrain.formats import Formats, Stored
 from lm.families.spikingbrain.neurons import Linear
+from lm.progress import OnProgress, silent
 from lm.quantize import choose_multipliers, halves, quantize_int4_inputs
 
+BLOCK = 128  # inputs after whose rounding all later ones are told; a multiple of GROUP
 DAMPING = 0.01  # of the Hessian's mean diagonal
 GROUP = 32  # inputs of int4-gi that share a scale
 FORMATS = ("int8", "int4-go", "int4-gi")
@@ -22,7 +24,9 @@ Rounder = Callable[[int, Tensor], tuple[Tensor, Tensor]]
 
 
 @torch.no_grad()
-def feedback_codes(model: Model, input_ids: Tensor, weights: str) -> dict[str, Stored]:
+def feedback_codes(
+    model: Model, input_ids: Tensor, weights: str, on_progress: OnProgress = silent
+) -> dict[str, Stored]:
     """Stored tensors of the blocks' matrices in the formats of `weights`, int8 or int4.
 
     Layer by layer, on what each matrix reads of input_ids (B, T) with the layers before it rounded
@@ -44,6 +48,7 @@ def feedback_codes(model: Model, input_ids: Tensor, weights: str) -> dict[str, S
                     matrix.weight.t().float(), hessians[name], form
                 )
                 matrix.weight.copy_(values.t())
+        on_progress(i + 1, len(model.model.layers))
     return codes
 
 
@@ -56,10 +61,14 @@ def round_with_feedback(weight: Tensor, hessian: Tensor, form: str) -> tuple[Ten
     inverse = _inverse_factor(hessian.double())
     rounder, finish = _rounder(weight, left, form)
     values = torch.empty_like(left)
-    for i in range(len(left)):
-        values[i] = rounder(i, left[i])
-        error = (left[i] - values[i]) / inverse[i, i]
-        left[i + 1 :] -= torch.outer(inverse[i, i + 1 :], error)
+    errors = torch.empty_like(left)
+    for start in range(0, len(left), BLOCK):
+        end = min(start + BLOCK, len(left))
+        for i in range(start, end):
+            values[i] = rounder(i, left[i])
+            errors[i] = (left[i] - values[i]) / inverse[i, i]
+            left[i + 1 : end] -= torch.outer(inverse[i, i + 1 : end], errors[i])
+        left[end:] -= inverse[start:end, end:].t() @ errors[start:end]  # all later rows at once
     return values.float(), finish()
 
 

@@ -14,6 +14,7 @@ from torch.nn import functional as F  # noqa: N812 - its usual name
 
 from lm.families.spikingbrain import Model
 from lm.families.spikingbrain.neurons import Spikes
+from lm.progress import OnProgress, silent
 from runtime.families.spikingbrain.spec import MOST_K
 
 BISECTIONS = 20
@@ -31,7 +32,9 @@ class _Place:
 
 
 @torch.no_grad()
-def calibrate_sparsity(model: Model, input_ids: Tensor, sparsity: float) -> dict[str, Any]:
+def calibrate_sparsity(
+    model: Model, input_ids: Tensor, sparsity: float, on_progress: OnProgress = silent
+) -> dict[str, Any]:
     """Set the dead zones such that `sparsity` of what matrices read on input_ids (B, T) is 0.
 
     The share is the mean over the places of spikes.  Returns the loss in nats a token before and
@@ -49,13 +52,14 @@ def calibrate_sparsity(model: Model, input_ids: Tensor, sparsity: float) -> dict
     places = _observe(model, found, input_ids)
     before, zeros = _loss_and_zeros(model, input_ids)
     if sum(zeros) / len(zeros) < sparsity:
-        _measure_costs(model, places, input_ids, sparsity)
+        _measure_costs(model, places, input_ids, sparsity, on_progress)
         low, high = 0.0, 16.0
-        for _ in range(BISECTIONS):
+        for halved in range(BISECTIONS):
             middle = (low + high) / 2
             _set_zones(places, middle)
             _, now = _loss_and_zeros(model, input_ids)
             low, high = (middle, high) if sum(now) / len(now) < sparsity else (low, middle)
+            on_progress(len(places) + halved + 1, len(places) + BISECTIONS)
         _set_zones(places, high)
     after, now = _loss_and_zeros(model, input_ids)
     return {
@@ -108,10 +112,16 @@ def _observe(model: Model, found: dict[str, Spikes], input_ids: Tensor) -> list[
     return [_Place(name, spikes, *seen[name]) for name, spikes in found.items()]
 
 
-def _measure_costs(model: Model, places: list[_Place], input_ids: Tensor, sparsity: float) -> None:
+def _measure_costs(
+    model: Model,
+    places: list[_Place],
+    input_ids: Tensor,
+    sparsity: float,
+    on_progress: OnProgress,
+) -> None:
     """Nats of divergence that a place's share of energy is worth, from silencing it alone."""
     wanted = _log_shares(model, input_ids)
-    for place in places:
+    for done, place in enumerate(places, 1):
         zone = place.levels[int(sparsity * (len(place.levels) - 1))]
         lost = place.levels[place.levels < zone].square().sum() / place.levels.square().sum()
         place.spikes.dead_zone.fill_(zone)
@@ -119,6 +129,7 @@ def _measure_costs(model: Model, places: list[_Place], input_ids: Tensor, sparsi
         place.spikes.dead_zone.zero_()
         gap = F.kl_div(found, wanted, reduction="batchmean", log_target=True).item()
         place.cost = max(0.0, gap) / max(lost.item(), 1e-6)
+        on_progress(done, len(places) + BISECTIONS)
     least = LEAST_COST * sum(place.cost for place in places) / len(places) or 1.0
     for place in places:
         place.cost = max(place.cost, least)

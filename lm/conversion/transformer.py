@@ -15,6 +15,7 @@ from torch import Tensor
 from lm.families.spikingbrain import Config, Model
 from lm.families.spikingbrain.upstream import expected_shapes
 from lm.keys import check_keys, finite
+from lm.progress import OnProgress, silent
 from lm.settings import check_settings
 from lm.shards import Held, Shards
 from runtime.families.spikingbrain.rotary import FIELDS, check_scaling
@@ -222,7 +223,9 @@ def set_decays(model: Model, halves: Tensor) -> None:
 
 
 @torch.no_grad()
-def fit_decays(student: Model, teacher: Model, input_ids: Tensor) -> float:
+def fit_decays(
+    student: Model, teacher: Model, input_ids: Tensor, on_progress: OnProgress = silent
+) -> float:
     """Give all channels the one of HALF_LIVES that predicts input_ids (B, T) best; return it.
 
     Outputs are matched to the teacher's, as by match_outputs.
@@ -235,7 +238,11 @@ def fit_decays(student: Model, teacher: Model, input_ids: Tensor) -> float:
         features, _, _ = student.features(input_ids[:, :-1])
         return float(student.mean_nll(features, input_ids[:, 1:]))
 
-    best = min(HALF_LIVES, key=loss)
+    losses = {}
+    for half in HALF_LIVES:
+        losses[half] = loss(half)
+        on_progress(len(losses), len(HALF_LIVES) + 1)
+    best = min(HALF_LIVES, key=losses.__getitem__)
     loss(best)
     return best
 
@@ -266,7 +273,9 @@ def match_outputs(student: Model, teacher: Model, input_ids: Tensor) -> None:
 
 
 @torch.no_grad()
-def sensitive_layers(teacher: Model, input_ids: Tensor) -> list[int]:
+def sensitive_layers(
+    teacher: Model, input_ids: Tensor, on_progress: OnProgress = silent
+) -> list[int]:
     """Half of the layers, rounded down: where linear attention costs most on input_ids (B, T).
 
     Each is tried alone, untrained, with windows everywhere else.
@@ -278,6 +287,7 @@ def sensitive_layers(teacher: Model, input_ids: Tensor) -> list[int]:
         match_outputs(student, teacher, input_ids)
         features, _, _ = student.features(input_ids[:, :-1])
         losses.append(student.mean_nll(features, input_ids[:, 1:]).item())
+        on_progress(i + 1, len(layers))
     return sorted(sorted(layers, key=lambda i: -losses[i])[: len(layers) // 2])
 
 

@@ -6,6 +6,7 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
+from lm.conversion import error_feedback  # noqa: E402
 from lm.conversion.dial import measure_dials  # noqa: E402
 from lm.conversion.error_feedback import FORMATS, feedback_codes, round_with_feedback  # noqa: E402
 from lm.conversion.sparsity import calibrate_sparsity  # noqa: E402
@@ -125,6 +126,17 @@ def test_feedback_loses_less_of_the_outputs_than_rounding(form):
         "int4-gi": lambda s: _inputs(s["weight"], s["scale"]),
     }[form](stored)
     torch.testing.assert_close(values, again, atol=1e-6, rtol=1e-6)
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_telling_later_inputs_in_blocks_changes_no_code(form, monkeypatch):
+    draw = torch.Generator().manual_seed(6)
+    x = torch.randn(500, 60, generator=draw) @ torch.randn(60, 300, generator=draw)
+    weight = torch.randn(300, 130, generator=draw)
+    _, stored = round_with_feedback(weight, x.t() @ x, form)
+    monkeypatch.setattr(error_feedback, "BLOCK", 512)  # one after the other, all at once
+    _, wanted = round_with_feedback(weight, x.t() @ x, form)
+    assert all(torch.equal(stored[name], wanted[name]) for name in wanted)
 
 
 def _codes(packed, outputs):
