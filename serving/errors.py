@@ -29,6 +29,14 @@ class QueueFull(ServingError):  # noqa: N818
         self.retry_after_s = 1.0
 
 
+class TooManyStreams(QueueFull):
+    """As many streams of scores are open as may hold a state."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__(most)
+        self.args = (f"{most} streams of scores are open, no more may be",)
+
+
 class Draining(ServingError):  # noqa: N818
     """The server is shutting down and takes no new requests."""
 

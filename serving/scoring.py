@@ -1,7 +1,8 @@
 """Scoring: how likely a model finds tokens. A job like any other, so streams go on beside it."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,7 @@ from runtime.dial import checked_dial
 from runtime.errors import RequestError
 from runtime.scoring import MAX_BLOCK_LOGITS, MAX_BLOCK_TOKENS, token_nats
 from serving.engine import Engine
+from serving.errors import TooManyStreams
 from serving.job import Job, Origin
 from serving.preparation import prompt_ids
 from serving.scheduler import Chunk
@@ -66,8 +68,24 @@ class Scoring:
         self._engine = engine
         self._vocab_size = engine.model.vocab_size
         self._longest = engine.config.max_prompt_tokens
+        self._most_streams = engine.max_sequences + engine.config.max_queue
+        self._streams = 0
         eos = engine.model.eos_token_ids
         self.before: tuple[int, ...] = tuple(eos[:1])  # a text without a beginning
+
+    @contextmanager
+    def stream(self) -> Generator[None, None, None]:
+        """While a stream is open, which may hold a state. Raises TooManyStreams.
+
+        As many may be as sequences run or wait, so that idle streams cannot take all memory.
+        """
+        if self._streams >= self._most_streams:
+            raise TooManyStreams(self._most_streams)
+        self._streams += 1
+        try:
+            yield
+        finally:
+            self._streams -= 1
 
     async def score(
         self,

@@ -41,8 +41,9 @@ class ScoringServicer(scoring_grpc.ScoringServicer):
         with self._inflight:
             sent = self._inflight.messages(request_iterator)
             async with errors_as_status(context), aclosing(sent) as requests:
-                async for reply in self._replies(requests, context):
-                    yield reply
+                with self._scoring.stream():
+                    async for reply in self._replies(requests, context):
+                        yield reply
 
     async def _replies(
         self, requests: AsyncIterator[Any], context: grpc.aio.ServicerContext

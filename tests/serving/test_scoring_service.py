@@ -177,6 +177,24 @@ async def test_a_stream_goes_on_for_longer_than_any_prompt(model):
         assert served.engine.num_running == 0
 
 
+async def test_only_so_many_streams_may_hold_a_state(model):
+    piece = scoring_pb.ScoreStreamRequest(text="abc")
+    async with serving(model, max_batch_size=1, max_queue=1) as served:
+        streams = [served.scoring.ScoreStream() for _ in range(2)]
+        for stream in streams:
+            await stream.write(piece)
+            assert (await stream.read()).total_tokens == 3
+        code = grpc.StatusCode.RESOURCE_EXHAUSTED
+        third = served.scoring.ScoreStream(iter([piece]))
+        await refused(third.read(), code)
+        assert await third.details() == "2 streams of scores are open, no more may be"
+        await streams[0].done_writing()
+        assert await streams[0].read() is grpc.aio.EOF
+        assert (await served.scoring.ScoreStream(iter([piece])).read()).total_tokens == 3
+        await streams[1].write(piece)
+        assert (await streams[1].read()).total_tokens == 6
+
+
 async def test_a_piece_without_content_is_refused(model):
     async with serving(model) as served:
         stream = served.scoring.ScoreStream(iter([scoring_pb.ScoreStreamRequest()]))
