@@ -25,10 +25,10 @@ from lm.keys import finite
 from lm.quantize import bits_of_bfloat16, quantize_int8
 from lm.shards import Held, Shards
 from runtime.errors import SpiketrainError
+from runtime.families.spikingbrain.spec import Spec
 
 WEIGHT_FORMATS = ("float32", "bfloat16", "int8", "int4")
 BLOCK_BYTES = 128 << 20  # of float32 weights that are quantised at once
-WIDTHS = {"float32": 4.0, "bfloat16": 2.0, "int8": 1.1, "int4": 0.7}  # bytes, scales among them
 _STEP = 128  # blocks of outputs start at whole groups of int4-go
 _FIELDS = (
     "vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads",
@@ -110,14 +110,13 @@ class Exporter:
                 self.dead = True
 
     def part_bytes(self, part: str) -> int:
-        """About how many bytes `tensors` of this part has."""
-        form = {"embeddings": self.formats.embedding, "head": self.formats.head}
-        total = 0.0
-        for name, size in self._sizes(part):
-            down = name.endswith("down_proj.weight")
-            stored = self.formats.down if down else form.get(part, self.formats.body)
-            total += WIDTHS[stored.partition("-")[0]] * size
-        return round(total)
+        """Bytes that `tensors` of this part has, corrections aside; ValueError as from Spec."""
+        prefixes = {"head": ("norm.", "lm_head.")}.get(part, (f"{part}.",))
+        return sum(
+            np.dtype(dtype).itemsize * math.prod(shape)
+            for name, (dtype, shape) in Spec.from_config(self.package_config()).tensors().items()
+            if name.startswith(prefixes)
+        )
 
     def working_bytes(self, part: str) -> int:
         """What making a part takes beside its tensors: stored codes are read a matrix at a time."""
