@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 import grpc
 
 import spiketrain.v1.generation_pb2_grpc as generation_grpc
+from runtime.errors import RequestError
+from runtime.logprobs import TokenLogprob
 from serving.caller import caller
 from serving.chat_wire import to_chat
 from serving.events import Delta, Event, Finish, join
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from serving.metrics import Metrics
 
 
+MOST_LOGPROBS = 1 << 18  # in a reply, alternatives counted: some 4 MB of message
 MANY_LOGPROBS = 64  # take so long to put into a message that others have their turn meanwhile
 
 
@@ -59,7 +62,7 @@ class GenerationServicer(generation_grpc.GenerationServicer):
             async with errors_as_status(context):
                 wanted = await self._wanted(checked(request), context)
                 async with self._turns.stream(wanted, caller()) as events:
-                    heard = [event async for event in events]
+                    heard = await _gathered(events)
         for event in heard:
             self._note(event)
         return await _made(lambda events: to_response(join(events)), heard, heard)
@@ -77,8 +80,23 @@ class GenerationServicer(generation_grpc.GenerationServicer):
             self._metrics.finished(event)
 
 
+async def _gathered(events: AsyncIterator[Event]) -> list[Event]:
+    """All events of a reply, RequestError if they hold more log-probabilities than one may."""
+    heard, count = list[Event](), 0
+    async for event in events:
+        heard.append(event)
+        count += sum(1 + len(token.top) for token in _logprobs(event))
+        if count > MOST_LOGPROBS:
+            rule = f"be at most {MOST_LOGPROBS} with top_logprobs, or asked of GenerateStream"
+            raise RequestError("logprobs", rule, count)
+    return heard
+
+
 async def _made(make: Callable[[Any], Any], content: Any, events: Iterable[Event]) -> Any:
     """The message of events; beside the event loop where they hold many log-probabilities."""
-    deltas = [event for event in events if isinstance(event, Delta)]
-    count = sum(len(delta.logprobs) + len(delta.prompt_logprobs) for delta in deltas)
+    count = sum(len(_logprobs(event)) for event in events)
     return await asyncio.to_thread(make, content) if count > MANY_LOGPROBS else make(content)
+
+
+def _logprobs(event: Event) -> tuple[TokenLogprob, ...]:
+    return (*event.prompt_logprobs, *event.logprobs) if isinstance(event, Delta) else ()

@@ -88,6 +88,24 @@ async def test_many_logprobs_are_put_into_messages_beside_the_event_loop(
     assert [t for delta in deltas for t in delta.logprobs] == list(reply.logprobs)
 
 
+async def test_a_reply_has_a_bounded_number_of_logprobs_and_a_stream_has_not(monkeypatch):
+    monkeypatch.setattr(servicer, "MOST_LOGPROBS", 9)
+    async with serving() as served:
+        asked = request(logprobs=True, top_logprobs=2, max_new_tokens=3)
+        assert len((await served.generation.Generate(asked)).logprobs) == 3
+        asked.max_new_tokens = 4
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await served.generation.Generate(asked)
+        assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+        (violation,) = details_of(caught.value, error_details_pb2.BadRequest).field_violations
+        assert violation.field == "logprobs"
+        assert "GenerateStream" in violation.description
+        assert served.engine.num_running == 0
+        call = served.generation.GenerateStream(asked)
+        deltas = [message.delta async for message in call]
+    assert sum(len(delta.logprobs) for delta in deltas) == 4
+
+
 async def test_no_logprobs_come_unasked():
     async with serving() as served:
         assert not (await complete(served)).logprobs
