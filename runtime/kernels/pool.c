@@ -1,6 +1,5 @@
 #include "pool.h"
 
-#include <fenv.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
@@ -8,6 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+
+#include "floats.h"
 
 /* Turns of the spin loops, each one pause instruction: tens of microseconds. */
 #define ST_WORKER_SPINS 2000
@@ -104,7 +105,7 @@ static void sleep_until_work(st_pool *pool)
 static void *worker_main(void *argument)
 {
     st_pool *pool = argument;
-    fesetenv(FE_DFL_ENV);
+    st_plain_rounding();
     while (!atomic_load(&pool->stop)) {
         if (work_off(pool)) continue;
         int spins = 0;

@@ -12,7 +12,7 @@ import numpy as np
 
 from runtime.kernels.checks cimport check_size
 from runtime.kernels.dispatch cimport current, st_kernels
-from runtime.kernels.floats cimport fenv_t, fesetenv, plain_floats
+from runtime.kernels.floats cimport st_plain_rounding, st_rounding, st_set_rounding
 
 cdef extern from "dense.h" nogil:
     ctypedef struct st_dense_input:
@@ -217,7 +217,7 @@ def multiply_all(products, Pool pool):
     cdef Dense dense
     cdef const float[:, ::1] x
     cdef float[:, ::1] y
-    cdef fenv_t floats
+    cdef st_rounding rounding
     if count > 8:
         raise ValueError(f"products must be at most 8, got {count}")
     try:
@@ -239,9 +239,9 @@ def multiply_all(products, Pool pool):
                 with nogil:
                     st_dense_quantise(&inputs[made - 1], current(), 0, x.shape[0])
         with nogil:
-            plain_floats(&floats)
+            rounding = st_plain_rounding()
             st_dense_run(jobs, count, current(), pool.pool)
-            fesetenv(&floats)
+            st_set_rounding(rounding)
     finally:
         for i in range(made):
             st_dense_input_free(&inputs[i])
@@ -303,14 +303,14 @@ cdef class Sparse:
         check_size("input columns", events.input.size, self.matrix.rows)
         check_size("y rows", y.shape[0], events.input.tokens)
         check_size("y columns", y.shape[1], self.matrix.cols)
-        cdef fenv_t floats
+        cdef st_rounding rounding
         if y.size:
             with nogil:
-                plain_floats(&floats)
+                rounding = st_plain_rounding()
                 st_sparse_run(
                     &self.matrix, &events.input, current(), &y[0, 0], y.shape[1], pool.pool
                 )
-                fesetenv(&floats)
+                st_set_rounding(rounding)
 
 
 cdef class Events:

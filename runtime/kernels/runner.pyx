@@ -4,7 +4,7 @@ from libc.stdint cimport int32_t, int64_t, uint8_t
 from libc.stdlib cimport calloc, free
 
 from runtime.kernels.checks cimport check_size
-from runtime.kernels.floats cimport fenv_t, fesetenv, plain_floats
+from runtime.kernels.floats cimport st_plain_rounding, st_rounding, st_set_rounding
 
 SEQUENCE_COUNTERS = ("events", "neurons", "weight_bytes_touched")
 WORK_COUNTERS = (
@@ -45,7 +45,7 @@ cdef class Runner:
         """
         cdef Py_ssize_t lanes = len(states), at = 0, count
         cdef void **pointers
-        cdef fenv_t floats
+        cdef st_rounding rounding
         if tokens.shape[0] != lanes or logits.shape[0] != lanes or activity.shape[0] != lanes:
             raise ValueError(f"tokens, logits and activity must have {lanes} rows, one a state")
         self._check(tokens, logits.shape[1], activity.shape[1])
@@ -58,7 +58,7 @@ cdef class Runner:
             for at in range(lanes):
                 pointers[at] = self._state(states[at])
             with nogil:
-                plain_floats(&floats)
+                rounding = st_plain_rounding()
                 at = 0
                 while at < lanes:
                     count = min(lanes - at, self.most_tokens)
@@ -67,7 +67,7 @@ cdef class Runner:
                         &logits[at, 0], &activity[at, 0]
                     )
                     at += count
-                fesetenv(&floats)
+                st_set_rounding(rounding)
         finally:
             free(pointers)
 
@@ -100,14 +100,14 @@ cdef class Runner:
         cdef int want
         cdef float *out
         cdef const uint8_t *poll = NULL
-        cdef fenv_t floats
+        cdef st_rounding rounding
         self._check(tokens, logits.shape[1], activity.shape[1])
         if rows != length and rows > 1 or activity.shape[0] != 1:
             raise ValueError(f"logits must have {length}, 1 or 0 rows, has {rows}")
         if cancelled is not None:
             poll = &cancelled[0]
         with nogil:
-            plain_floats(&floats)
+            rounding = st_plain_rounding()
             while at < length and (poll == NULL or not poll[0]):
                 count = min(length - at, self.most_tokens)
                 out = NULL
@@ -122,7 +122,7 @@ cdef class Runner:
                     self.compiled, &pointer, &tokens[at], count, 1, want, out, &activity[0, 0]
                 )
                 at += count
-            fesetenv(&floats)
+            st_set_rounding(rounding)
         return at
 
     cdef void _check(

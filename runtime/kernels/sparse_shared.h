@@ -3,8 +3,9 @@
  * bytes. Rows' sums are those of the lists, being exact.
  *
  * Squares have two rows of unsigned bytes a token, low and high, which meet the weights as they are:
- * 255 * 128 * ST_SHARED_ROWS < 2^31. Counts have one of signed bytes, which meets weights + 128; 128
- * times the counts' sum is where the sum starts, so 127 * 128 * 131072 < 2^31 holds for the rest. */
+ * with the most rows (sharing.c) 255 * 128 * 65792 < 2^31. Counts have one of signed bytes, which meets
+ * weights + 128; 128 times the counts' sum is where the sum starts, so 127 * 128 * 131072 < 2^31 holds
+ * for the rest. */
 
 #if defined(__AVX512VNNI__) && defined(__AVX512BW__)
 
