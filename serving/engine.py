@@ -190,19 +190,26 @@ class Engine:
 
     def _loop(self) -> None:
         while True:
-            batch = self._next_batch()
-            if batch is None:
-                return
+            batch = None
             try:
+                batch = self._next_batch()
+                if batch is None:
+                    return
                 self._commit(batch, self._runner.run(batch))
             except Exception:
                 log.exception("a round failed; its requests are given up")
-                with self._changed:
-                    for job in {*batch.decode, *(chunk.key for chunk in batch.chunks)}:
-                        failure = EngineFailure("internal error, see the server's log")
-                        self._roster.end(job, failure)
-                    due = self._roster.due()
-                self._wake(due)
+                self._give_up(batch)
+
+    def _give_up(self, batch: Batch[Job] | None) -> None:
+        """End the jobs of a batch, or all where the choice of one failed."""
+        with self._changed:
+            jobs = self._roster.scheduler.sequences()
+            if batch is not None:
+                jobs = (*batch.decode, *(chunk.key for chunk in batch.chunks))
+            for job in jobs:
+                self._roster.end(job, EngineFailure("internal error, see the server's log"))
+            due = self._roster.due()
+        self._wake(due)
 
     def _next_batch(self) -> Batch[Job] | None:
         """Wait for something to run; None when the engine stops."""

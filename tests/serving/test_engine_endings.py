@@ -10,6 +10,7 @@ from engine_calls import collect, config, text_of, until
 from fake_model import FakeModel
 
 from runtime.errors import CallCancelled
+from serving.completion import Completion
 from serving.engine import Engine
 from serving.errors import DeadlineExceeded, Draining, EngineFailure, QueueFull
 from serving.events import Delta, FinishReason, PromptInfo
@@ -161,6 +162,24 @@ async def test_a_crash_on_one_prompt_leaves_the_other_streams_alone():
         with pytest.raises(EngineFailure):
             await bad
         assert text_of(await good) == "hello world"
+
+
+async def test_the_engine_goes_on_though_the_choice_of_a_batch_failed(monkeypatch):
+    def broken(job):
+        raise RuntimeError("boom")
+
+    now_s = [0.0]
+    model = FakeModel(gate=threading.Semaphore(0))
+    monkeypatch.setattr(Completion, "out_of_time", broken)
+    with Engine(model, config(), clock=lambda: now_s[0]) as engine:
+        task = asyncio.create_task(collect(engine, Request("a", time_limit_s=5.0)))
+        await until(lambda: engine.num_running == 1)
+        now_s[0] = 6.0
+        model.gate.release(1000)
+        with pytest.raises(EngineFailure):
+            await task
+        assert engine.num_running == 0
+        assert text_of(await collect(engine, Request("b"))) == "hello world"
 
 
 async def test_stopping_ends_running_and_waiting_requests():
