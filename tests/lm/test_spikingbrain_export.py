@@ -167,6 +167,26 @@ def test_too_little_memory_is_refused_before_any_work():
     assert exporter.block_bytes < before
 
 
+@pytest.mark.parametrize(
+    ("what", "value", "rule"),
+    [
+        ("k", 5e-4, r"\[0.001, 16\], got 0.0005"),
+        ("k", 16.5, r"\[0.001, 16\], got 16.5"),
+        ("dead_zone", -0.5, r"\[0, 16\], got -0.5"),
+        ("dead_zone", 17.0, r"\[0, 16\], got 17"),
+    ],
+)
+def test_a_dial_that_the_runtime_would_not_take_is_refused_by_name(what, value, rule):
+    sizes = {"vocab_size": 50, "hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 8}
+    model = Model(Config(**sizes, num_hidden_layers=2, spikes=True))
+    place = model.model.layers[1].mlp.down_spikes
+    with torch.no_grad():
+        getattr(place, what).fill_(value)
+    name = rf"model\.layers\.1\.mlp\.down_spikes\.{what}"
+    with pytest.raises(SpiketrainError, match=f"{name} must be in {rule}"):
+        to_runtime(model, "float32")
+
+
 def test_dials_come_along_and_a_dead_zone_is_approximate():
     torch.manual_seed(0)
     sizes = {"vocab_size": 50, "hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 8}

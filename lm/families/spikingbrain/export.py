@@ -25,7 +25,8 @@ from lm.keys import finite
 from lm.quantize import bits_of_bfloat16, quantize_int8
 from lm.shards import Held, Shards
 from runtime.errors import SpiketrainError
-from runtime.families.spikingbrain.spec import Spec
+from runtime.families.spikingbrain.packing import LEAST_K
+from runtime.families.spikingbrain.spec import MOST_K, Spec
 
 WEIGHT_FORMATS = ("float32", "bfloat16", "int8", "int4")
 BLOCK_BYTES = 128 << 20  # of float32 weights that are quantised at once
@@ -219,6 +220,10 @@ class Exporter:
             dial = torch.tensor([self.config.spike_k, self.config.dead_zone])
             if f"{name}.k" in self.source:
                 dial = torch.cat([self._read(f"{name}.{x}") for x in ("k", "dead_zone")])
+            for what, value, least in (("k", dial[0], LEAST_K), ("dead_zone", dial[1], 0.0)):
+                if not least <= value <= MOST_K:
+                    rule = f"must be in [{least:g}, {MOST_K:g}]"
+                    raise SpiketrainError(f"{name}.{what} {rule}, got {value:g}")
             found[f"layers.{i}.{place}"] = dial
             self.dead = self.dead or bool(dial[1] > 0)
 
