@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 from contextlib import asynccontextmanager
 
 import pytest
@@ -187,18 +188,25 @@ async def test_shutting_down_discards_turns():
         assert b.sessions.get(session.id) == session
 
 
-async def in_last_step(b, events):
+async def in_last_step(b):
     """Have a turn of one token read it, up to the middle of the step that does."""
     b.model.gate.release(1)
     await asyncio.to_thread(b.model.wait_for, 1)
+
+
+def release_after(job, gate):
+    while job.end is None:
+        time.sleep(0)
+    gate.release(1000)
 
 
 async def test_a_shutdown_while_the_last_token_is_read_discards_the_turn():
     async with bench() as b:
         session = b.sessions.create()
         async with b.turns.stream(request(session, max_new_tokens=1)) as events:
-            await in_last_step(b, events)
-            threading.Timer(0.1, b.model.gate.release, [1000]).start()
+            await in_last_step(b)
+            (job,) = b.engine._roster.scheduler.sequences()
+            threading.Thread(target=release_after, args=(job, b.model.gate)).start()
             b.engine.stop()  # holds the loop up until the engine has read the token
             with pytest.raises(Draining):
                 [event async for event in events]
@@ -210,7 +218,7 @@ async def test_a_turn_that_is_cancelled_while_its_last_token_is_read_is_discarde
     async with bench() as b:
         session = b.sessions.create()
         async with b.turns.stream(request(session, max_new_tokens=1)) as events:
-            await in_last_step(b, events)
+            await in_last_step(b)
             (job,) = b.engine._roster.scheduler.sequences()
             b.engine.cancel(job)
             b.model.gate.release(1000)
