@@ -5,6 +5,8 @@ from torch import Tensor
 
 import lm.kernels.fused as fused
 
+MOST_LOGITS = 1 << 26  # at a time, where no gradient is wanted
+
 
 def linear_cross_entropy(
     hidden: Tensor,
@@ -16,31 +18,36 @@ def linear_cross_entropy(
     """Mean negative log-likelihood in nats of hidden (N, F) @ weight (V, F)^T + bias (V,).
 
     Products run in hidden's dtype.  The logits (N, V) are turned into their own gradient in place,
-    so they exist once.  target (N,) int64.  Raises ValueError on a target outside the vocabulary.
+    so they exist once; where no gradient is wanted, at most MOST_LOGITS of them at a time.
+    target (N,) int64.  Raises ValueError on a target outside the vocabulary.
     wrap: RWKV's "L2Wrap", a gradient without a loss: wrap * max(logits) / N on the largest logit of
     each row, which keeps logits from drifting up.
     """
-    return _LinearCrossEntropy.apply(hidden, weight, bias, target, wrap)
+    if torch.is_grad_enabled() and any(
+        tensor is not None and tensor.requires_grad for tensor in (hidden, weight, bias)
+    ):
+        return _LinearCrossEntropy.apply(hidden, weight, bias, target, wrap)
+    matrix = weight.to(hidden.dtype)
+    rows = max(1, MOST_LOGITS // len(weight))
+    parts = zip(hidden.split(rows), target.split(rows), strict=True)
+    nll = [_softmax_gradient(_logits(part, matrix, bias), ids)[0] for part, ids in parts]
+    return torch.cat(nll).mean()
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(ctx, hidden, weight, bias, target, wrap):
         matrix = weight.to(hidden.dtype)
-        if bias is None:
-            logits = hidden @ matrix.t()
-        else:
-            logits = torch.addmm(bias.to(hidden.dtype), hidden, matrix.t())
+        logits = _logits(hidden, matrix, bias)
         peak = logits.max(-1, keepdim=True) if wrap else None
         nll, dlogits = _softmax_gradient(logits, target)
         if peak is not None:
             dlogits.scatter_add_(1, peak.indices, peak.values * (wrap / len(logits)))
-        if any(ctx.needs_input_grad):
-            ctx.save_for_backward(
-                dlogits @ matrix,
-                (dlogits.t() @ hidden).to(weight.dtype),
-                None if bias is None else dlogits.sum(0, dtype=torch.float32).to(bias.dtype),
-            )
+        ctx.save_for_backward(
+            dlogits @ matrix,
+            (dlogits.t() @ hidden).to(weight.dtype),
+            None if bias is None else dlogits.sum(0, dtype=torch.float32).to(bias.dtype),
+        )
         return nll.mean()
 
     @staticmethod
@@ -48,6 +55,12 @@ class _LinearCrossEntropy(torch.autograd.Function):
         dhidden, dweight, dbias = ctx.saved_tensors
         dbias = None if dbias is None else dbias * grad
         return dhidden * grad.to(dhidden.dtype), dweight * grad, dbias, None, None
+
+
+def _logits(hidden: Tensor, matrix: Tensor, bias: Tensor | None) -> Tensor:
+    if bias is None:
+        return hidden @ matrix.t()
+    return torch.addmm(bias.to(hidden.dtype), hidden, matrix.t())
 
 
 def _softmax_gradient(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:

@@ -6,6 +6,7 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
 from lm.families.egru import Config, Model  # noqa: E402
+from lm.kernels import cross_entropy  # noqa: E402
 from lm.kernels.cross_entropy import linear_cross_entropy  # noqa: E402
 from lm.kernels.egru import scan, scan_reference  # noqa: E402
 from lm.spikes import PUBLISHED_FLOOR, graded, heaviside  # noqa: E402
@@ -171,6 +172,27 @@ def test_linear_cross_entropy_has_the_loss_and_gradients_of_torch(dtype):
     torch.testing.assert_close(got.float(), want, atol=tolerance, rtol=tolerance)
     for a, b in zip(plain, fast, strict=True):
         torch.testing.assert_close(b.grad.float(), a.grad, atol=tolerance, rtol=tolerance)
+
+
+@pytest.mark.parametrize("with_bias", [False, True])
+def test_without_gradients_logits_are_made_some_rows_at_a_time(with_bias, monkeypatch):
+    torch.manual_seed(0)
+    hidden, weight = torch.randn(50, 16), torch.randn(77, 16, requires_grad=True)
+    bias = torch.randn(77) if with_bias else None
+    target = torch.randint(0, 77, (50,))
+    wanted = linear_cross_entropy(hidden, weight, bias, target).detach()
+    made = []
+    plain = cross_entropy._softmax_gradient
+    monkeypatch.setattr(cross_entropy, "MOST_LOGITS", 77 * 7)
+    monkeypatch.setattr(
+        cross_entropy,
+        "_softmax_gradient",
+        lambda logits, ids: (made.append(len(logits)), plain(logits, ids))[1],
+    )
+    with torch.no_grad():
+        found = linear_cross_entropy(hidden, weight, bias, target)
+    assert made == [7] * 7 + [1]
+    torch.testing.assert_close(found, wanted, atol=1e-6, rtol=1e-6)
 
 
 def test_linear_cross_entropy_refuses_a_target_outside_the_vocabulary():
