@@ -217,7 +217,7 @@ async def test_a_shutdown_while_the_last_token_is_read_discards_the_turn():
 async def test_a_turn_that_is_cancelled_while_its_last_token_is_read_is_discarded():
     async with bench() as b:
         session = b.sessions.create()
-        async with b.turns.stream(request(session, max_new_tokens=1)) as events:
+        async with b.turns.stream(request(session, max_new_tokens=1)):
             await in_last_step(b)
             (job,) = b.engine._roster.scheduler.sequences()
             b.engine.cancel(job)
