@@ -20,6 +20,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from runtime.durable_files import put_in_place, read_all, sync_directory, write_file
 from runtime.errors import PackageError
 from runtime.package_files import check_file_name, has_file, package_root, parse_json, read_json
 from runtime.package_rules import (
@@ -133,7 +134,7 @@ def write_package(
         os.mkdir(draft)
         write_tensors(draft / TENSOR_FILE, tensors)
         _write_around(draft, full, content)
-        _put_in_place(draft, target)
+        put_in_place(draft, target)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
     return str(full["spiketrain"]["fingerprint"])
@@ -153,17 +154,17 @@ def publish(
     content = _check_files(str(target), files or {}, full)
     check_target(target, force)
     _write_around(draft, full, content)
-    _put_in_place(draft, target)
+    put_in_place(draft, target)
     return str(full["spiketrain"]["fingerprint"])
 
 
 def _write_around(draft: Path, config: dict[str, Any], content: dict[str, bytes]) -> None:
     """Everything of a package but its tensors."""
-    _write_file(draft / CONFIG_FILE, (json.dumps(config, indent=1) + "\n").encode())
+    write_file(draft / CONFIG_FILE, (json.dumps(config, indent=1) + "\n").encode())
     for name, raw in content.items():
-        _write_file(draft / name, raw)
+        write_file(draft / name, raw)
     find_tokenizer(draft)
-    _sync_directory(draft)
+    sync_directory(draft)
 
 
 def compute_fingerprint(config: Mapping[str, Any], tensors: Tensors) -> str:
@@ -301,7 +302,7 @@ def _check_files(
         check_file_name(where, name)
         if name == CONFIG_FILE or name.endswith((".safetensors", INDEX_FILE)):
             raise PackageError(f"{where}: {name} is written from config and tensors")
-        content[name] = source if isinstance(source, bytes) else _read_all(Path(source))
+        content[name] = source if isinstance(source, bytes) else read_all(Path(source))
     if GENERATION_FILE in content:
         of = f"{where}: {GENERATION_FILE}"
         defaults = parse_json(of, content[GENERATION_FILE])
@@ -320,45 +321,3 @@ def check_target(target: Path, force: bool) -> None:
     if "spiketrain" not in read_json(package_root(target), CONFIG_FILE, _CONFIG_BYTES):
         where = target / CONFIG_FILE  # a checkpoint's, say
         raise PackageError(f"{where}: must be a package's to be replaced, has no spiketrain object")
-
-
-def _read_all(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise PackageError(f"{path}: must be readable, got {error.strerror}") from None
-
-
-def _write_file(path: Path, content: bytes) -> None:
-    try:
-        with open(path, "xb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-    except OSError as error:
-        raise PackageError(f"{path}: must be writable, got {error.strerror}") from None
-
-
-def _sync_directory(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _put_in_place(draft: Path, target: Path) -> None:
-    """Rename the draft to the target; what was there before is removed only after that."""
-    old = draft.with_suffix(".old")
-    try:
-        if os.path.lexists(target):
-            os.rename(target, old)
-        os.rename(draft, target)
-    except BaseException:  # an interrupt must not leave the target away
-        if os.path.lexists(old) and not os.path.lexists(target):
-            os.rename(old, target)
-        raise
-    finally:
-        if os.path.lexists(target):
-            shutil.rmtree(old, ignore_errors=True)
-    _sync_directory(target.parent)

@@ -10,7 +10,8 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 from safetensors.torch import save_file
 
-from lm.conversion.transformer import their_name, transformer_config
+from lm.conversion.transformer import their_name
+from lm.conversion.transformer_settings import transformer_config
 from lm.families import spikingbrain
 
 

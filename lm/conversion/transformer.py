@@ -12,15 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lm.conversion.transformer_settings import transformer_config
 from lm.families.spikingbrain import Config, Model
 from lm.families.spikingbrain.upstream import expected_shapes
 from lm.keys import check_keys, finite
 from lm.progress import OnProgress, silent
-from lm.settings import check_settings
 from lm.shards import Held, Shards
-from runtime.families.spikingbrain.rotary import FIELDS, check_scaling
 
-MODEL_TYPES = ("llama", "qwen2", "qwen3")
 VARIANTS = (
     "hybrid", "linear", "hybrid-spread", "linear-spread", "hybrid-published", "linear-published",
 )  # fmt: skip
@@ -40,90 +38,6 @@ _NAMES = (
     (".input_layernorm.", ".attn_norm."),
     (".post_attention_layernorm.", ".mlp_norm."),
 )
-_NEEDED = (  # the defaults of each family are those of one model
-    "vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size",
-    "max_position_embeddings",
-)  # fmt: skip
-_FIXED: dict[str, Any] = {  # fields that have to have this value, which is their default
-    "hidden_act": "silu",
-    "use_sliding_window": False,
-    "mlp_bias": False,
-    "attention_bias": False,  # one of o_proj as well; Qwen2 has others and does not read this
-}
-_ROPE = {"rope_type", "type", "rope_theta", "partial_rotary_factor"}
-
-
-def transformer_config(settings: Mapping[str, Any], context: int | None = None) -> Config:
-    """The config of the same network here; settings: config.json of a Hugging Face directory.
-
-    context: tokens that attention sees, max_position_embeddings unless told.  Raises ValueError
-    naming the field that cannot be.
-    """
-    kind = settings.get("model_type")
-    if kind not in MODEL_TYPES:
-        raise ValueError(f"config.json: model_type must be one of {MODEL_TYPES}, got {kind!r}")
-    for name, rule in _FIXED.items():
-        value = settings.get(name)
-        if value not in (None, rule) and (kind, name) != ("qwen2", "attention_bias"):
-            raise ValueError(f"config.json: {name} must be {rule!r}, got {value!r:.200}")
-    rope = _rope(settings)
-    flat = {**settings, **rope, "rms_norm_eps": settings.get("rms_norm_eps", 1e-6)}
-    check_settings(flat, (*_NEEDED, "rms_norm_eps"), {"norm_eps": "rms_norm_eps"})
-    tied = settings.get("tie_word_embeddings") or False
-    if not isinstance(tied, bool):
-        raise ValueError(f"config.json: tie_word_embeddings must be true or false, got {tied!r}")
-    most = context or settings["max_position_embeddings"]
-    optional = ("num_key_value_heads", "head_dim")
-    return Config(
-        **{name: settings[name] for name in _NEEDED if name != "max_position_embeddings"},
-        **{name: settings[name] for name in optional if settings.get(name) is not None},
-        max_position_embeddings=most,
-        norm_eps=flat["rms_norm_eps"],
-        rope_theta=flat.get("rope_theta", 10_000.0),
-        rotary_scaling=rope["rotary_scaling"],
-        tie_word_embeddings=tied,
-        qk_norm=kind == "qwen3",
-        attn_layers=range(settings["num_hidden_layers"]),
-        sliding_window=max(1, most - 1),
-        window_keys=most,
-        carry="zero",
-    )
-
-
-def _rope(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """What settings say of rotation in objects of their own, and rotary_scaling made of it."""
-    found = {"partial_rotary_factor": settings.get("partial_rotary_factor")}
-    kinds: set[str] = set()
-    for name in ("rope_parameters", "rope_scaling"):
-        rope = settings.get(name) or {}
-        if not isinstance(rope, dict):
-            raise ValueError(f"config.json: {name} must be an object, got {rope!r:.200}")
-        kind = rope.get("rope_type", rope.get("type"))
-        if kind not in (None, "default", *FIELDS):
-            known = ", ".join(("default", *FIELDS))
-            raise ValueError(f"config.json: rope type must be one of {known}, got {kind!r:.200}")
-        if kind is None and rope.keys() - _ROPE:
-            raise ValueError(f"config.json: {name} must have a rope_type, got {rope!r:.200}")
-        kinds |= set() if kind is None else {kind}
-        found |= rope
-    share = found["partial_rotary_factor"]
-    if share not in (None, 1):
-        raise ValueError(f"config.json: partial_rotary_factor must be 1, got {share!r:.200}")
-    if len(kinds) > 1:
-        raise ValueError(f"config.json: rope type must be one, got {sorted(kinds)}")
-    return found | {"rotary_scaling": _scaling(kinds.pop() if kinds else "default", found)}
-
-
-def _scaling(kind: str, rope: Mapping[str, Any]) -> dict[str, Any] | None:
-    """rotary_scaling of a Config."""
-    if kind == "default":
-        return None
-    scaling = {"rope_type": kind} | {name: rope[name] for name in FIELDS[kind] if name in rope}
-    try:
-        check_scaling(scaling)
-    except ValueError as error:
-        raise ValueError(f"config.json: {error}") from error
-    return scaling
 
 
 def from_transformer(

@@ -14,8 +14,8 @@ import runtime  # noqa: E402
 from lm.conversion.transformer import (  # noqa: E402
     from_transformer,
     spikingbrain_from_transformer,
-    transformer_config,
 )
+from lm.conversion.transformer_settings import transformer_config  # noqa: E402
 from lm.export import export_model  # noqa: E402
 from lm.families.spikingbrain import Config, Model  # noqa: E402
 from lm.shards import Shards  # noqa: E402

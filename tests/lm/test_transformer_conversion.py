@@ -17,8 +17,8 @@ from lm.conversion.transformer import (  # noqa: E402
     sensitive_layers,
     spikingbrain_from_transformer,
     their_name,
-    transformer_config,
 )
+from lm.conversion.transformer_settings import transformer_config  # noqa: E402
 from lm.shards import Held, Shards  # noqa: E402
 
 IDS = torch.arange(48).reshape(2, 24) * 7 % 61
