@@ -233,6 +233,7 @@ async def test_a_failure_of_another_completion_leaves_the_session_as_it_was():
         session = b.sessions.create()
         b.model.gate.release(1)
         async with b.turns.stream(request(session, keep=True, max_new_tokens=2, n=2)) as events:
+            await asyncio.to_thread(b.model.wait_for, 1)  # so the other lags by a step
             reading = asyncio.create_task(anext(events))
             await until(lambda: b.engine.num_running + b.engine.num_waiting == 2)
             b.model.gate.release(2)
