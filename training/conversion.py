@@ -207,7 +207,7 @@ def _fine_tuning(asked: Conversion, start: Path) -> TrainConfig:
     encoder = folder_encoder(asked.teacher)
     overrides = [
         f"data.tokenizer={(start / encoder.file.name).resolve()}",
-        f"data.end_of_text={encoder.eos_id}",
+        *([f"data.end_of_text={encoder.eos_id}"] if encoder.file.suffix == ".json" else []),
         f"run.start_from={start.resolve()}",
         f"distil.teacher={asked.teacher.resolve()}",
         *asked.overrides,

@@ -282,7 +282,11 @@ class Trainer:
         if stored.exists():
             if not resume:
                 raise ConfigError(f"{self.folder} holds a run: pass --resume or another --out")
-            if json.loads(stored.read_text()) != self.config.model_dump(mode="json"):
+            try:  # fields that a run older than they are does not state have their defaults
+                same = TrainConfig.model_validate_json(stored.read_text("utf-8")) == self.config
+            except ValueError:
+                same = False
+            if not same:
                 raise ConfigError(f"{self.folder} holds another recipe's run, see config.json")
 
     def _tokenizer(self) -> Encoder:

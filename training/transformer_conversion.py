@@ -82,6 +82,7 @@ def convert_transformer(
     else:
         with step_bar("fitting decays", quiet) as on_progress:
             half_life = transformer.fit_decays(student, teacher, text.calibration, on_progress)
+    del teacher  # distillation reads it again
     stages.append(text.measure("mapped", student))
     if asked.fine_tune is not None:
         fields = load_config(asked.fine_tune, list(asked.overrides)).model

@@ -96,8 +96,8 @@ typedef struct {
     ptrdiff_t dial; /* bytes from the start of a state; 0 for a dial of 1 */
     st_record record;
     /* scratch */
-    float *x, *normed, *joined, *q, *k, *v, *decay, *low, *positive_q, *positive_k, *mixed, *seen, *branch,
-        *hidden, *up, *sine, *cosine, *share, *scores;
+    float *x, *normed, *joined, *q, *k, *v, *decay, *low, *positive_q, *positive_k, *mixed, *seen,
+        *branch, *hidden, *up, *sine, *cosine, *share, *scores;
     int32_t *chosen;
     uint8_t *active;
     int parts; /* most pieces of shared work */

@@ -165,6 +165,14 @@ def test_a_folder_with_a_run_is_not_overwritten(recipe, tmp_path):
     other = load_config(path, ["optimizer.learning_rate=0.5"])
     with pytest.raises(ConfigError, match="another recipe"):
         train(other, path, tmp_path / "run", resume=True, quiet=True)
+    stored = tmp_path / "run" / "config.json"
+    written = json.loads(stored.read_text())
+    assert written["data"].pop("end_of_text") is None  # as of a run from before it was a field
+    stored.write_text(json.dumps(written))
+    train(config, path, tmp_path / "run", resume=True, quiet=True)
+    stored.write_text(json.dumps(written | {"unknown": 1}))
+    with pytest.raises(ConfigError, match="another recipe"):
+        train(config, path, tmp_path / "run", resume=True, quiet=True)
 
 
 def test_a_run_may_start_from_the_weights_of_another(recipe, tmp_path):

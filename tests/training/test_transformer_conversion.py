@@ -7,6 +7,7 @@ import pytest
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
+from tales import tales  # noqa: E402
 from tiny_llama import TEACHER  # noqa: E402
 
 from lm.families.spikingbrain import Exporter  # noqa: E402
@@ -45,10 +46,7 @@ evaluate_tokens = 200
 def folder(tmp_path_factory):
     """A corpus, recipes and a trained teacher."""
     place = tmp_path_factory.mktemp("llama")
-    words = "The hen and the fox went to the well, and saw the moon in it.".split()  # noqa: SIM905
-    tales = [" ".join(words[i:] + words[:i]) + f"\n\nEnd {i}.\n" for i in range(12)]
-    text = "".join(tale + "<|endoftext|>\n" for tale in tales) * 8
-    (place / "tales.txt").write_text(text)
+    (place / "tales.txt").write_text(tales(8))
     (place / "teacher.toml").write_text(TEACHER)
     (place / "distil.toml").write_text(DISTIL)
     config = load_config(place / "teacher.toml")

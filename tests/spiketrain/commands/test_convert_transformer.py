@@ -8,17 +8,15 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
 from command_in_process import call  # noqa: E402
+from tales import tales  # noqa: E402
 from tiny_llama import TEACHER  # noqa: E402
 
 import runtime  # noqa: E402
 
 
 def test_a_llama_becomes_a_package_that_measures_as_reported(tmp_path, monkeypatch, capsys):
-    sentence = "The hen and the fox went to the well, and saw the moon in it."
-    words = sentence.split()
-    tales = [" ".join(words[i:] + words[:i]) + f"\n\nEnd {i}.\n" for i in range(12)]
     text = tmp_path / "tales.txt"
-    text.write_text("".join(tale + "<|endoftext|>\n" for tale in tales) * 8)
+    text.write_text(tales(8))
     (tmp_path / "recipe.toml").write_text(TEACHER.replace("12_000", "6_000"))
     teacher, package = tmp_path / "teacher", tmp_path / "package"
     assert call(monkeypatch, "train", tmp_path / "recipe.toml", "--out", teacher) == 0
