@@ -35,7 +35,7 @@ from decode import VOCAB_SIZE, Weights, build_model, calibrate
 from int8_peak import Peak
 from spikegpt import INNER, LAYERS, VOCAB, WIDTH, write_spikegpt
 
-import runtime
+from spiketrain import runtime
 
 PROMPT_TOKENS = 512
 PROMPT = "prompt"

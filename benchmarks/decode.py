@@ -25,10 +25,10 @@ from typing import Any
 
 import numpy as np
 
-from runtime.families.egru import Spec
-from runtime.kernels import dispatch
-from runtime.model import DEFAULT_TABLE_BYTES, Model
-from runtime.package import Package
+from spiketrain.runtime.families.egru import Spec
+from spiketrain.runtime.kernels import dispatch
+from spiketrain.runtime.model import DEFAULT_TABLE_BYTES, Model
+from spiketrain.runtime.package import Package
 
 UNITS = 1350
 LAYERS = 3

@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from runtime.kernels import functions, gather, neurons, products
-from runtime.memory import Arena, matrix_bytes
+from spiketrain.runtime.kernels import functions, gather, neurons, products
+from spiketrain.runtime.memory import Arena, matrix_bytes
 
 COPIES_BYTES = 128 << 20
 TORCH_BYTES = 64 << 20  # copies of torch's layers, which are slow to make

@@ -29,8 +29,8 @@ from typing import Any
 import numpy as np
 from kernel_calls import Call, Rows, call_dense, dense_bytes, torch_calls, update_calls
 
-from runtime.kernels import dispatch
-from runtime.memory import Arena
+from spiketrain.runtime.kernels import dispatch
+from spiketrain.runtime.memory import Arena
 
 SHAPES = ("1024x1024", "2048x2048", "4096x4096", "3584x18944")
 DENSITIES = (1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 40.0, 50.0, 65.0, 80.0, 100.0)

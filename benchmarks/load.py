@@ -37,11 +37,11 @@ import grpc
 import numpy as np
 import psutil
 
-import runtime
 import spiketrain
 import spiketrain.v1.generation_pb2 as pb
 import spiketrain.v1.generation_pb2_grpc as generation_grpc
-from runtime.sampling import SamplingParams, sample
+from spiketrain import runtime
+from spiketrain.runtime.sampling import SamplingParams, sample
 
 PROMPT = (1, 2, 3, 4, 5, 6, 7, 8)
 LOAD = 0.8  # of the rate that clients without a pause reach

@@ -36,7 +36,7 @@ def take(nbytes: int) -> dict[str, float]:
 
 def load(path: Path, threads: int) -> dict[str, float]:
     """Load a package once."""
-    import runtime
+    from spiketrain import runtime
 
     start, processor = time.perf_counter(), time.process_time()
     model = runtime.load_model(path, threads=threads)

@@ -35,14 +35,14 @@ from neurobench.metrics.workload import ActivationSparsity, SynapticOperations
 from neurobench.models import TorchModel
 from torch import Tensor, nn
 
-import runtime
 import spiketrain
-from lm.export import export_model, family_module
-from lm.families.spikegpt import mixes as spikegpt_mixes
-from lm.families.spikegpt import model as spikegpt_model
-from lm.families.spikingbrain.neurons import Linear
-from runtime.package import read_package, write_package
+from spiketrain import runtime
 from spiketrain.evaluation.activity import measure_activity
+from spiketrain.lm.export import export_model, family_module
+from spiketrain.lm.families.spikegpt import mixes as spikegpt_mixes
+from spiketrain.lm.families.spikegpt import model as spikegpt_model
+from spiketrain.lm.families.spikingbrain.neurons import Linear
+from spiketrain.runtime.package import read_package, write_package
 
 SIZES: dict[str, dict[str, Any]] = {
     "spikegpt": {"hidden_size": 64, "num_hidden_layers": 3, "intermediate_size": 160},

@@ -25,8 +25,8 @@ from typing import Any
 import numpy as np
 from kernel_calls import Call, Rows, call_dense, lists_of, turns
 
-from runtime.kernels import products
-from runtime.memory import Arena
+from spiketrain.runtime.kernels import products
+from spiketrain.runtime.memory import Arena
 
 # Lines between asking for one and reading it, and asking again; 0 for not at all.
 WAYS = ((0, 0), (64, 0), (128, 0), (256, 32), (512, 64))

@@ -22,12 +22,12 @@ from typing import Any
 import numpy as np
 import psutil
 
-import runtime
 import spiketrain
-from serving.config import ServingConfig
-from serving.session_store import MemoryStore, SessionStore
-from serving.sessions import Sessions
-from serving.start import Start, latest
+from spiketrain import runtime
+from spiketrain.serving.config import ServingConfig
+from spiketrain.serving.engine.starting_point import Start, latest
+from spiketrain.serving.sessions.sessions import Sessions
+from spiketrain.serving.sessions.store import MemoryStore, SessionStore
 
 PROMPT_TOKENS = 16
 BUDGET = 1 << 40
@@ -103,7 +103,7 @@ def main() -> None:
     try:
         import lmdb  # noqa: F401
 
-        from serving.session_store_lmdb import LmdbStore
+        from spiketrain.serving.sessions.lmdb_store import LmdbStore
     except ImportError:
         pass
     else:

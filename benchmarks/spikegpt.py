@@ -48,7 +48,7 @@ def config_of(weights: str, vocab: int = VOCAB) -> dict[str, Any]:
 
 def write_spikegpt(path: Path, weights: str) -> None:
     """A package with random weights of about the size that training gives."""
-    from runtime.package import write_package
+    from spiketrain.runtime.package import write_package
 
     tensors = random_tensors(config_of(weights))
     if weights == SPIKE_DRIVEN:
@@ -58,7 +58,7 @@ def write_spikegpt(path: Path, weights: str) -> None:
 
 def random_tensors(config: dict[str, Any]) -> Tensors:
     """A tensor for each that the config asks for; the first ones do not hang on the vocabulary."""
-    from runtime.families.spikegpt import Spec
+    from spiketrain.runtime.families.spikegpt import Spec
 
     rng = np.random.default_rng(0)
     return {
@@ -94,9 +94,9 @@ def calibrated_thresholds() -> Tensors:
     Of all places at once: each threshold follows its own rate, those after it meet the change in
     the next round. A short vocabulary stands for the whole one: no place's inputs hang on the head.
     """
-    from runtime.families.spikegpt import Spec
-    from runtime.model import Model
-    from runtime.package import Package
+    from spiketrain.runtime.families.spikegpt import Spec
+    from spiketrain.runtime.model import Model
+    from spiketrain.runtime.package import Package
 
     config = config_of(SPIKE_DRIVEN, CALIBRATION_WORDS)
     spec = Spec.from_config(config)
@@ -115,7 +115,7 @@ def calibrated_thresholds() -> Tensors:
 
 def serve_spikegpt(path: str, threads: int) -> tuple[Run, Run]:
     """(decode, prefill) of a package."""
-    import runtime
+    from spiketrain import runtime
 
     model = runtime.load_model(path, threads=threads)
     state = model.new_state()
@@ -132,7 +132,7 @@ def serve_spikegpt(path: str, threads: int) -> tuple[Run, Run]:
 
 def activity_of(path: Path, tokens: int = 64) -> dict[str, float]:
     """Share of the spiking units that fire, and the weights that a token reads, in bytes."""
-    import runtime
+    from spiketrain import runtime
 
     model = runtime.load_model(path)
     state = model.new_state()

@@ -54,8 +54,8 @@ def sizes(layers: int, linear: bool) -> dict[str, Any]:
 
 def write_package(path: Path, layers: int, linear: bool, dead_zone: float) -> None:
     """A package with random weights, tensors in a temporary file beside it until it is written."""
-    from runtime.families.spikingbrain import Spec
-    from runtime.package import write_package
+    from spiketrain.runtime.families.spikingbrain import Spec
+    from spiketrain.runtime.package import write_package
 
     config = sizes(layers, linear) | {
         "model_type": "spikingbrain",
@@ -111,7 +111,7 @@ def random_tensor(
 
 def measure(path: Path, contexts: list[int], tokens: int, threads: int) -> dict[str, Any]:
     """Load time, memory and decode times of one package."""
-    import runtime
+    from spiketrain import runtime
 
     start = time.perf_counter()
     model = runtime.load_model(path, threads=threads)
@@ -208,8 +208,8 @@ def qwen_tensors(layers: int) -> Iterator[tuple[str, tuple[int, ...]]]:
 
 def write_checkpoint(path: Path, layers: int) -> None:
     """Random bfloat16 weights in shards with an index, as `hf_7B_model` has them."""
-    from lm.families.spikingbrain.config import Config
-    from lm.families.spikingbrain.upstream import expected_shapes
+    from spiketrain.lm.families.spikingbrain.config import Config
+    from spiketrain.lm.families.spikingbrain.upstream import expected_shapes
 
     settings = sizes(layers, linear=False) | {"max_position_embeddings": 131072}
     path.mkdir(parents=True)

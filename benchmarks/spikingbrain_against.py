@@ -76,7 +76,7 @@ def serve(path: str, threads: int, past: int) -> tuple[Any, Any]:
 
 def ours(path: str, threads: int, past: int) -> tuple[Any, Any]:
     """The two functions of a package."""
-    import runtime
+    from spiketrain import runtime
 
     model = runtime.load_model(path, threads=threads)
     state = filled(model, past)

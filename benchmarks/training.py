@@ -15,9 +15,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F  # noqa: N812 - its usual name
 
-from lm.families.egru import Config, Model
-from lm.kernels.cross_entropy import linear_cross_entropy
-from lm.kernels.egru import scan_reference
+from spiketrain.lm.families.egru import Config, Model
+from spiketrain.lm.kernels.cross_entropy import linear_cross_entropy
+from spiketrain.lm.kernels.egru import scan_reference
 
 VOCAB, EMBEDDING = 4096, 384
 EGRU_SIZES, LSTM_SIZES = [896, 384], [724, 384]

@@ -14,11 +14,11 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import PreTrainedModel
 
-import lm.families
-from lm.export import family_module
-from lm.imported import Imported
-from lm.shards import Shards
-from runtime.errors import SpiketrainError
+import spiketrain.lm.families
+from spiketrain.lm.export import family_module
+from spiketrain.lm.imported import Imported
+from spiketrain.lm.shards import Shards
+from spiketrain.runtime.errors import SpiketrainError
 
 SUFFIXES = (".cpt", ".pt", ".pth")
 
@@ -29,11 +29,12 @@ class CheckpointError(SpiketrainError):
 
 @dataclass(frozen=True, slots=True)
 class Meaning:
-    """What a checkpoint cannot say of itself, see lm.families.spikegpt.upstream.
+    """What a checkpoint cannot say of itself, see spiketrain.lm.families.spikegpt.upstream.
 
     semantics: of an official SpikeGPT or RWKV-4 file; None is "spikegpt".  choices: config fields
     of another revision.  rescaled: a Hugging Face RWKV-4 was saved after a pass in evaluation.
-    window_keys, down_proj: of a published SpikingBrain, see lm.families.spikingbrain.upstream.
+    window_keys, down_proj: of a published SpikingBrain, see
+    spiketrain.lm.families.spikingbrain.upstream.
     """
 
     semantics: str | None = None
@@ -125,8 +126,8 @@ def _read_directory(path: Path, meaning: Meaning) -> Imported:
         )
         return found
     meaning.refuse(*_OF_SPIKINGBRAIN)
-    if family not in lm.families.NAMES:
-        known = ("rwkv", "gla_swa", *lm.families.NAMES)
+    if family not in spiketrain.lm.families.NAMES:
+        known = ("rwkv", "gla_swa", *spiketrain.lm.families.NAMES)
         also = "; a Llama, Qwen2 or Qwen3 needs --recipe transformer-to-spiking"
         hint = also if family in ("llama", "qwen2", "qwen3") else ""
         raise CheckpointError(

@@ -1,11 +1,11 @@
 """The dial of a torch model: how far the sizes are raised below which inputs are silent.
 
-The runtime's meaning (runtime.dial), for all sequences of a model at once.
+The runtime's meaning (spiketrain.runtime.dial), for all sequences of a model at once.
 """
 
 from torch import nn
 
-from runtime.dial import MOST_DIAL, NO_DIAL, checked_dial
+from spiketrain.runtime.dial import MOST_DIAL, NO_DIAL, checked_dial
 
 
 def set_dial(model: nn.Module, dial: float) -> None:

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from runtime.errors import SpiketrainError
+from spiketrain.runtime.errors import SpiketrainError
 
 
 def stated_ends(folder: Path) -> list[int]:

@@ -8,9 +8,9 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
-import lm.families
-from runtime.errors import SpiketrainError
-from runtime.package import write_package
+import spiketrain.lm.families
+from spiketrain.runtime.errors import SpiketrainError
+from spiketrain.runtime.package import write_package
 
 
 def export_model(
@@ -52,6 +52,6 @@ def export_model(
 
 def family_module(name: str) -> Any:
     """The module of a family found in the families folder; ValueError names the known ones."""
-    if name not in lm.families.NAMES:
-        raise ValueError(f"model_type must be one of {lm.families.NAMES}, got {name!r}")
-    return importlib.import_module(f"lm.families.{name}")
+    if name not in spiketrain.lm.families.NAMES:
+        raise ValueError(f"model_type must be one of {spiketrain.lm.families.NAMES}, got {name!r}")
+    return importlib.import_module(f"spiketrain.lm.families.{name}")

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from runtime.errors import SpiketrainError
+from spiketrain.runtime.errors import SpiketrainError
 
 
 def check_keys(

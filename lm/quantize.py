@@ -6,7 +6,7 @@ Halves of int4: two codes + 8 a byte, codes in [-8, 7], the lower output in the 
 import torch
 from torch import Tensor
 
-from runtime.errors import SpiketrainError
+from spiketrain.runtime.errors import SpiketrainError
 
 # Steps from zero to a group's largest weight: the sides have eight and seven; clipping that one a
 # little may round the many small ones better.

@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from lm.dial import set_dial
-from runtime.activity import Activity, LayerActivity
-from runtime.dial import NO_DIAL
+from spiketrain.lm.dial import set_dial
+from spiketrain.runtime.activity import Activity, LayerActivity
+from spiketrain.runtime.dial import NO_DIAL
 
 
 @dataclass(slots=True)

@@ -3,7 +3,12 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from runtime.families.spikingbrain.checks import NUMBERS, SIZES, check_number, check_whole
+from spiketrain.runtime.families.spikingbrain.checks import (
+    NUMBERS,
+    SIZES,
+    check_number,
+    check_whole,
+)
 
 
 def check_settings(

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lm.shards import Shards
-from runtime.errors import SpiketrainError
-from runtime.package import check_config
-from runtime.package_draft import PackageDraft
+from spiketrain.lm.shards import Shards
+from spiketrain.runtime.errors import SpiketrainError
+from spiketrain.runtime.package import check_config
+from spiketrain.runtime.package_draft import PackageDraft
 
 LEAST_BLOCK = 8 << 20
 _LOADING = 8  # bytes an element: read in float32, and the model's own

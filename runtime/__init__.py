@@ -1,9 +1,9 @@
 """What a model does (NumPy, Cython)."""
 
-from runtime.activity import Activity, LayerActivity
-from runtime.errors import PackageError, SpiketrainError, StateError
-from runtime.model import Model, load_model
-from runtime.state import State
+from spiketrain.runtime.activity import Activity, LayerActivity
+from spiketrain.runtime.errors import PackageError, SpiketrainError, StateError
+from spiketrain.runtime.model import Model, load_model
+from spiketrain.runtime.state import State
 
 __all__ = [
     "Activity",

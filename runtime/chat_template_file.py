@@ -6,8 +6,8 @@ import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from runtime.errors import PackageError
-from runtime.package_files import has_file, package_root, read_json, read_limited
+from spiketrain.runtime.errors import PackageError
+from spiketrain.runtime.package_files import has_file, package_root, read_json, read_limited
 
 MAX_BYTES = 1 << 20
 _CONFIG = "tokenizer_config.json"

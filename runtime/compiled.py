@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 class CompiledModel:
     """The network of one package, ready to run; calls must not overlap.
 
-    A family's model sets `_network`, a runtime.kernels.runner.Runner with counters.
+    A family's model sets `_network`, a spiketrain.runtime.kernels.runner.Runner with counters.
     """
 
     _network: Any
@@ -32,7 +32,7 @@ class CompiledModel:
         logits: NDArray[np.float32],
         activity: NDArray[np.int64],
     ) -> None:
-        """One token for each of B states; see runtime.kernels.runner."""
+        """One token for each of B states; see spiketrain.runtime.kernels.runner."""
         self._network.step(list(states), tokens, logits, activity)
 
     def record(
@@ -43,7 +43,7 @@ class CompiledModel:
         activity: NDArray[np.int64],
         counts: NDArray[np.int32],
     ) -> None:
-        """One token of one state, and its spike counts; see runtime.kernels.runner."""
+        """One token of one state, and its spike counts; see spiketrain.runtime.kernels.runner."""
         self._network.record(state, tokens, logits, activity, counts)
 
     def forward(
@@ -54,6 +54,6 @@ class CompiledModel:
         activity: NDArray[np.int64],
         cancelled: NDArray[np.uint8] | None = None,
     ) -> int:
-        """T tokens of one state, how many were read; see runtime.kernels.runner."""
+        """T tokens of one state, how many were read; see spiketrain.runtime.kernels.runner."""
         read: int = self._network.forward(state, tokens, logits, activity, cancelled)
         return read

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from runtime.errors import RequestError
+from spiketrain.runtime.errors import RequestError
 
 NO_DIAL = 1.0
 MOST_DIAL = 16.0

@@ -4,7 +4,7 @@ import os
 import shutil
 from pathlib import Path
 
-from runtime.errors import PackageError
+from spiketrain.runtime.errors import PackageError
 
 
 def read_all(path: Path) -> bytes:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from runtime.scoring import token_nats
+from spiketrain.runtime.scoring import token_nats
 
 
 class TokenLogprob(NamedTuple):

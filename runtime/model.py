@@ -18,11 +18,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from runtime.activity import Activity, layer_activities
-from runtime.dial import NO_DIAL, checked_dial
-from runtime.errors import CallCancelled, PackageError, SpiketrainError
-from runtime.package import Package, check_content, check_fingerprint, open_package
-from runtime.state import Layout, State, state_from_bytes
+from spiketrain.runtime.activity import Activity, layer_activities
+from spiketrain.runtime.dial import NO_DIAL, checked_dial
+from spiketrain.runtime.errors import CallCancelled, PackageError, SpiketrainError
+from spiketrain.runtime.package import Package, check_content, check_fingerprint, open_package
+from spiketrain.runtime.state import Layout, State, state_from_bytes
 
 MAX_THREADS = 256
 DEFAULT_TABLE_BYTES = 1 << 30
@@ -58,7 +58,7 @@ class Model:
     def __init__(
         self, package: Package, threads: int, table_bytes: int, dial: float = NO_DIAL
     ) -> None:
-        family = importlib.import_module(f"runtime.families.{package.family}")
+        family = importlib.import_module(f"spiketrain.runtime.families.{package.family}")
         spec = package.spec
         self.path: Path = package.path
         self.config: dict[str, Any] = package.config
@@ -241,7 +241,7 @@ def _add(state: State, tokens: int, counts: Any) -> None:
 def _load_tokenizer(package: Package) -> Any:
     if package.tokenizer_file is None:
         return None
-    from runtime.tokenizer import load_tokenizer
+    from spiketrain.runtime.tokenizer import load_tokenizer
 
     tokenizer = load_tokenizer(package.path)
     if tokenizer.vocab_size > package.spec.vocab_size:

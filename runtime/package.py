@@ -20,17 +20,23 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from runtime.durable_files import put_in_place, read_all, sync_directory, write_file
-from runtime.errors import PackageError
-from runtime.package_files import check_file_name, has_file, package_root, parse_json, read_json
-from runtime.package_rules import (
+from spiketrain.runtime.durable_files import put_in_place, read_all, sync_directory, write_file
+from spiketrain.runtime.errors import PackageError
+from spiketrain.runtime.package_files import (
+    check_file_name,
+    has_file,
+    package_root,
+    parse_json,
+    read_json,
+)
+from spiketrain.runtime.package_rules import (
     FORMAT_VERSION,
     check_format,
     check_generation_config,
     check_tensors,
     check_values,
 )
-from runtime.tensor_file import map_tensors, release, tensor_bytes, write_tensors
+from spiketrain.runtime.tensor_file import map_tensors, release, tensor_bytes, write_tensors
 
 CONFIG_FILE = "config.json"
 TENSOR_FILE = "model.safetensors"
@@ -204,13 +210,13 @@ def _canonical(value: Any) -> bytes:
 
 def _family_spec(where: str, config: Mapping[str, Any]) -> Any:
     """The family's Spec of this config. Only names found in the families folder are imported."""
-    from runtime import families
+    from spiketrain.runtime import families
 
     name = config.get("model_type")
     if not isinstance(name, str) or name not in families.NAMES:
         known = ", ".join(sorted(families.NAMES))
         raise PackageError(f"{where}: model_type must be one of {known}, got {name!r:.200}")
-    module = importlib.import_module(f"runtime.families.{name}")
+    module = importlib.import_module(f"spiketrain.runtime.families.{name}")
     try:
         spec = module.Spec.from_config(dict(config))
     except ValueError as error:

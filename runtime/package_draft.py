@@ -14,10 +14,10 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from runtime.errors import PackageError
-from runtime.package import INDEX_FILE, check_target, publish
-from runtime.package_files import has_file, read_json
-from runtime.tensor_file import map_tensors, write_tensors
+from spiketrain.runtime.errors import PackageError
+from spiketrain.runtime.package import INDEX_FILE, check_target, publish
+from spiketrain.runtime.package_files import has_file, read_json
+from spiketrain.runtime.tensor_file import map_tensors, write_tensors
 
 IDENTITY_FILE = "draft.json"
 _IDENTITY_BYTES = 4 << 20

@@ -14,7 +14,7 @@ import stat
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from runtime.errors import PackageError
+from spiketrain.runtime.errors import PackageError
 
 
 def package_root(path: str | os.PathLike[str]) -> Path:

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from runtime.errors import PackageError
-from runtime.tensor_file import release, widened
+from spiketrain.runtime.errors import PackageError
+from spiketrain.runtime.tensor_file import release, widened
 
 FORMAT_VERSION = 1
 FIDELITIES = ("exact", "integer", "weight-only", "approximate")

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from runtime.errors import RequestError
+from spiketrain.runtime.errors import RequestError
 
 DEFAULT_WINDOW = 64
 MAX_WINDOW = 1024

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-import runtime.kernels.sampling as kernel
-from runtime.errors import RequestError, SpiketrainError
+import spiketrain.runtime.kernels.sampling as kernel
+from spiketrain.runtime.errors import RequestError, SpiketrainError
 
 _THREAD = threading.local()
 

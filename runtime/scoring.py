@@ -13,8 +13,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-import runtime.kernels.functions as functions
-from runtime.errors import SpiketrainError
+import spiketrain.runtime.kernels.functions as functions
+from spiketrain.runtime.errors import SpiketrainError
 
 MAX_BLOCK_TOKENS = 256
 MAX_BLOCK_LOGITS = 1 << 22

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from runtime.dial import NO_DIAL, as_number
-from runtime.errors import StateError
+from spiketrain.runtime.dial import NO_DIAL, as_number
+from spiketrain.runtime.errors import StateError
 
 MAGIC = b"SPKSTATE"
 FORMAT_VERSION = 1
@@ -87,7 +87,7 @@ class State:
 
     @property
     def dial(self) -> float:
-        """How far this sequence's thresholds are raised; see runtime.dial."""
+        """How far this sequence's thresholds are raised; see spiketrain.runtime.dial."""
         found = self.arrays().get("dial")
         return NO_DIAL if found is None else as_number(found[0])
 

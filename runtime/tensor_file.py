@@ -18,8 +18,8 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from runtime.errors import PackageError
-from runtime.package_files import open_file, parse_json
+from spiketrain.runtime.errors import PackageError
+from spiketrain.runtime.package_files import open_file, parse_json
 
 MAX_HEADER_BYTES = 16 << 20
 MAX_AXES = 8

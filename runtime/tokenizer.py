@@ -16,9 +16,9 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from runtime.errors import TokenizerError
-from runtime.package import find_tokenizer
-from runtime.package_files import package_root, read_limited
+from spiketrain.runtime.errors import TokenizerError
+from spiketrain.runtime.package import find_tokenizer
+from spiketrain.runtime.package_files import package_root, read_limited
 
 MAX_TOKENIZER_BYTES = 64 << 20
 _SPACE = "\u2581"  # stands for a blank in SentencePiece vocabularies

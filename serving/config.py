@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from serving.errors import ConfigError
+from spiketrain.serving.errors import ConfigError
 
 # Smallest allowed value of each integer field.
 _LEAST = {

@@ -1,9 +1,9 @@
 """What can go wrong while serving, free of gRPC; `status.py` says what each means on the wire.
 
-Bad requests are `runtime.errors.RequestError`, which names the field, the rule and the value.
+A bad request is a `RequestError` of the runtime, which names the field, the rule and the value.
 """
 
-from runtime.errors import SpiketrainError
+from spiketrain.runtime.errors import SpiketrainError
 
 
 class ServingError(SpiketrainError):

@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, get_args, get_type_hints
 
-from serving.config import ServingConfig
-from serving.errors import ConfigError
-from serving.toml_file import read_toml
+from spiketrain.serving.config import ServingConfig
+from spiketrain.serving.errors import ConfigError
+from spiketrain.serving.toml_file import read_toml
 
 PREFIX = "SPIKETRAIN_"
 NOT_SETTINGS = frozenset({"SPIKETRAIN_ISA", "SPIKETRAIN_DATA", "SPIKETRAIN_REQUIRE_TORCH"})

@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from serving.errors import ConfigError
+from spiketrain.serving.errors import ConfigError
 
 if sys.version_info >= (3, 11):
     import tomllib

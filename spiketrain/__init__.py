@@ -1,28 +1,49 @@
 """Facade of the command line's parts. Importing it imports none of them."""
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from serving.async_client import AsyncClient
-    from serving.channel import Access
-    from serving.chat import Chat, Message
-    from serving.client import Client
-    from serving.request import Request, SessionTurn
-    from serving.retry import Retry, ServerError
+    from spiketrain.serving.client.async_client import AsyncClient
+    from spiketrain.serving.client.channel import Access
+    from spiketrain.serving.client.client import Client
+    from spiketrain.serving.client.retry import Retry, ServerError
+    from spiketrain.serving.request.chat import Chat, Message
+    from spiketrain.serving.request.request import Request, SessionTurn
 
 # Names of the Python client -> where they are, imported when they are asked for.
 _LATE = {
-    "Access": "serving.channel",
-    "AsyncClient": "serving.async_client",
-    "Chat": "serving.chat",
-    "Client": "serving.client",
-    "Message": "serving.chat",
-    "Request": "serving.request",
-    "Retry": "serving.retry",
-    "ServerError": "serving.retry",
-    "SessionTurn": "serving.request",
+    "Access": "spiketrain.serving.client.channel",
+    "AsyncClient": "spiketrain.serving.client.async_client",
+    "Chat": "spiketrain.serving.request.chat",
+    "Client": "spiketrain.serving.client.client",
+    "Message": "spiketrain.serving.request.chat",
+    "Request": "spiketrain.serving.request.request",
+    "Retry": "spiketrain.serving.client.retry",
+    "ServerError": "spiketrain.serving.client.retry",
+    "SessionTurn": "spiketrain.serving.request.request",
 }
+
+
+def _use_installed_copy(path: list[str]) -> None:
+    """Look for every part in the installed copy where `path` is a folder of unbuilt sources.
+
+    In the root of a checkout Python meets the sources first. The installed copy alone has the
+    compiled modules of its version. Raises ImportError where nothing is installed.
+    """
+    sources = Path(__file__).parent
+    if [Path(entry) for entry in path] != [sources] or not (sources / "meson.build").is_file():
+        return
+    for entry in sys.path:
+        installed = Path(entry or ".").resolve() / "spiketrain"
+        if installed != sources.resolve() and (installed / "runtime" / "kernels").is_dir():
+            path[:] = [str(installed)]
+            return
+    raise ImportError(f"{sources} holds sources alone: install them with `pip install .`")
+
+
+_use_installed_copy(__path__)
 
 BUNDLED_MODELS = ("stories-egru", "stories-spikingbrain")
 

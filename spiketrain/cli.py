@@ -80,7 +80,7 @@ def spiketrain(
 
 
 def _is_domain_error(error: Exception) -> bool:
-    from runtime.errors import SpiketrainError
+    from spiketrain.runtime.errors import SpiketrainError
 
     return isinstance(error, SpiketrainError | OSError)
 

@@ -6,10 +6,10 @@ import math
 import numpy as np
 import pytest
 
-import runtime
 import spiketrain
-from runtime.scoring import token_nats
+from spiketrain import runtime
 from spiketrain.commands.model_argument import model_directory
+from spiketrain.runtime.scoring import token_nats
 
 TEXT = (
     "Once upon a time there was a poor woodcutter who lived with his wife at the edge of a great"

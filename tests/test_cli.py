@@ -4,7 +4,7 @@ import pytest
 import typer
 
 import spiketrain.cli as cli
-from runtime.errors import PackageError
+from spiketrain.runtime.errors import PackageError
 
 
 @pytest.fixture

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 import structlog
 
-import runtime
 import spiketrain
-from serving.config import ServingConfig
-from serving.engine import Engine
-from serving.local import serving_locally
-from serving.logs import log_to_stderr
+from spiketrain import runtime
+from spiketrain.serving.config import ServingConfig
+from spiketrain.serving.engine.engine import Engine
+from spiketrain.serving.logs import log_to_stderr
+from spiketrain.serving.rpc.local import serving_locally
 
 ROOT = Path(__file__).parent.parent
 BLOCK = r"^#+ {}\n(?:(?!^#|^```).)*```python\n(.*?)```\n(?:\n```text\n(.*?)```\n)?"

@@ -1,4 +1,7 @@
-"""List what a Python folder holds that is not installed: extension sources, build files, caches.
+"""List what a Python folder holds that is not installed.
+
+Extension sources, build files, caches, and links to sibling folders, which are installed by
+themselves, stay out.
 
     python tools/not_installed.py FOLDER
 
@@ -18,9 +21,13 @@ def not_installed(folder: str) -> Iterator[str]:
     """Yield the paths under `folder` that an installed copy leaves out."""
     for root, directories, files in os.walk(folder):
         for name in sorted(directories):
-            if name in CACHES:
+            if name in CACHES or os.path.islink(os.path.join(root, name)):
                 yield os.path.relpath(os.path.join(root, name), folder) + "/"
-        directories[:] = sorted(name for name in directories if name not in CACHES)
+        directories[:] = sorted(
+            name
+            for name in directories
+            if name not in CACHES and not os.path.islink(os.path.join(root, name))
+        )
         for name in sorted(files):
             if name.endswith(BUILD_SUFFIXES) or name in BUILD_FILES:
                 yield os.path.relpath(os.path.join(root, name), folder)

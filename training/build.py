@@ -2,8 +2,8 @@
 
 import importlib
 
-import lm.families
-from training.config import ConfigError, TrainConfig
+import spiketrain.lm.families
+from spiketrain.training.config import ConfigError, TrainConfig
 
 DENSE = ("lstm", "gru", "llama")  # yardsticks and teachers, modules beside this one
 
@@ -16,11 +16,11 @@ def build_model(config: TrainConfig, vocab_size: int):
     fields = dict(config.model)
     family = fields.pop("family", None)
     if family in DENSE:
-        module = importlib.import_module(f"training.{family}")
-    elif family in lm.families.NAMES:
-        module = importlib.import_module(f"lm.families.{family}")
+        module = importlib.import_module(f"spiketrain.training.{family}")
+    elif family in spiketrain.lm.families.NAMES:
+        module = importlib.import_module(f"spiketrain.lm.families.{family}")
     else:
-        known = (*lm.families.NAMES, *DENSE)
+        known = (*spiketrain.lm.families.NAMES, *DENSE)
         raise ConfigError(f"model.family must be one of {known}, got {family!r}")
     fields = {"vocab_size": vocab_size} | fields | {"compute_dtype": config.run.precision}
     if fields["vocab_size"] < vocab_size:

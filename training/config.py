@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from runtime.errors import SpiketrainError
+from spiketrain.runtime.errors import SpiketrainError
 
 
 class ConfigError(SpiketrainError):

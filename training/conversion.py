@@ -14,15 +14,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lm.conversion import gru, rwkv
-from lm.conversion.thresholds import calibrate_thresholds
-from training.config import ConfigError, TrainConfig, find_data, load_config
-from training.data import read_text
-from training.encoder import file_encoder, folder_encoder
-from training.evaluate import evaluate
-from training.loop import Trainer
-from training.progress import step_bar, tell
-from training.teachers import run_model
+from spiketrain.lm.conversion import gru, rwkv
+from spiketrain.lm.conversion.thresholds import calibrate_thresholds
+from spiketrain.training.config import ConfigError, TrainConfig, find_data, load_config
+from spiketrain.training.data import read_text
+from spiketrain.training.encoder import file_encoder, folder_encoder
+from spiketrain.training.evaluate import evaluate
+from spiketrain.training.loop import Trainer
+from spiketrain.training.progress import step_bar, tell
+from spiketrain.training.teachers import run_model
 
 LANES, STEPS = 8, 256  # of the text that thresholds are calibrated on
 LEAST_STEPS = 16

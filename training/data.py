@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from runtime.errors import DataError
+from spiketrain.runtime.errors import DataError
 
 DOCUMENT_END = "<|endoftext|>"
 

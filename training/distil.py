@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - its usual name
 
-from training.config import ConfigError, DistilConfig
+from spiketrain.training.config import ConfigError, DistilConfig
 
 
 class Teacher:

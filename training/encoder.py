@@ -9,9 +9,9 @@ import numpy as np
 import sentencepiece
 from tokenizers import Tokenizer
 
-from lm.end_of_text import stated_ends
-from training.config import ConfigError
-from training.data import encode_corpus
+from spiketrain.lm.end_of_text import stated_ends
+from spiketrain.training.config import ConfigError
+from spiketrain.training.data import encode_corpus
 
 SUFFIXES = (".json", ".model")
 Encode = Callable[[str], list[int]]

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
-from lm.progress import OnProgress, silent
+from spiketrain.lm.progress import OnProgress, silent
 
 
 @torch.no_grad()

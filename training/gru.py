@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from lm.kernels.cross_entropy import linear_cross_entropy
+from spiketrain.lm.kernels.cross_entropy import linear_cross_entropy
 
 EMBEDDING_STD = 0.1
 

@@ -10,9 +10,9 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 from safetensors.torch import save_file
 
-from lm.conversion.transformer import their_name
-from lm.conversion.transformer_settings import transformer_config
-from lm.families import spikingbrain
+from spiketrain.lm.conversion.transformer import their_name
+from spiketrain.lm.conversion.transformer_settings import transformer_config
+from spiketrain.lm.families import spikingbrain
 
 
 class Config(BaseModel):

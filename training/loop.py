@@ -15,18 +15,18 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from training import schedules
-from training.build import build_model
-from training.config import ConfigError, TrainConfig, find_data
-from training.data import Lanes, read_text
-from training.distil import Teacher, next_state
-from training.encoder import Encoder, load_encoder
-from training.evaluate import evaluate
-from training.optimizers import Optimizers
-from training.plots import plot_curves
-from training.progress import describe, progress_bar
-from training.teachers import load_teacher
-from training.tokenizer import train_tokenizer
+from spiketrain.training import schedules
+from spiketrain.training.build import build_model
+from spiketrain.training.config import ConfigError, TrainConfig, find_data
+from spiketrain.training.data import Lanes, read_text
+from spiketrain.training.distil import Teacher, next_state
+from spiketrain.training.encoder import Encoder, load_encoder
+from spiketrain.training.evaluate import evaluate
+from spiketrain.training.optimizers import Optimizers
+from spiketrain.training.plots import plot_curves
+from spiketrain.training.progress import describe, progress_bar
+from spiketrain.training.teachers import load_teacher
+from spiketrain.training.tokenizer import train_tokenizer
 
 
 @dataclass

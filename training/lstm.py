@@ -1,7 +1,8 @@
 """The dense yardstick: an LSTM language model of equal parameters, trained by the same loop.
 
-The same interface as `lm.families.egru.Model` where the loop uses it.  Products in bfloat16 if
-asked, cells in float32, a hand-written backward through time: as fair and as fast as the EGRU's.
+The same interface as `spiketrain.lm.families.egru.Model` where the loop uses it.  Products in
+bfloat16 if asked, cells in float32, a hand-written backward through time: as fair and as fast as
+the EGRU's.
 """
 
 from itertools import pairwise
@@ -11,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - its usual name
 
-from lm.kernels.cross_entropy import linear_cross_entropy
+from spiketrain.lm.kernels.cross_entropy import linear_cross_entropy
 
 EMBEDDING_STD = 0.1
 OUTPUT_RMS = 0.2

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from training.config import OptimizerConfig
+from spiketrain.training.config import OptimizerConfig
 
 
 class Optimizers:

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from lm.progress import OnProgress
+from spiketrain.lm.progress import OnProgress
 
 
 def progress_bar(quiet: bool) -> Progress:

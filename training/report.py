@@ -1,6 +1,6 @@
 """What a set of finished runs measured: report.json, a model card and the activity curve.
 
-`python -m training.report RUNS TARGET` reads the folder that `recipes/stories.sh` fills.
+`python -m spiketrain.training.report RUNS TARGET` reads the folder that `recipes/stories.sh` fills.
 """
 
 import argparse
@@ -12,7 +12,7 @@ from typing import Any
 
 import safetensors
 
-from training.plots import plot_activity
+from spiketrain.training.plots import plot_activity
 
 CARD = """# stories-egru
 

@@ -4,7 +4,7 @@ import math
 
 from torch import Tensor
 
-from training.config import ActivityConfig, OptimizerConfig
+from spiketrain.training.config import ActivityConfig, OptimizerConfig
 
 
 def learning_rate(config: OptimizerConfig, done: int, total: int) -> float:

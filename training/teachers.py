@@ -6,12 +6,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lm.checkpoint import read_settings
-from lm.conversion.transformer import from_transformer
-from lm.shards import Shards
-from training.build import build_model
-from training.config import ConfigError, TrainConfig
-from training.encoder import folder_encoder
+from spiketrain.lm.checkpoint import read_settings
+from spiketrain.lm.conversion.transformer import from_transformer
+from spiketrain.lm.shards import Shards
+from spiketrain.training.build import build_model
+from spiketrain.training.config import ConfigError, TrainConfig
+from spiketrain.training.encoder import folder_encoder
 
 CONTEXT = 4096  # tokens that the attention of a directory's model sees at most
 

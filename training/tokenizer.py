@@ -5,7 +5,7 @@ from pathlib import Path
 
 import sentencepiece
 
-from training.data import DOCUMENT_END, read_text
+from spiketrain.training.data import DOCUMENT_END, read_text
 
 NEWLINES = ("\n\n", "\n")
 

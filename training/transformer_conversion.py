@@ -11,13 +11,13 @@ from typing import Any
 
 import torch
 
-from lm.conversion import transformer
-from lm.conversion.error_feedback import feedback_codes, round_with_feedback
-from lm.conversion.sparsity import calibrate_sparsity
-from lm.families.spikingbrain.formats import Formats, Stored
-from lm.families.spikingbrain.neurons import Linear
-from training.config import ConfigError, load_config
-from training.conversion import (
+from spiketrain.lm.conversion import transformer
+from spiketrain.lm.conversion.error_feedback import feedback_codes, round_with_feedback
+from spiketrain.lm.conversion.sparsity import calibrate_sparsity
+from spiketrain.lm.families.spikingbrain.formats import Formats, Stored
+from spiketrain.lm.families.spikingbrain.neurons import Linear
+from spiketrain.training.config import ConfigError, load_config
+from spiketrain.training.conversion import (
     Conversion,
     Recipe,
     Text,
@@ -25,8 +25,8 @@ from training.conversion import (
     fine_tune,
     result_of,
 )
-from training.progress import step_bar
-from training.teachers import CONTEXT, load_teacher
+from spiketrain.training.progress import step_bar
+from spiketrain.training.teachers import CONTEXT, load_teacher
 
 NAME = "transformer-to-spiking"
 KEPT = (*transformer.KEPT, "vocab_size", "attn_layers", "sliding_window", "window_keys")

@@ -5,8 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lm.dial import set_dial
-from runtime.dial import NO_DIAL
+from spiketrain.lm.dial import set_dial
+from spiketrain.runtime.dial import NO_DIAL
 
 STEPS = 4  # from 1 to the end of the range, in equal ratios
 

@@ -9,11 +9,11 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from lm.families.spikingbrain import Model
-from lm.families.spikingbrain.formats import Formats, Stored
-from lm.families.spikingbrain.neurons import Linear
-from lm.progress import OnProgress, silent
-from lm.quantize import choose_multipliers, halves, quantize_int4_inputs
+from spiketrain.lm.families.spikingbrain import Model
+from spiketrain.lm.families.spikingbrain.formats import Formats, Stored
+from spiketrain.lm.families.spikingbrain.neurons import Linear
+from spiketrain.lm.progress import OnProgress, silent
+from spiketrain.lm.quantize import choose_multipliers, halves, quantize_int4_inputs
 
 BLOCK = 128  # inputs after whose rounding all later ones are told; a multiple of GROUP
 DAMPING = 0.01  # of the Hessian's mean diagonal

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from lm.families.egru import Config, Model
+from spiketrain.lm.families.egru import Config, Model
 
 VARIANTS = ("paired", "single")
 KEPT = ("embedding_size", "hidden_sizes", "projection", "tie_word_embeddings")

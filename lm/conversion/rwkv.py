@@ -7,9 +7,9 @@ projections (arXiv 2302.13939, and `neuron_position` of its config): every weigh
 import torch
 from torch import Tensor
 
-from lm.conversion.rates import Dial, calibrate_rates
-from lm.families.spikegpt import Config, Model
-from lm.families.spikegpt.neurons import LEAST_THRESHOLD_SCALE, LIF, MOST_COUNTS, Spikes
+from spiketrain.lm.conversion.rates import Dial, calibrate_rates
+from spiketrain.lm.families.spikegpt import Config, Model
+from spiketrain.lm.families.spikegpt.neurons import LEAST_THRESHOLD_SCALE, LIF, MOST_COUNTS, Spikes
 
 VARIANTS = ("residual", "projections")
 KEPT = (  # fields of the teacher's config that its weights or its measure depend on

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - its usual name
 
-from lm.families.spikingbrain import Model
-from lm.families.spikingbrain.neurons import Spikes
-from lm.progress import OnProgress, silent
-from runtime.families.spikingbrain.spec import MOST_K
+from spiketrain.lm.families.spikingbrain import Model
+from spiketrain.lm.families.spikingbrain.neurons import Spikes
+from spiketrain.lm.progress import OnProgress, silent
+from spiketrain.runtime.families.spikingbrain.spec import MOST_K
 
 BISECTIONS = 20
 LEAST_COST = 1e-3  # of the mean cost: a place that seems to cost nothing is not silenced outright

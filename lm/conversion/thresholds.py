@@ -2,8 +2,8 @@
 
 from torch import Tensor
 
-from lm.conversion.rates import Dial, calibrate_rates
-from lm.families.egru import Model
+from spiketrain.lm.conversion.rates import Dial, calibrate_rates
+from spiketrain.lm.families.egru import Model
 
 
 def calibrate_thresholds(

@@ -12,12 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lm.conversion.transformer_settings import transformer_config
-from lm.families.spikingbrain import Config, Model
-from lm.families.spikingbrain.upstream import expected_shapes
-from lm.keys import check_keys, finite
-from lm.progress import OnProgress, silent
-from lm.shards import Held, Shards
+from spiketrain.lm.conversion.transformer_settings import transformer_config
+from spiketrain.lm.families.spikingbrain import Config, Model
+from spiketrain.lm.families.spikingbrain.upstream import expected_shapes
+from spiketrain.lm.keys import check_keys, finite
+from spiketrain.lm.progress import OnProgress, silent
+from spiketrain.lm.shards import Held, Shards
 
 VARIANTS = (
     "hybrid", "linear", "hybrid-spread", "linear-spread", "hybrid-published", "linear-published",

@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
-from lm.families.spikingbrain import Config
-from lm.settings import check_settings
-from runtime.families.spikingbrain.rotary import FIELDS, check_scaling
+from spiketrain.lm.families.spikingbrain import Config
+from spiketrain.lm.settings import check_settings
+from spiketrain.runtime.families.spikingbrain.rotary import FIELDS, check_scaling
 
 MODEL_TYPES = ("llama", "qwen2", "qwen3")
 _NEEDED = (  # the defaults of each family are those of one model

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-import lm.kernels.fused as fused
+import spiketrain.lm.kernels.fused as fused
 
 MOST_LOGITS = 1 << 26  # at a time, where no gradient is wanted
 

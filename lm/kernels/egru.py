@@ -8,8 +8,8 @@ batched over time; only the recurrent product is made step by step.
 import torch
 from torch import Tensor
 
-import lm.kernels.fused as fused
-from lm.spikes import PUBLISHED_FLOOR, graded, heaviside, triangle
+import spiketrain.lm.kernels.fused as fused
+from spiketrain.lm.spikes import PUBLISHED_FLOOR, graded, heaviside, triangle
 
 Scan = tuple[Tensor, Tensor]
 
@@ -31,8 +31,9 @@ def scan_reference(
     """Plain loop: xk (T, B, 3H) = x K + b, y, c (B, H), kernel R (H, 3H), bias d (3H,), theta (H,).
 
     Returns the event values (T, B, H) and the last cell (B, H).  Gradients come from autograd with
-    the triangular surrogate, see `lm.spikes.graded` for its floor.  Zoneout with probability
-    `zoneout`: a random mask keeps the old cell in training, the expectation is used in evaluation.
+    the triangular surrogate, see `spiketrain.lm.spikes.graded` for its floor.  Zoneout with
+    probability `zoneout`: a random mask keeps the old cell in training, the expectation is used
+    in evaluation.
     """
     out = []
     for x in xk:

@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor
 
-import lm.kernels.rwkv as rwkv
-from lm.kernels.arrays import array, by_c, state_dtype
-from lm.spikes import heaviside_atan, priced
+import spiketrain.lm.kernels.rwkv as rwkv
+from spiketrain.lm.kernels.arrays import array, by_c, state_dtype
+from spiketrain.lm.spikes import heaviside_atan, priced
 
 
 def lif_reference(

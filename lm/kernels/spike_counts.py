@@ -3,16 +3,17 @@
 import torch
 from torch import Tensor
 
-import lm.kernels.rwkv as rwkv
-from lm.kernels.arrays import array, by_c, state_dtype
-from lm.spikes import any_spike, count, priced
+import spiketrain.lm.kernels.rwkv as rwkv
+from spiketrain.lm.kernels.arrays import array, by_c, state_dtype
+from spiketrain.lm.spikes import any_spike, count, priced
 
 
 def spike_counts_reference(x: Tensor, theta: Tensor, cost: Tensor | None = None) -> Tensor:
     """S V with V = theta mean|x| over the last axis, s = sign(x) floor(|x| / V): 0 where |x| < V.
 
-    x (..., C), theta () > 0.  Gradients come from autograd with the surrogates of `lm.spikes`; that
-    of theta is divided by C, lest one scalar outweigh all others where gradients are clipped.
+    x (..., C), theta () > 0.  Gradients come from autograd with the surrogates of
+    `spiketrain.lm.spikes`; that of theta is divided by C, lest one scalar outweigh all others
+    where gradients are clipped.
     cost (C,): gradient of the loss by each event (s not 0), the way activity regularisation enters.
     """
     theta = theta.detach() + (theta - theta.detach()) / x.shape[-1]

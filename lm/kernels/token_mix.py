@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-import lm.kernels.rwkv as rwkv
-from lm.kernels.arrays import array, by_c
+import spiketrain.lm.kernels.rwkv as rwkv
+from spiketrain.lm.kernels.arrays import array, by_c
 
 
 def token_mix_reference(y: Tensor, before: Tensor, mu: Tensor, dtype: torch.dtype) -> Tensor:

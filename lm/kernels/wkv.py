@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-import lm.kernels.rwkv as rwkv
-from lm.kernels.arrays import array, by_c, state_dtype
+import spiketrain.lm.kernels.rwkv as rwkv
+from spiketrain.lm.kernels.arrays import array, by_c, state_dtype
 
 Sums = tuple[Tensor, Tensor, Tensor]
 NOTHING_YET = -1e38  # exponent of the empty sums

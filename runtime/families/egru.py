@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from runtime.compiled import CompiledModel
-from runtime.memory import Arena, matrix_bytes, zeros_on_demand
-from runtime.state import StateArray
+from spiketrain.runtime.compiled import CompiledModel
+from spiketrain.runtime.memory import Arena, matrix_bytes, zeros_on_demand
+from spiketrain.runtime.state import StateArray
 
 MODEL_TYPE = "egru"
 MAX_VOCAB_SIZE = 1 << 24
@@ -210,7 +210,7 @@ class Model(CompiledModel):
     def __init__(
         self, spec: Spec, tensors: Mapping[str, NDArray[Any]], threads: int, table_bytes: int
     ) -> None:
-        from runtime.kernels.network import COUNTERS, Network
+        from spiketrain.runtime.kernels.network import COUNTERS, Network
 
         self.counter_names = COUNTERS
         self._spec = spec

@@ -6,8 +6,8 @@ ascending order, so all builds give the same bits.
 
 from libc.stdint cimport int8_t, int16_t, int32_t, int64_t, uint16_t
 
-from runtime.kernels.checks cimport check_size
-from runtime.kernels.dispatch cimport current
+from spiketrain.runtime.kernels.checks cimport check_size
+from spiketrain.runtime.kernels.dispatch cimport current
 
 cdef extern from "kernels.h" nogil:
     enum:

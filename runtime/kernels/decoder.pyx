@@ -11,9 +11,9 @@ from libc.string cimport memset
 
 import numpy as np
 
-from runtime.kernels.checks cimport check_size
-from runtime.kernels.dispatch cimport current, st_kernels
-from runtime.kernels.products cimport (
+from spiketrain.runtime.kernels.checks cimport check_size
+from spiketrain.runtime.kernels.dispatch cimport current, st_kernels
+from spiketrain.runtime.kernels.products cimport (
     ST_BFLOAT16,
     ST_FLOAT32,
     ST_INT4,
@@ -24,9 +24,9 @@ from runtime.kernels.products cimport (
     st_pool,
     st_sparse,
 )
-from runtime.kernels.runner cimport Runner, st_record
+from spiketrain.runtime.kernels.runner cimport Runner, st_record
 
-from runtime.kernels.runner import WORK_COUNTERS
+from spiketrain.runtime.kernels.runner import WORK_COUNTERS
 
 cdef extern from "decoder.h" nogil:
     enum:
@@ -132,9 +132,9 @@ cdef void one_pass(
 cdef class Network(Runner):
     """The compiled network. Calls on one network must not overlap.
 
-    shape: an object as runtime.families.spikingbrain.Shape; embedding: (rows (V, D), scale (V,) or
+    shape: an object as spiketrain.runtime.families.spikingbrain.Shape; embedding: (rows (V, D), scale (V,) or
     None), bfloat16 as uint16; last_norm (D,); layers: objects as
-    runtime.families.spikingbrain.Layer; head: a Product; state_bytes: of a state.
+    spiketrain.runtime.families.spikingbrain.Layer; head: a Product; state_bytes: of a state.
     """
 
     cdef st_decoder network

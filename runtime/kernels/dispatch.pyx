@@ -6,7 +6,7 @@ same bits, so nothing that is stored names the build.
 
 import os
 
-from runtime.errors import SpiketrainError
+from spiketrain.runtime.errors import SpiketrainError
 
 cdef extern from "kernels.h" nogil:
     const st_kernels *st_find_kernels(const char *name)

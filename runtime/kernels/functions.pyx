@@ -7,7 +7,7 @@ range; NaN gives NaN, infinities their limits. softmax is at most 2 ulp from it 
 
 from libc.stdint cimport int64_t
 
-from runtime.kernels.dispatch cimport current
+from spiketrain.runtime.kernels.dispatch cimport current
 
 
 def exp(const float[::1] x, float[::1] out):

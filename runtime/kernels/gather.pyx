@@ -7,8 +7,8 @@ added last. A bfloat16 is the float32 whose upper half its bits are.
 
 from libc.stdint cimport int8_t, int16_t, int32_t, uint16_t
 
-from runtime.kernels.dispatch cimport ST_MAX_LANES, current, st_kernels, st_matrix
-from runtime.kernels.products cimport ST_BFLOAT16, ST_FLOAT32, ST_INT8
+from spiketrain.runtime.kernels.dispatch cimport ST_MAX_LANES, current, st_kernels, st_matrix
+from spiketrain.runtime.kernels.products cimport ST_BFLOAT16, ST_FLOAT32, ST_INT8
 
 cdef extern from "events.h" nogil:
     ctypedef struct st_events:

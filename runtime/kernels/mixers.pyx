@@ -5,7 +5,7 @@ Every sum over a vector has sixteen partial sums in a fixed order, so all builds
 
 from libc.stdint cimport int16_t, int32_t
 
-from runtime.kernels.dispatch cimport current
+from spiketrain.runtime.kernels.dispatch cimport current
 
 
 def layer_norm(

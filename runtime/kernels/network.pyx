@@ -10,12 +10,12 @@ from libc.string cimport memset
 
 import numpy as np
 
-from runtime.kernels.checks cimport check_size
-from runtime.kernels.dispatch cimport ST_MAX_LANES, current, st_kernels, st_matrix
-from runtime.kernels.products cimport ST_BFLOAT16, ST_FLOAT32, ST_INT8
-from runtime.kernels.runner cimport Runner
+from spiketrain.runtime.kernels.checks cimport check_size
+from spiketrain.runtime.kernels.dispatch cimport ST_MAX_LANES, current, st_kernels, st_matrix
+from spiketrain.runtime.kernels.products cimport ST_BFLOAT16, ST_FLOAT32, ST_INT8
+from spiketrain.runtime.kernels.runner cimport Runner
 
-from runtime.kernels.runner import WORK_COUNTERS
+from spiketrain.runtime.kernels.runner import WORK_COUNTERS
 
 cdef extern from "network.h" nogil:
     ctypedef struct st_pool:

@@ -2,7 +2,7 @@
 
 from libc.stdint cimport int16_t, int32_t
 
-from runtime.kernels.dispatch cimport current
+from spiketrain.runtime.kernels.dispatch cimport current
 
 
 def list_float32(const float[::1] output, int32_t[::1] index, float[::1] value):

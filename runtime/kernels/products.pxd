@@ -1,6 +1,6 @@
 from libc.stdint cimport int8_t, int16_t, int32_t, uint8_t
 
-from runtime.kernels.dispatch cimport st_kernels
+from spiketrain.runtime.kernels.dispatch cimport st_kernels
 
 cdef extern from "kernels.h" nogil:
     enum:

@@ -10,9 +10,9 @@ from libc.stdint cimport int8_t, int16_t, int32_t, uint8_t, uint16_t
 
 import numpy as np
 
-from runtime.kernels.checks cimport check_size
-from runtime.kernels.dispatch cimport current, st_kernels
-from runtime.kernels.floats cimport st_plain_rounding, st_rounding, st_set_rounding
+from spiketrain.runtime.kernels.checks cimport check_size
+from spiketrain.runtime.kernels.dispatch cimport current, st_kernels
+from spiketrain.runtime.kernels.floats cimport st_plain_rounding, st_rounding, st_set_rounding
 
 cdef extern from "dense.h" nogil:
     ctypedef struct st_dense_input:

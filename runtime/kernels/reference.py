@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from runtime.kernels.reference_functions import _clamp, _sigmoid, _single, _tanh
+from spiketrain.runtime.kernels.reference_functions import _clamp, _sigmoid, _single, _tanh
 
 MAX_LANES = 32
 
@@ -129,7 +129,7 @@ def _scaled(total, lane_scale, scale, bias):
 
 
 class Network:
-    """A whole EGRU network; see runtime.kernels.network. Threads and table change nothing."""
+    """A whole EGRU network; see kernels.network. Threads and table change nothing."""
 
     def __init__(self, layers, projection, head, embedding, zoneout, threads, table=None):
         self.layers = layers

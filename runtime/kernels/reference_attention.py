@@ -6,8 +6,8 @@ import math
 
 import numpy as np
 
-from runtime.kernels.reference_functions import _clamp, _exp, _log, _single
-from runtime.kernels.reference_mixers import _lane_sum
+from spiketrain.runtime.kernels.reference_functions import _clamp, _exp, _log, _single
+from spiketrain.runtime.kernels.reference_mixers import _lane_sum
 
 TILE = 64
 _PI_2 = (1.57079632673412561417, 6.07710050650619224932e-11)

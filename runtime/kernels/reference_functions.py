@@ -1,4 +1,4 @@
-"""The scalar twins of runtime.kernels.functions: same names and arguments, plain loops, same bits.
+"""The scalar twins of kernels.functions: same names and arguments, plain loops, same bits.
 
 Python floats are float64; `_single` rounds to float32 after each operation that a kernel does in
 float32. Sums, differences, products and quotients of float32 rounded that way are the float32

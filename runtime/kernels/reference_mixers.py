@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from runtime.kernels.reference_functions import _clamp, _exp, _sigmoid, _single
+from spiketrain.runtime.kernels.reference_functions import _clamp, _exp, _sigmoid, _single
 
 LANES = 16
 

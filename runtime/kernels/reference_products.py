@@ -1,4 +1,4 @@
-"""The scalar twins of runtime.kernels.products: same names and arguments, plain loops, same bits.
+"""The scalar twins of kernels.products: same names and arguments, plain loops, same bits.
 
 Packed weights are read back from their panels here, so a twin depends on the layout alone.
 """
@@ -9,7 +9,7 @@ import itertools
 
 import numpy as np
 
-from runtime.kernels.reference_functions import _clamp, _single
+from spiketrain.runtime.kernels.reference_functions import _clamp, _single
 
 PANEL = 64
 SPAN = 128

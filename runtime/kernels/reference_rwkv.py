@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from runtime.kernels.reference_mixers import (
+from spiketrain.runtime.kernels.reference_mixers import (
     add_counts,
     add_vector,
     count_spikes,
@@ -18,7 +18,7 @@ from runtime.kernels.reference_mixers import (
     token_shift,
     wkv,
 )
-from runtime.kernels.reference_products import FLOATS
+from spiketrain.runtime.kernels.reference_products import FLOATS
 
 MAX_TOKENS = 128
 WEIGHT_BYTES = {"float32": 4, "bfloat16": 2, "int8": 1}
@@ -30,7 +30,7 @@ def _floats(size):
 
 
 class Network:
-    """A whole network; see runtime.kernels.rwkv. Threads change nothing."""
+    """A whole network; see spiketrain.runtime.kernels.rwkv. Threads change nothing."""
 
     def __init__(
         self,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from runtime.kernels.reference_functions import _exp, _log, _sum_in_parts
+from spiketrain.runtime.kernels.reference_functions import _exp, _log, _sum_in_parts
 
 _MASK = (1 << 64) - 1
 _BLOCK = 64

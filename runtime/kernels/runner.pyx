@@ -3,8 +3,8 @@
 from libc.stdint cimport int32_t, int64_t, uint8_t
 from libc.stdlib cimport calloc, free
 
-from runtime.kernels.checks cimport check_size
-from runtime.kernels.floats cimport st_plain_rounding, st_rounding, st_set_rounding
+from spiketrain.runtime.kernels.checks cimport check_size
+from spiketrain.runtime.kernels.floats cimport st_plain_rounding, st_rounding, st_set_rounding
 
 SEQUENCE_COUNTERS = ("events", "neurons", "weight_bytes_touched")
 WORK_COUNTERS = (

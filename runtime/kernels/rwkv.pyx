@@ -11,12 +11,12 @@ from libc.string cimport memset
 
 import numpy as np
 
-from runtime.kernels.checks cimport check_size
-from runtime.kernels.dispatch cimport current, st_kernels
-from runtime.kernels.products cimport Dense, Sparse, st_dense, st_pool, st_sparse
-from runtime.kernels.runner cimport Runner, st_record
+from spiketrain.runtime.kernels.checks cimport check_size
+from spiketrain.runtime.kernels.dispatch cimport current, st_kernels
+from spiketrain.runtime.kernels.products cimport Dense, Sparse, st_dense, st_pool, st_sparse
+from spiketrain.runtime.kernels.runner cimport Runner, st_record
 
-from runtime.kernels.runner import WORK_COUNTERS
+from spiketrain.runtime.kernels.runner import WORK_COUNTERS
 
 cdef extern from "rwkv.h" nogil:
     enum:
@@ -111,7 +111,7 @@ cdef class Network(Runner):
     position: where neurons sit, see POSITIONS; tau of the membranes; epsilon of the norms;
     embedding: (rows (V, C) float32 or bits of bfloat16, None), (codes (V, C) int8, scale (V,)) or
     (bits (V, ceil(C / 8)) uint8, None); first_norm, last_norm: (weight (C,), bias (C,));
-    halves: objects as runtime.families.spikegpt.Half; head: Dense, or Sparse before projections;
+    halves: objects as spiketrain.runtime.families.spikegpt.Half; head: Dense, or Sparse before projections;
     head_scale: of the head's adaptive threshold; state_size: floats in a state; dial: its place
     there, None for a dial of 1.
     """

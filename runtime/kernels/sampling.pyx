@@ -3,7 +3,7 @@
 from libc.stdint cimport int32_t, int64_t, uint64_t
 from libc.stdlib cimport free, malloc
 
-from runtime.kernels.dispatch cimport current, st_kernels
+from spiketrain.runtime.kernels.dispatch cimport current, st_kernels
 
 cdef extern from "draw.h" nogil:
     ctypedef struct st_choice:

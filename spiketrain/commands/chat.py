@@ -18,8 +18,8 @@ from spiketrain.commands.model_argument import BUNDLED, DEFAULT_TABLE_BYTES, mod
 from spiketrain.commands.server_flags import Ca, Cert, Key, Server, TokenFile, connected
 
 if TYPE_CHECKING:
-    from serving.client import Client
-    from serving.conversation import Conversation
+    from spiketrain.serving.client.client import Client
+    from spiketrain.serving.client.conversation import Conversation
 
 NOT_FIELDS = (
     "model",
@@ -87,7 +87,7 @@ def chat(
         rule = "a server has its own --model, --chat-template, --tokenizer and --threads"
         raise typer.BadParameter(rule, param_hint="--server")
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # errors are reported by us
-    from serving.conversation import Conversation
+    from spiketrain.serving.client.conversation import Conversation
 
     try:
         if server is not None:
@@ -104,15 +104,15 @@ def chat(
 def _local(
     model: str, chat_template: str | None, tokenizer: str | None, threads: int
 ) -> Iterator["Client"]:
-    import runtime
-    from runtime.chat_template_file import read_chat_template
-    from runtime.tokenizer import load_tokenizer
-    from serving.chat_template import ChatTemplate
-    from serving.client import Client
-    from serving.config import ServingConfig
-    from serving.engine import Engine
-    from serving.local import serving_locally
-    from serving.logs import log_to_stderr
+    from spiketrain import runtime
+    from spiketrain.runtime.chat_template_file import read_chat_template
+    from spiketrain.runtime.tokenizer import load_tokenizer
+    from spiketrain.serving.client.client import Client
+    from spiketrain.serving.config import ServingConfig
+    from spiketrain.serving.engine.engine import Engine
+    from spiketrain.serving.logs import log_to_stderr
+    from spiketrain.serving.request.chat_template import ChatTemplate
+    from spiketrain.serving.rpc.local import serving_locally
 
     log_to_stderr("warning")
     directory = model_directory(model)

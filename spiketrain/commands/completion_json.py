@@ -5,8 +5,8 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from runtime.logprobs import TokenLogprob
-    from serving.events import Completed
+    from spiketrain.runtime.logprobs import TokenLogprob
+    from spiketrain.serving.request.events import Completed
 
 
 def to_json(completed: "Completed") -> str:

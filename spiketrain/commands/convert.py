@@ -156,14 +156,14 @@ def convert(
     from spiketrain.commands.extras import need_train_extra
 
     need_train_extra()
-    from lm.checkpoint import is_sharded_spikingbrain
-    from lm.conversion.sparsity import MOST_QUIET
-    from lm.export import export_model
     from spiketrain.commands.tokenizer_files import (
         check_tokenizer,
         tokenizer_beside,
         tokenizer_files,
     )
+    from spiketrain.lm.checkpoint import is_sharded_spikingbrain
+    from spiketrain.lm.conversion.sparsity import MOST_QUIET
+    from spiketrain.lm.export import export_model
 
     of_counts = recipe in (None, "transformer-to-spiking")
     check_sparsity(target_sparsity, MOST_QUIET if of_counts else 1.0)
@@ -182,8 +182,8 @@ def convert(
             _refuse(wanted, f"needs --recipe with a {model.config.model_type}")
             _refuse({"--window-cache": window_cache}, "is for SpikingBrain")
     elif recipe is not None:
-        from runtime.package import check_target
         from spiketrain.commands.convert_recipe import convert_by_recipe
+        from spiketrain.runtime.package import check_target
 
         check_target(target, force)  # before the work, not after it
         work = target.with_name(f"{target.name}.steps")
@@ -264,7 +264,7 @@ def _refuse(options: dict[str, Any], rule: str) -> None:
 
 def _read(source: Path, semantics: str | None, choices: dict[str, Any], rescaled: bool) -> Any:
     """The model of a training run or a checkpoint; what it is taken for goes to stderr."""
-    from lm.checkpoint import Meaning, read_checkpoint
+    from spiketrain.lm.checkpoint import Meaning, read_checkpoint
 
     run = (source / "checkpoint.pt").is_file() and (source / "model").is_dir()
     meaning = Meaning(semantics, choices, rescaled)
@@ -276,7 +276,7 @@ def _read(source: Path, semantics: str | None, choices: dict[str, Any], rescaled
 
 def _folded(model: Any) -> Any:
     """The model with its projection in its head; a usage error where it has none."""
-    from lm.families import egru
+    from spiketrain.lm.families import egru
 
     if not isinstance(model, egru.Model) or model.projection is None:
         raise typer.BadParameter(

@@ -10,7 +10,7 @@ import typer
 
 HINT = "--max-dial"
 NO_TOKENIZER = "needs a tokenizer to read it with"
-MOST_DIAL = 16.0  # as in runtime.dial
+MOST_DIAL = 16.0  # as in spiketrain.runtime.dial
 
 
 def check_range(most: float | None, recipe: str | None, variant: str | None) -> None:
@@ -42,8 +42,8 @@ def add_dials(
     made: Mapping[str, bytes | Path], model: Any, tokenizer: Path | None, calib: Path, most: float
 ) -> dict[str, bytes | Path]:
     """The package's files, report.json with what dials up to `most` do to a text; printed too."""
-    from lm.conversion.dial import measure_dials
-    from training.conversion import calibration_ids
+    from spiketrain.lm.conversion.dial import measure_dials
+    from spiketrain.training.conversion import calibration_ids
 
     if tokenizer is None:
         raise typer.BadParameter(NO_TOKENIZER, param_hint="--calib")

@@ -31,7 +31,7 @@ def convert_by_recipe(
     of_transformer = recipe == "transformer-to-spiking"
     if target_sparsity is None and not of_transformer:
         target_sparsity = 0.85
-    from training.conversion import Conversion, convert_run
+    from spiketrain.training.conversion import Conversion, convert_run
 
     high = 1.0 - (target_sparsity or 0.0)
     asked = Conversion(
@@ -40,7 +40,7 @@ def convert_by_recipe(
     )  # fmt: skip
     codes: dict[str, Any] = {}
     if of_transformer:
-        from training.transformer_conversion import convert_transformer
+        from spiketrain.training.transformer_conversion import convert_transformer
 
         made = convert_transformer(asked, target_sparsity, weights, folder)
         model, report, codes = made.model, made.report, made.codes

@@ -54,11 +54,11 @@ def convert_published(
     asked: Asked, files: Mapping[str, bytes | Path], provenance: Mapping[str, Any]
 ) -> None:
     """Write the package; what was decided and how it goes on is told on stderr."""
-    from lm.checkpoint import CheckpointError, read_settings
-    from lm.families.spikingbrain import Exporter, load_published, upstream_config
-    from lm.shards import Held, Shards
-    from lm.streaming import Work, check_in_memory, convert_shards, plan
-    from runtime.package import check_config
+    from spiketrain.lm.checkpoint import CheckpointError, read_settings
+    from spiketrain.lm.families.spikingbrain import Exporter, load_published, upstream_config
+    from spiketrain.lm.shards import Held, Shards
+    from spiketrain.lm.streaming import Work, check_in_memory, convert_shards, plan
+    from spiketrain.runtime.package import check_config
 
     try:
         shards = Shards(asked.source)
@@ -134,8 +134,8 @@ def make_sparse(
     model: Any, tokenizer: Path | None, calib: Path, sparsity: float
 ) -> dict[str, bytes | Path]:
     """Set the model's dead zones on a text; what was found is printed and kept in report.json."""
-    from lm.conversion.sparsity import calibrate_sparsity
-    from training.conversion import calibration_ids
+    from spiketrain.lm.conversion.sparsity import calibrate_sparsity
+    from spiketrain.training.conversion import calibration_ids
 
     if tokenizer is None:
         raise typer.BadParameter(NO_TOKENIZER, param_hint="--calib")

@@ -40,7 +40,7 @@ def open_parity(
         torch_model, own = open_checkpoint(checkpoint, dial)
         return package, torch_model, own if tokenizer is None else tokenizer
     torch_model, tokenizer = open_checkpoint(Path(model), dial)
-    from lm.export import export_model
+    from spiketrain.lm.export import export_model
 
     with tempfile.TemporaryDirectory() as folder:
         most = dial if dial > NO_DIAL else None
@@ -61,8 +61,8 @@ def compare(
     resume: bool,
 ) -> Comparison:
     """Token by token with one tokenizer, else document by document, which allows no limit."""
-    from runtime.errors import DataError
     from spiketrain.evaluation.comparison import compare_documents, compare_tokens
+    from spiketrain.runtime.errors import DataError
 
     if tokenizers[0].hash == tokenizers[1].hash:
         return compare_tokens(

@@ -38,8 +38,8 @@ def harness(
     from lm_eval.tasks import TaskManager
     from lm_eval.utils import make_table
 
-    from runtime.errors import DataError
     from spiketrain.evaluation.harness import SpiketrainLM
+    from spiketrain.runtime.errors import DataError
 
     names = [name.strip() for name in tasks.split(",") if name.strip()]
     manager = TaskManager(include_path=str(include_path) if include_path else None)

@@ -14,7 +14,7 @@ def open_package(
     model: str, threads: int, table_bytes: int, dial: float = NO_DIAL
 ) -> tuple[Any, Any]:
     """The runtime model of a package, and its tokenizer or None."""
-    from runtime import load_model
+    from spiketrain.runtime import load_model
 
     loaded = load_model(model_directory(model), threads, table_bytes, dial)
     return loaded, loaded.tokenizer
@@ -23,10 +23,10 @@ def open_package(
 def open_checkpoint(path: Path, dial: float = NO_DIAL) -> tuple[Any, Any]:
     """The torch model of a checkpoint or a run in float32, and the tokenizer beside it or None."""
     need_train_extra()
-    from lm.checkpoint import load_checkpoint
-    from lm.scoring import TorchModel
-    from runtime.tokenizer import load_tokenizer
     from spiketrain.commands.tokenizer_files import tokenizer_beside, tokenizer_files
+    from spiketrain.lm.checkpoint import load_checkpoint
+    from spiketrain.lm.scoring import TorchModel
+    from spiketrain.runtime.tokenizer import load_tokenizer
 
     run = (path / "checkpoint.pt").is_file() and (path / "model").is_dir()
     torch_model = load_checkpoint(path / "model" if run else path)
@@ -52,16 +52,16 @@ def read_tokenizer(path: Path) -> Any:
         from spiketrain.evaluation.words import load_words
 
         return load_words(path)
-    from runtime.tokenizer import load_tokenizer
+    from spiketrain.runtime.tokenizer import load_tokenizer
 
     return load_tokenizer(path)
 
 
 def choose_tokenizer(own: Any, path: Path | None, data: str, vocab_size: int, model: str) -> Any:
     """The tokenizer that is named, the model's own, or WikiText-2's words; TokenizerError."""
-    from runtime.errors import TokenizerError
     from spiketrain.evaluation.sources import WIKITEXT2
     from spiketrain.evaluation.words import wikitext2_words
+    from spiketrain.runtime.errors import TokenizerError
 
     if path is not None:
         return read_tokenizer(path)

@@ -30,8 +30,8 @@ def nir(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Write a NIR graph; what has no node in NIR is refused by name."""
-    from runtime.package import read_package
     from spiketrain.commands.extras import need_nir_extra
+    from spiketrain.runtime.package import read_package
 
     need_nir_extra()
     from spiketrain.export.nir_file import to_graph, write_graph

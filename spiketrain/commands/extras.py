@@ -2,7 +2,7 @@
 
 import importlib.util
 
-from runtime.errors import SpiketrainError
+from spiketrain.runtime.errors import SpiketrainError
 
 
 def need_train_extra() -> None:

@@ -23,8 +23,8 @@ from spiketrain.commands.model_argument import (
 from spiketrain.commands.server_flags import Ca, Cert, Key, Server, TokenFile, connected
 
 if TYPE_CHECKING:
-    from serving.events import Event, Finish
-    from serving.request import Request
+    from spiketrain.serving.request.events import Event, Finish
+    from spiketrain.serving.request.request import Request
 
 ACCESS_FLAGS = "--ca, --cert, --key, --token-file"
 NOT_FIELDS = (
@@ -131,7 +131,7 @@ def generate(
         raise typer.BadParameter("need --json", param_hint="--n, --logprobs, --prompt-logprobs")
     if json_ and echo:
         raise typer.BadParameter("must be left out with --json", param_hint="--echo")
-    from serving.request import Request
+    from spiketrain.serving.request.request import Request
 
     try:
         asked = _prompt(prompt) if token_ids is None else flags.to_ids("--token-ids", token_ids)
@@ -161,7 +161,7 @@ def _prompt(prompt: str | None) -> str:
 
 
 def _read_stdin() -> str:
-    from runtime.errors import RequestError
+    from spiketrain.runtime.errors import RequestError
 
     data = sys.stdin.buffer.read()
     try:
@@ -175,13 +175,13 @@ def _read_stdin() -> str:
 def _local(
     model: str, tokenizer: str | None, threads: int, table_bytes: int, request: "Request"
 ) -> Generator[Iterator["Event"], None, None]:
-    import runtime
-    from runtime.tokenizer import load_tokenizer
-    from serving.blocking import stream_blocking
-    from serving.config import ServingConfig
-    from serving.engine import Engine
-    from serving.logs import log_to_stderr
-    from serving.preparation import MAX_N
+    from spiketrain import runtime
+    from spiketrain.runtime.tokenizer import load_tokenizer
+    from spiketrain.serving.config import ServingConfig
+    from spiketrain.serving.engine.engine import Engine
+    from spiketrain.serving.engine.sync_stream import stream_blocking
+    from spiketrain.serving.logs import log_to_stderr
+    from spiketrain.serving.request.preparation import MAX_N
 
     log_to_stderr("warning")
     loaded = runtime.load_model(model_directory(model), threads=threads, table_bytes=table_bytes)
@@ -203,15 +203,15 @@ def _remote(
 
 
 def _show_json(events: Iterator["Event"]) -> None:
-    from serving.events import join
     from spiketrain.commands.completion_json import to_json
+    from spiketrain.serving.request.events import join
 
     for completed in join(events):
         typer.echo(to_json(completed))
 
 
 def _show(events: Iterator["Event"], echo: str, stats: bool) -> None:
-    from serving.events import Delta, Finish, PromptInfo
+    from spiketrain.serving.request.events import Delta, Finish, PromptInfo
 
     seed, text = 0, ""
     try:

@@ -15,7 +15,7 @@ import typer
 from spiketrain.commands.model_argument import BUNDLED, ModelArgument, model_directory
 
 if TYPE_CHECKING:
-    from runtime.package import Package
+    from spiketrain.runtime.package import Package
 
 app = typer.Typer(add_completion=False)
 
@@ -26,7 +26,7 @@ def inspect(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Show what is in a package, with sizes."""
-    from runtime.package import read_package
+    from spiketrain.runtime.package import read_package
 
     found = describe(read_package(model_directory(model)))
     if as_json:
@@ -71,7 +71,7 @@ def describe(package: Package) -> dict[str, Any]:
 
 def describe_tokenizer(package: Package) -> dict[str, Any] | None:
     """Kind, size and hash of the package's tokenizer."""
-    from runtime.tokenizer import load_tokenizer
+    from spiketrain.runtime.tokenizer import load_tokenizer
 
     if package.tokenizer_file is None:
         return None

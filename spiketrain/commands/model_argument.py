@@ -11,8 +11,8 @@ import typer
 import spiketrain
 
 BUNDLED = "bundled"
-DEFAULT_TABLE_BYTES = 1 << 30  # as in runtime.model, which is not imported for --help
-NO_DIAL = 1.0  # as in runtime.dial
+DEFAULT_TABLE_BYTES = 1 << 30  # as in spiketrain.runtime.model, which is not imported for --help
+NO_DIAL = 1.0  # as in spiketrain.runtime.dial
 TABLE_BYTES_HELP = "Most memory for a table of first products by token, in bytes."
 ModelArgument = Annotated[
     str,

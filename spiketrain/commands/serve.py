@@ -105,14 +105,14 @@ def serve(
     flags.pop("config")
     flags["log_level"] = log_level and log_level.value
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # what matters is reported by us
-    import runtime
-    from runtime.chat_template_file import read_chat_template
-    from runtime.tokenizer import load_tokenizer
-    from serving.chat_template import ChatTemplate
-    from serving.engine import Engine
-    from serving.logs import log_to_stderr
-    from serving.server import serve as serve_engine
-    from serving.settings import read_settings
+    from spiketrain import runtime
+    from spiketrain.runtime.chat_template_file import read_chat_template
+    from spiketrain.runtime.tokenizer import load_tokenizer
+    from spiketrain.serving.engine.engine import Engine
+    from spiketrain.serving.logs import log_to_stderr
+    from spiketrain.serving.request.chat_template import ChatTemplate
+    from spiketrain.serving.rpc.server import serve as serve_engine
+    from spiketrain.serving.settings import read_settings
 
     loading, serving = read_settings(config, os.environ, flags)
     log_to_stderr(loading.log_level)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from serving.client import Client
+    from spiketrain.serving.client.client import Client
 
 Server = Annotated[str | None, typer.Option(help="HOST:PORT of a running server.")]
 Ca = Annotated[str | None, typer.Option(help="With --server: TLS, who signed the server, PEM.")]
@@ -25,8 +25,8 @@ def connected(
 ) -> Iterator["Client"]:
     """A client of the server. Raises ConfigError."""
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # errors are reported by us
-    from serving.channel import Access, read_token
-    from serving.client import Client
+    from spiketrain.serving.client.channel import Access, read_token
+    from spiketrain.serving.client.client import Client
 
     token = None if token_file is None else read_token(token_file)
     with Client(address, Access(ca=ca, cert=cert, key=key, token=token)) as client:

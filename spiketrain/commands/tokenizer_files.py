@@ -4,10 +4,10 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from runtime.errors import SpiketrainError
-from runtime.package import TOKENIZER_FILES
-from runtime.package_rules import GENERATION_KEYS
-from runtime.tokenizer import parse_tokenizer
+from spiketrain.runtime.errors import SpiketrainError
+from spiketrain.runtime.package import TOKENIZER_FILES
+from spiketrain.runtime.package_rules import GENERATION_KEYS
+from spiketrain.runtime.tokenizer import parse_tokenizer
 
 
 def tokenizer_beside(source: Path) -> Path | None:
@@ -83,7 +83,7 @@ def _sampling_defaults(path: Path) -> dict[str, bytes | Path]:
 
 def _characters(tokenizer: Path) -> bytes | None:
     """The tokenizer.json of a character vocabulary; None if the file is a tokenizer itself."""
-    from lm.character_tokenizer import character_tokenizer
+    from spiketrain.lm.character_tokenizer import character_tokenizer
 
     content = tokenizer.read_bytes()
     try:
@@ -99,7 +99,7 @@ def _end_of_text(tokenizer: Path) -> dict[str, bytes | Path]:
 
     That is eos_token_id of the config.json beside it, or its token <|endoftext|>.
     """
-    from lm.end_of_text import stated_ends
+    from spiketrain.lm.end_of_text import stated_ends
 
     ends = stated_ends(tokenizer.parent)
     if not ends:

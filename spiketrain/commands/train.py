@@ -31,8 +31,8 @@ def train(
     from spiketrain.commands.extras import need_train_extra
 
     need_train_extra()
-    from training.config import load_config
-    from training.loop import train as run
+    from spiketrain.training.config import load_config
+    from spiketrain.training.loop import train as run
 
     recipe = load_config(config, override)
     folder = out or Path("runs", recipe.name)

@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from runtime.errors import DataError
 from spiketrain.evaluation.encoded_text import check_sizes, encode
 from spiketrain.evaluation.energy import SOURCE, energy, operation
 from spiketrain.evaluation.expansions import expand
@@ -27,6 +26,7 @@ from spiketrain.evaluation.recording import EVENT_STEPS, Recording, record
 from spiketrain.evaluation.sources import Source
 from spiketrain.evaluation.stop import NEVER, Stop
 from spiketrain.evaluation.synops import synops_by_neurobench
+from spiketrain.runtime.errors import DataError
 
 SATURATED = 0.95  # of tokens with an event
 _EVENT_BITS = {"float32": 32, "fixed16": 16, "fixed12": 12, "counts": 8, "int8": 8}

@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-import runtime
-from runtime.dial import NO_DIAL
+from spiketrain import runtime
 from spiketrain.evaluation.perplexity import peak_memory_bytes
+from spiketrain.runtime.dial import NO_DIAL
 
 Row = dict[str, Any]
 

@@ -16,13 +16,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from runtime.errors import DataError
 from spiketrain.evaluation.perplexity import figures, without_infinities
 from spiketrain.evaluation.protocols import Settings
 from spiketrain.evaluation.reading import SUMS
 from spiketrain.evaluation.run import Run
 from spiketrain.evaluation.sources import Source
 from spiketrain.evaluation.statistics import Z95, choose_units, ratio_error
+from spiketrain.runtime.errors import DataError
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from runtime.errors import DataError
+from spiketrain.runtime.errors import DataError
 
 SEPARATOR = "<|endoftext|>"
 MAX_DOCUMENT_BYTES = 64 << 20

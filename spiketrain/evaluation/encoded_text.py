@@ -6,11 +6,11 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from runtime.errors import DataError
 from spiketrain.evaluation.accounts import Accounts
 from spiketrain.evaluation.corpus import SEPARATOR, Document
 from spiketrain.evaluation.protocols import Settings
 from spiketrain.evaluation.sources import Source
+from spiketrain.runtime.errors import DataError
 
 
 class EncodedText:

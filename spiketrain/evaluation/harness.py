@@ -15,12 +15,12 @@ import numpy as np
 from lm_eval.api.model import TemplateLM
 from lm_eval.api.registry import register_model
 
-import runtime
-from runtime.errors import DataError
-from runtime.sampling import SamplingParams, sample
-from runtime.scoring import token_nats
+from spiketrain import runtime
 from spiketrain.evaluation.protocols import settle, spans
 from spiketrain.evaluation.reading import nats_of
+from spiketrain.runtime.errors import DataError
+from spiketrain.runtime.sampling import SamplingParams, sample
+from spiketrain.runtime.scoring import token_nats
 
 MAX_GEN_TOKENS = 256
 

@@ -13,7 +13,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from runtime.errors import DataError
+from spiketrain.runtime.errors import DataError
 
 VERSION = 2
 

@@ -23,9 +23,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from runtime.dial import NO_DIAL
-from runtime.errors import DataError
 from spiketrain.evaluation.stream import Stream
+from spiketrain.runtime.dial import NO_DIAL
+from spiketrain.runtime.errors import DataError
 
 CARRY_TOKENS = 512  # in one span: how often progress is kept
 

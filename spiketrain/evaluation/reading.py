@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from runtime.errors import DataError
-from runtime.scoring import MAX_BLOCK_LOGITS, MAX_BLOCK_TOKENS, token_nats
 from spiketrain.evaluation.protocols import Span
+from spiketrain.runtime.errors import DataError
+from spiketrain.runtime.scoring import MAX_BLOCK_LOGITS, MAX_BLOCK_TOKENS, token_nats
 
 SUMS = {1: ("nll_nats",), 2: ("nll_nats", "baseline_nll_nats", "kl_nats", "same_top_1")}
 CELLS = "cell."  # how the arrays of a state that egru-published sets to zero are named

@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from runtime.errors import DataError
 from spiketrain.evaluation.encoded_text import EncodedText, check_sizes
 from spiketrain.evaluation.progress_file import ProgressFile
 from spiketrain.evaluation.protocols import Settings, Span, check_batch, cut, spans
@@ -30,6 +29,7 @@ from spiketrain.evaluation.reading import (
     values_together,
 )
 from spiketrain.evaluation.sources import Source
+from spiketrain.runtime.errors import DataError
 
 KEEP_EVERY_S = 10.0  # between two writes of the progress file
 

@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from runtime.errors import DataError
 from spiketrain.evaluation.corpus import Corpus, Document
+from spiketrain.runtime.errors import DataError
 
 WIKITEXT2 = "wikitext2"
 SPLITS = ("test", "valid", "train")

@@ -6,9 +6,9 @@ import hashlib
 from collections.abc import Iterable
 from pathlib import Path
 
-from runtime.errors import DataError, TokenizerError
 from spiketrain.evaluation.corpus import SEPARATOR, Corpus
 from spiketrain.evaluation.sources import wikitext2_file
+from spiketrain.runtime.errors import DataError, TokenizerError
 
 EOS = "<eos>"
 UNKNOWN = "<unk>"

@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING
 import nir
 import numpy as np
 
-from runtime.errors import SpiketrainError
-from runtime.tensor_file import widened
 from spiketrain.export.operations import Operation, operations, stretches
+from spiketrain.runtime.errors import SpiketrainError
+from spiketrain.runtime.tensor_file import widened
 
 if TYPE_CHECKING:
-    from runtime.package import Package
+    from spiketrain.runtime.package import Package
 
 TIME = "one forward Euler step of 1 for each token"
 

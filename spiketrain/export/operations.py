@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from runtime.errors import SpiketrainError
+from spiketrain.runtime.errors import SpiketrainError
 
 LAYER_NORM = "LayerNorm over the channels"
 RMS_NORM = "RMS norm over the channels"

@@ -13,7 +13,7 @@ sys.path.insert(0, str(HERE.parent))
 
 import tiny  # noqa: E402
 
-import runtime  # noqa: E402
+from spiketrain import runtime  # noqa: E402
 
 TEXT = "Once upon a time there was a fox, and"
 MORE = " the fox said"

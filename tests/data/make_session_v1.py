@@ -11,9 +11,9 @@ sys.path.insert(0, str(HERE))
 
 from make_package_v1 import TEXT  # noqa: E402
 
-import runtime  # noqa: E402
-from serving.session_blob import to_blob  # noqa: E402
-from serving.start import Start  # noqa: E402
+from spiketrain import runtime  # noqa: E402
+from spiketrain.serving.engine.starting_point import Start  # noqa: E402
+from spiketrain.serving.sessions.blob import to_blob  # noqa: E402
 
 
 def main() -> None:

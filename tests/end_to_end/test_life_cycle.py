@@ -5,9 +5,9 @@ import signal
 import trustme
 from command_line import ENDLESS, ENDLESS_FLAGS, PATIENCE_S, run, server, started
 
-from serving.client import Client
-from serving.events import Finish, PromptInfo
-from serving.request import Request
+from spiketrain.serving.client.client import Client
+from spiketrain.serving.request.events import Finish, PromptInfo
+from spiketrain.serving.request.request import Request
 
 
 def test_the_server_writes_its_port_and_removes_the_file(package, tmp_path):

@@ -8,14 +8,14 @@ from command_line import run, server, text_of
 from tiny_spikegpt import tiny_spikegpt_package
 from tiny_spikingbrain import tiny_spikingbrain_package
 
-import runtime
-from serving.blocking import stream_blocking
-from serving.client import Client
-from serving.config import ServingConfig
-from serving.engine import Engine
-from serving.events import Delta, Finish, PromptInfo
-from serving.request import Request
+from spiketrain import runtime
 from spiketrain.commands.model_argument import DEFAULT_TABLE_BYTES
+from spiketrain.serving.client.client import Client
+from spiketrain.serving.config import ServingConfig
+from spiketrain.serving.engine.engine import Engine
+from spiketrain.serving.engine.sync_stream import stream_blocking
+from spiketrain.serving.request.events import Delta, Finish, PromptInfo
+from spiketrain.serving.request.request import Request
 
 PROMPTS = ["a", "The cat", "once upon a time " * 20, "héllo 🦀", "zz", "The dog"]
 

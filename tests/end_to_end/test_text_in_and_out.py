@@ -6,8 +6,8 @@ import sys
 import pytest
 from command_line import run, text_of
 
-from serving.client import Client
-from serving.request import Request
+from spiketrain.serving.client.client import Client
+from spiketrain.serving.request.request import Request
 
 
 def test_what_is_piped_is_the_text_alone_and_figures_start_a_line(package, address):

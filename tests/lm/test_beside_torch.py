@@ -8,8 +8,8 @@ from tiny import egru_config, egru_tensors
 
 torch = pytest.importorskip("torch")
 
-from runtime import load_model  # noqa: E402
-from runtime.package import write_package  # noqa: E402
+from spiketrain.runtime import load_model  # noqa: E402
+from spiketrain.runtime.package import write_package  # noqa: E402
 
 IDS = [i * 7 % 101 for i in range(40)]
 

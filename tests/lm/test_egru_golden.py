@@ -7,8 +7,8 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from lm.checkpoint import load_checkpoint  # noqa: E402
-from lm.kernels.egru import scan, scan_reference  # noqa: E402
+from spiketrain.lm.checkpoint import load_checkpoint  # noqa: E402
+from spiketrain.lm.kernels.egru import scan, scan_reference  # noqa: E402
 
 DATA = Path(__file__).parent.parent / "data" / "egru"
 SCANS = {"fused": scan, "reference": scan_reference}

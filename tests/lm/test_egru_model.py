@@ -5,11 +5,11 @@ import pytest
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
-from lm.families.egru import Config, Model  # noqa: E402
-from lm.kernels import cross_entropy  # noqa: E402
-from lm.kernels.cross_entropy import linear_cross_entropy  # noqa: E402
-from lm.kernels.egru import scan, scan_reference  # noqa: E402
-from lm.spikes import PUBLISHED_FLOOR, graded, heaviside  # noqa: E402
+from spiketrain.lm.families.egru import Config, Model  # noqa: E402
+from spiketrain.lm.kernels import cross_entropy  # noqa: E402
+from spiketrain.lm.kernels.cross_entropy import linear_cross_entropy  # noqa: E402
+from spiketrain.lm.kernels.egru import scan, scan_reference  # noqa: E402
+from spiketrain.lm.spikes import PUBLISHED_FLOOR, graded, heaviside  # noqa: E402
 
 
 def tiny(**fields):

@@ -9,12 +9,12 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-from lm.checkpoint import CheckpointError, load_checkpoint  # noqa: E402
-from lm.export import export_model  # noqa: E402
-from lm.families.egru import Config, Model  # noqa: E402
-from lm.quantize import quantize_int8  # noqa: E402
-from runtime.errors import PackageError  # noqa: E402
-from runtime.package import read_package  # noqa: E402
+from spiketrain.lm.checkpoint import CheckpointError, load_checkpoint  # noqa: E402
+from spiketrain.lm.export import export_model  # noqa: E402
+from spiketrain.lm.families.egru import Config, Model  # noqa: E402
+from spiketrain.lm.quantize import quantize_int8  # noqa: E402
+from spiketrain.runtime.errors import PackageError  # noqa: E402
+from spiketrain.runtime.package import read_package  # noqa: E402
 
 DATA = Path(__file__).parent.parent / "data" / "egru"
 

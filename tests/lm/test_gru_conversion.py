@@ -3,8 +3,8 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-from lm.conversion.gru import egru_from_gru  # noqa: E402
-from lm.conversion.thresholds import calibrate_thresholds  # noqa: E402
+from spiketrain.lm.conversion.gru import egru_from_gru  # noqa: E402
+from spiketrain.lm.conversion.thresholds import calibrate_thresholds  # noqa: E402
 
 V, E, H, DEPTH = 31, 12, 20, 2
 

@@ -5,9 +5,9 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from lm.quantize import quantize_int4_inputs, quantize_int4_outputs  # noqa: E402
-from runtime.kernels import products  # noqa: E402
-from runtime.memory import Arena, matrix_bytes  # noqa: E402
+from spiketrain.lm.quantize import quantize_int4_inputs, quantize_int4_outputs  # noqa: E402
+from spiketrain.runtime.kernels import products  # noqa: E402
+from spiketrain.runtime.memory import Arena, matrix_bytes  # noqa: E402
 
 SHAPES = ((1, 1), (32, 5), (33, 128), (70, 129), (256, 300))
 

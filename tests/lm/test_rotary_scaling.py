@@ -10,16 +10,16 @@ transformers = pytest.importorskip("transformers")
 
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS  # noqa: E402
 
-import runtime  # noqa: E402
-from lm.conversion.transformer import (  # noqa: E402
+from spiketrain import runtime  # noqa: E402
+from spiketrain.lm.conversion.transformer import (  # noqa: E402
     from_transformer,
     spikingbrain_from_transformer,
 )
-from lm.conversion.transformer_settings import transformer_config  # noqa: E402
-from lm.export import export_model  # noqa: E402
-from lm.families.spikingbrain import Config, Model  # noqa: E402
-from lm.shards import Shards  # noqa: E402
-from runtime.families.spikingbrain.rotary import frequencies  # noqa: E402
+from spiketrain.lm.conversion.transformer_settings import transformer_config  # noqa: E402
+from spiketrain.lm.export import export_model  # noqa: E402
+from spiketrain.lm.families.spikingbrain import Config, Model  # noqa: E402
+from spiketrain.lm.shards import Shards  # noqa: E402
+from spiketrain.runtime.families.spikingbrain.rotary import frequencies  # noqa: E402
 
 LLAMA3 = {
     "rope_type": "llama3",

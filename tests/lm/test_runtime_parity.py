@@ -8,10 +8,10 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-import runtime  # noqa: E402
-from lm.checkpoint import load_checkpoint  # noqa: E402
-from lm.export import export_model  # noqa: E402
-from lm.families.egru import Config, Model, fold_projection  # noqa: E402
+from spiketrain import runtime  # noqa: E402
+from spiketrain.lm.checkpoint import load_checkpoint  # noqa: E402
+from spiketrain.lm.export import export_model  # noqa: E402
+from spiketrain.lm.families.egru import Config, Model, fold_projection  # noqa: E402
 
 DATA = Path(__file__).parent.parent / "data" / "egru"
 VOCAB = 90

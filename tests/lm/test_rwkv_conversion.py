@@ -3,8 +3,8 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-from lm.conversion.rwkv import calibrate_neurons, spikegpt_from_rwkv  # noqa: E402
-from lm.families.spikegpt import Config, Model  # noqa: E402
+from spiketrain.lm.conversion.rwkv import calibrate_neurons, spikegpt_from_rwkv  # noqa: E402
+from spiketrain.lm.families.spikegpt import Config, Model  # noqa: E402
 
 V, C, DEPTH = 31, 16, 2
 

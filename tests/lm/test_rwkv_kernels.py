@@ -6,12 +6,12 @@ from hypothesis import strategies as st
 
 torch = pytest.importorskip("torch")
 
-from lm.kernels.lif import lif, lif_reference  # noqa: E402
-from lm.kernels.relu2 import relu2, relu2_reference  # noqa: E402
-from lm.kernels.spike_counts import spike_counts, spike_counts_reference  # noqa: E402
-from lm.kernels.token_mix import token_mix, token_mix_reference  # noqa: E402
-from lm.kernels.wkv import NOTHING_YET, gated_wkv, gated_wkv_reference  # noqa: E402
-from lm.spikes import any_spike, count, heaviside_atan  # noqa: E402
+from spiketrain.lm.kernels.lif import lif, lif_reference  # noqa: E402
+from spiketrain.lm.kernels.relu2 import relu2, relu2_reference  # noqa: E402
+from spiketrain.lm.kernels.spike_counts import spike_counts, spike_counts_reference  # noqa: E402
+from spiketrain.lm.kernels.token_mix import token_mix, token_mix_reference  # noqa: E402
+from spiketrain.lm.kernels.wkv import NOTHING_YET, gated_wkv, gated_wkv_reference  # noqa: E402
+from spiketrain.lm.spikes import any_spike, count, heaviside_atan  # noqa: E402
 
 SHAPES = [(1, 1, 1), (9, 3, 37), (5, 2, 64)]
 DTYPES = [torch.float64, torch.float32, torch.bfloat16]
@@ -209,7 +209,7 @@ def test_surrogates_are_as_steep_as_said():
 
 
 def test_bad_shapes_and_pairings_are_refused():
-    from lm.kernels import rwkv
+    from spiketrain.lm.kernels import rwkv
 
     half, whole = torch.zeros(2, 3).numpy(), torch.zeros(3).numpy()
     with pytest.raises(ValueError, match=r"out is \(2, 3\), expected \(3, 3\)"):

@@ -5,9 +5,9 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-from lm.checkpoint import load_checkpoint  # noqa: E402
-from lm.families.egru import Config, Model  # noqa: E402
-from lm.scoring import TorchModel  # noqa: E402
+from spiketrain.lm.checkpoint import load_checkpoint  # noqa: E402
+from spiketrain.lm.families.egru import Config, Model  # noqa: E402
+from spiketrain.lm.scoring import TorchModel  # noqa: E402
 
 
 def model(**fields):

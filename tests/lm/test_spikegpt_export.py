@@ -8,12 +8,12 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-import runtime  # noqa: E402
-from lm.dial import set_dial  # noqa: E402
-from lm.export import export_model  # noqa: E402
-from lm.families.spikegpt import Config, Model  # noqa: E402
-from runtime.errors import RequestError, SpiketrainError  # noqa: E402
-from runtime.package import read_package  # noqa: E402
+from spiketrain import runtime  # noqa: E402
+from spiketrain.lm.dial import set_dial  # noqa: E402
+from spiketrain.lm.export import export_model  # noqa: E402
+from spiketrain.lm.families.spikegpt import Config, Model  # noqa: E402
+from spiketrain.runtime.errors import RequestError, SpiketrainError  # noqa: E402
+from spiketrain.runtime.package import read_package  # noqa: E402
 
 DATA = Path(__file__).parent.parent / "data" / "spikegpt"
 VOCAB = 90

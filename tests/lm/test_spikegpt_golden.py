@@ -8,8 +8,8 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-from lm.families.spikegpt import Config, Model  # noqa: E402
-from lm.kernels.lif import lif, lif_reference  # noqa: E402
+from spiketrain.lm.families.spikegpt import Config, Model  # noqa: E402
+from spiketrain.lm.kernels.lif import lif, lif_reference  # noqa: E402
 
 DATA = Path(__file__).parent.parent / "data" / "spikegpt"
 NAMES = ("v77_l3", "v97_l3")

@@ -9,8 +9,8 @@ import pytest
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
-from lm.character_tokenizer import UNKNOWN, character_tokenizer  # noqa: E402
-from lm.checkpoint import CheckpointError, Meaning, load_checkpoint, read_checkpoint  # noqa: E402
+from spiketrain.lm.character_tokenizer import UNKNOWN, character_tokenizer  # noqa: E402
+from spiketrain.lm.checkpoint import CheckpointError, Meaning, load_checkpoint, read_checkpoint  # noqa: E402
 
 DATA = Path(__file__).parent.parent / "data" / "spikegpt"
 IDS = torch.arange(24).reshape(2, 12) * 11 % 77
@@ -145,7 +145,7 @@ def test_what_cannot_be_is_refused(tmp_path):
 
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-8"])
 def test_characters_become_a_tokenizer(tmp_path, encoding):
-    from runtime.tokenizer import load_tokenizer
+    from spiketrain.runtime.tokenizer import load_tokenizer
 
     text = 'So "it" is:\n\u00e9\u4e2d\U0001f98a <0x41>'
     table = dict(enumerate(sorted(set(text))))

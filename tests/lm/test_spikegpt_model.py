@@ -5,8 +5,8 @@ import pytest
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
-from lm.families.spikegpt import Config, Model  # noqa: E402
-from lm.families.spikegpt.neurons import Spikes  # noqa: E402
+from spiketrain.lm.families.spikegpt import Config, Model  # noqa: E402
+from spiketrain.lm.families.spikegpt.neurons import Spikes  # noqa: E402
 
 VARIANTS = {
     "published": {},
@@ -179,7 +179,7 @@ def test_what_runs_where_the_kernels_do_not_is_the_same_model(variant, monkeypat
     for plain in (False, True):
         if plain:  # as on a GPU
             for kernel in ("lif", "relu2", "spike_counts", "token_mix", "wkv"):
-                monkeypatch.setattr(f"lm.kernels.{kernel}.by_c", lambda like: False)
+                monkeypatch.setattr(f"spiketrain.lm.kernels.{kernel}.by_c", lambda like: False)
         model = tiny(variant).double().train()
         costs = [torch.full((size,), 1e-3, dtype=torch.float64) for size in model.event_sizes]
         features, state, events = model.features(IDS[:, :5], None, costs)

@@ -6,19 +6,19 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-from lm.conversion import error_feedback  # noqa: E402
-from lm.conversion.dial import measure_dials  # noqa: E402
-from lm.conversion.error_feedback import FORMATS, feedback_codes, round_with_feedback  # noqa: E402
-from lm.conversion.sparsity import calibrate_sparsity  # noqa: E402
-from lm.families.spikingbrain import Config, Exporter, Model  # noqa: E402
-from lm.families.spikingbrain.formats import quantize  # noqa: E402
-from lm.quantize import (  # noqa: E402
+from spiketrain.lm.conversion import error_feedback  # noqa: E402
+from spiketrain.lm.conversion.dial import measure_dials  # noqa: E402
+from spiketrain.lm.conversion.error_feedback import FORMATS, feedback_codes, round_with_feedback  # noqa: E402
+from spiketrain.lm.conversion.sparsity import calibrate_sparsity  # noqa: E402
+from spiketrain.lm.families.spikingbrain import Config, Exporter, Model  # noqa: E402
+from spiketrain.lm.families.spikingbrain.formats import quantize  # noqa: E402
+from spiketrain.lm.quantize import (  # noqa: E402
     quantize_int4_inputs,
     quantize_int4_outputs,
     quantize_int8,
 )
-from lm.shards import Held  # noqa: E402
-from runtime.errors import RequestError  # noqa: E402
+from spiketrain.lm.shards import Held  # noqa: E402
+from spiketrain.runtime.errors import RequestError  # noqa: E402
 
 IDS = torch.randint(60, (4, 48), generator=torch.Generator().manual_seed(5))
 

@@ -8,11 +8,11 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-from lm.checkpoint import Meaning, read_checkpoint  # noqa: E402
-from lm.families.spikingbrain import Config, Exporter, Model, to_runtime  # noqa: E402
-from lm.shards import Held, Shards  # noqa: E402
-from lm.streaming import peak_memory, plan  # noqa: E402
-from runtime.errors import SpiketrainError  # noqa: E402
+from spiketrain.lm.checkpoint import Meaning, read_checkpoint  # noqa: E402
+from spiketrain.lm.families.spikingbrain import Config, Exporter, Model, to_runtime  # noqa: E402
+from spiketrain.lm.shards import Held, Shards  # noqa: E402
+from spiketrain.lm.streaming import peak_memory, plan  # noqa: E402
+from spiketrain.runtime.errors import SpiketrainError  # noqa: E402
 
 DATA = Path(__file__).parent.parent / "data" / "spikingbrain"
 UP = "layers.1.mlp.up_proj"

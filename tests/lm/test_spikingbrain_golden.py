@@ -8,8 +8,8 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-from lm.checkpoint import Meaning, read_checkpoint  # noqa: E402
-from lm.families.spikingbrain import codes, neurons  # noqa: E402
+from spiketrain.lm.checkpoint import Meaning, read_checkpoint  # noqa: E402
+from spiketrain.lm.families.spikingbrain import codes, neurons  # noqa: E402
 
 DATA = Path(__file__).parent.parent / "data" / "spikingbrain"
 WINDOW = 16

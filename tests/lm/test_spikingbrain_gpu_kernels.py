@@ -9,9 +9,9 @@ torch = pytest.importorskip("torch")
 
 from torch.nn import functional as F  # noqa: E402, N812 - its usual name
 
-from lm.families.spikingbrain import gpu_kernels  # noqa: E402
-from lm.families.spikingbrain.linear_attention import chunked, recurrent, scan  # noqa: E402
-from lm.families.spikingbrain.window_attention import attend  # noqa: E402
+from spiketrain.lm.families.spikingbrain import gpu_kernels  # noqa: E402
+from spiketrain.lm.families.spikingbrain.linear_attention import chunked, recurrent, scan  # noqa: E402
+from spiketrain.lm.families.spikingbrain.window_attention import attend  # noqa: E402
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 

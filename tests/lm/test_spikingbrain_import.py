@@ -10,7 +10,7 @@ pytest.importorskip("transformers")
 
 from safetensors.torch import load_file, save_file  # noqa: E402
 
-from lm.checkpoint import CheckpointError, Meaning, read_checkpoint  # noqa: E402
+from spiketrain.lm.checkpoint import CheckpointError, Meaning, read_checkpoint  # noqa: E402
 
 DATA = Path(__file__).parent.parent / "data" / "spikingbrain"
 IDS = torch.arange(40)[None] * 11 % 199

@@ -8,10 +8,10 @@ transformers = pytest.importorskip("transformers")
 from hypothesis import given, seed, settings  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 
-from lm.families.spikingbrain import Config, Model, codes, neurons  # noqa: E402
-from lm.families.spikingbrain.linear_attention import chunked, recurrent  # noqa: E402
-from lm.families.spikingbrain.window_attention import attend, rotate  # noqa: E402
-from runtime.families.spikingbrain.rotary import frequencies  # noqa: E402
+from spiketrain.lm.families.spikingbrain import Config, Model, codes, neurons  # noqa: E402
+from spiketrain.lm.families.spikingbrain.linear_attention import chunked, recurrent  # noqa: E402
+from spiketrain.lm.families.spikingbrain.window_attention import attend, rotate  # noqa: E402
+from spiketrain.runtime.families.spikingbrain.rotary import frequencies  # noqa: E402
 
 VARIANTS = {
     "float": {},

@@ -5,10 +5,10 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-import runtime  # noqa: E402
-from lm.dial import set_dial  # noqa: E402
-from lm.export import export_model  # noqa: E402
-from lm.families.spikingbrain import Config, Model  # noqa: E402
+from spiketrain import runtime  # noqa: E402
+from spiketrain.lm.dial import set_dial  # noqa: E402
+from spiketrain.lm.export import export_model  # noqa: E402
+from spiketrain.lm.families.spikingbrain import Config, Model  # noqa: E402
 
 VARIANTS = {
     "float": {},

@@ -8,7 +8,7 @@ import pytest
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
-from lm.conversion.transformer import (  # noqa: E402
+from spiketrain.lm.conversion.transformer import (  # noqa: E402
     HALF_LIVES,
     fit_decays,
     from_transformer,
@@ -18,8 +18,8 @@ from lm.conversion.transformer import (  # noqa: E402
     spikingbrain_from_transformer,
     their_name,
 )
-from lm.conversion.transformer_settings import transformer_config  # noqa: E402
-from lm.shards import Held, Shards  # noqa: E402
+from spiketrain.lm.conversion.transformer_settings import transformer_config  # noqa: E402
+from spiketrain.lm.shards import Held, Shards  # noqa: E402
 
 IDS = torch.arange(48).reshape(2, 24) * 7 % 61
 SIZES = {

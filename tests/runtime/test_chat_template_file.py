@@ -2,8 +2,8 @@ import json
 
 import pytest
 
-from runtime.chat_template_file import read_chat_template
-from runtime.errors import PackageError
+from spiketrain.runtime.chat_template_file import read_chat_template
+from spiketrain.runtime.errors import PackageError
 
 
 @pytest.fixture

@@ -10,9 +10,9 @@ from tiny_spikingbrain import (
     tiny_spikingbrain_package,
 )
 
-from runtime import PackageError, StateError, load_model
-from runtime.errors import RequestError
-from runtime.package import write_package
+from spiketrain.runtime import PackageError, StateError, load_model
+from spiketrain.runtime.errors import RequestError
+from spiketrain.runtime.package import write_package
 
 IDS = np.random.default_rng(2).integers(0, 101, 40)
 DRIVEN = {"neuron_position": "projections"}

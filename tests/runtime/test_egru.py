@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from tiny import byte_tokenizer, egru_config, tiny_egru_package
 
-from runtime import PackageError, SpiketrainError, load_model
-from runtime.families import egru
-from runtime.kernels import network, reference
-from runtime.package import read_package
+from spiketrain.runtime import PackageError, SpiketrainError, load_model
+from spiketrain.runtime.families import egru
+from spiketrain.runtime.kernels import network, reference
+from spiketrain.runtime.package import read_package
 
 VARIANTS = list(itertools.product(["int8", "float32", "bfloat16"], [True, False], [True, False]))
 SIZES = (7, 9, 6)

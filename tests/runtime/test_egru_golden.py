@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from tiny import egru_config
 
-from runtime import load_model
-from runtime.kernels import gather, neurons
-from runtime.package import write_package
+from spiketrain.runtime import load_model
+from spiketrain.runtime.kernels import gather, neurons
+from spiketrain.runtime.package import write_package
 
 DATA = Path(__file__).parents[1] / "data" / "egru"
 LAYERS = 3

@@ -14,10 +14,10 @@ from tiny import tiny_egru_package
 from tiny_spikegpt import tiny_spikegpt_package
 from tiny_spikingbrain import tiny_spikingbrain_package
 
-from runtime import load_model
-from runtime.errors import CallCancelled
-from runtime.families import NAMES
-from runtime.kernels import dispatch
+from spiketrain.runtime import load_model
+from spiketrain.runtime.errors import CallCancelled
+from spiketrain.runtime.families import NAMES
+from spiketrain.runtime.kernels import dispatch
 
 VOCAB = 101
 EGRU = {"hidden_sizes": (24, 33, 16), "embedding_size": 16}
@@ -151,9 +151,9 @@ def test_copies_and_stored_states_continue_as_the_original(models, ids, more, wh
 
 SCRIPT = """
 import hashlib, sys
-from runtime import load_model
-from runtime.errors import CallCancelled
-from runtime.kernels import dispatch
+from spiketrain.runtime import load_model
+from spiketrain.runtime.errors import CallCancelled
+from spiketrain.runtime.kernels import dispatch
 model = load_model(sys.argv[1], threads=2)
 state = model.new_state(model.max_dial)
 logits = model.forward(state, [i * 7 % 101 for i in range(60)])
@@ -193,8 +193,8 @@ def test_a_forked_child_computes_the_same_and_the_parent_goes_on(tmp_path):
     script = """
 import os, sys, warnings
 import numpy as np
-from runtime import load_model
-from runtime.errors import CallCancelled
+from spiketrain.runtime import load_model
+from spiketrain.runtime.errors import CallCancelled
 warnings.simplefilter("ignore")
 model = load_model(sys.argv[1], threads=2)
 ids = list(range(50))

@@ -4,8 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
-from runtime.errors import SpiketrainError
-from runtime.logprobs import token_logprob
+from spiketrain.runtime.errors import SpiketrainError
+from spiketrain.runtime.logprobs import token_logprob
 
 LOGITS = np.log(np.array([0.1, 0.4, 0.2, 0.2, 0.1], np.float32))
 

@@ -7,8 +7,8 @@ import threading
 import numpy as np
 import pytest
 
-from runtime import memory
-from runtime.memory import CACHE_LINE, PAGE, Arena, matrix_bytes, row_bytes
+from spiketrain.runtime import memory
+from spiketrain.runtime.memory import CACHE_LINE, PAGE, Arena, matrix_bytes, row_bytes
 
 ROWS, COLUMNS, MATRICES = 96, 5000, 24
 

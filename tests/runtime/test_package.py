@@ -8,9 +8,9 @@ import pytest
 import tiny
 from package_edits import make
 
-from runtime.errors import PackageError
-from runtime.package import compute_fingerprint, read_package, write_package
-from runtime.tensor_file import map_tensors
+from spiketrain.runtime.errors import PackageError
+from spiketrain.runtime.package import compute_fingerprint, read_package, write_package
+from spiketrain.runtime.tensor_file import map_tensors
 
 
 @pytest.mark.parametrize("weights", ["int8", "float32", "bfloat16"])

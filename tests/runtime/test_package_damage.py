@@ -12,8 +12,8 @@ from package_edits import (
     to_shards,
 )
 
-from runtime.errors import PackageError
-from runtime.package import read_package
+from spiketrain.runtime.errors import PackageError
+from spiketrain.runtime.package import read_package
 
 relaxed = settings(
     deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture]

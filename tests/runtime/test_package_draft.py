@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from tiny_spikegpt import tiny_spikegpt_package
 
-from runtime.errors import PackageError
-from runtime.package import check_config, read_package
-from runtime.package_draft import IDENTITY_FILE, PackageDraft
+from spiketrain.runtime.errors import PackageError
+from spiketrain.runtime.package import check_config, read_package
+from spiketrain.runtime.package_draft import IDENTITY_FILE, PackageDraft
 
 IDENTITY = {"source": "a", "weights": "int8"}
 

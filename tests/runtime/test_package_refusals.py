@@ -14,9 +14,9 @@ from package_edits import (
     write_index,
 )
 
-from runtime.errors import PackageError
-from runtime.model import load_model
-from runtime.package import read_package, write_package
+from spiketrain.runtime.errors import PackageError
+from spiketrain.runtime.model import load_model
+from spiketrain.runtime.package import read_package, write_package
 
 FILES = ["config.json", "generation_config.json", "model.safetensors"]
 
@@ -70,7 +70,7 @@ def test_a_model_is_not_loaded_from_a_package_of_another_content(package):
 
 
 def test_the_error_of_a_content_comes_before_what_it_leads_to(package, monkeypatch):
-    monkeypatch.setattr("runtime.families.egru.Model", lambda *_: 1 / 0)
+    monkeypatch.setattr("spiketrain.runtime.families.egru.Model", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         load_model(package)
     rewrite_config(package, lambda config: config.update(zoneout=0.25))
@@ -85,7 +85,7 @@ def test_a_value_out_of_range_is_refused_though_the_fingerprint_fits(
     config, tensors = content
     tensors["layers.0.threshold"] = np.full_like(tensors["layers.0.threshold"], 1.5)
     with monkeypatch.context() as unchecked:
-        unchecked.setattr("runtime.package.check_values", lambda *_: None)
+        unchecked.setattr("spiketrain.runtime.package.check_values", lambda *_: None)
         write_package(tmp_path / "p", config, tensors)
     with pytest.raises(PackageError, match=r"'layers\.0\.threshold' at \(0,\) must be in \[0, 1\]"):
         read(tmp_path / "p")

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import runtime
+from spiketrain import runtime
 
 DATA = Path(__file__).parents[1] / "data"
 

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runtime.errors import RequestError
-from runtime.penalties import MAX_WINDOW, Penalties, RecentTokens
+from spiketrain.runtime.errors import RequestError
+from spiketrain.runtime.penalties import MAX_WINDOW, Penalties, RecentTokens
 
 
 def penalised(logits, penalties, tokens):

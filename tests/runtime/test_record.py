@@ -8,9 +8,9 @@ import tiny_spikingbrain
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import runtime
-from runtime.errors import SpiketrainError
-from runtime.package import read_package
+from spiketrain import runtime
+from spiketrain.runtime.errors import SpiketrainError
+from spiketrain.runtime.package import read_package
 
 MAKERS = {
     "int8": lambda path: tiny_spikingbrain.tiny_spikingbrain_package(path),

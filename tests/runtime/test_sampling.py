@@ -6,8 +6,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
-from runtime.errors import RequestError, SpiketrainError
-from runtime.sampling import SamplingParams, sample, uniform
+from spiketrain.runtime.errors import RequestError, SpiketrainError
+from spiketrain.runtime.sampling import SamplingParams, sample, uniform
 
 LOGITS = np.log(np.array([0.05, 0.4, 0.2, 0.05, 0.3], np.float32))
 

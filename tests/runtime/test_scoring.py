@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import runtime.scoring
-from runtime.errors import SpiketrainError
-from runtime.scoring import score_tokens, token_nats
+import spiketrain.runtime.scoring
+from spiketrain.runtime.errors import SpiketrainError
+from spiketrain.runtime.scoring import score_tokens, token_nats
 
 
 class Counter:
@@ -53,7 +53,7 @@ def test_no_bit_depends_on_how_a_text_is_cut(tokens, cuts, block):
     parts, state, context = [], [], 2
     edges = [0, *sorted(min(cut, len(tokens)) for cut in cuts), len(tokens)]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(runtime.scoring, "MAX_BLOCK_TOKENS", block)
+        patch.setattr(spiketrain.runtime.scoring, "MAX_BLOCK_TOKENS", block)
         for start, stop in itertools.pairwise(edges):
             parts.append(score_tokens(Counter(), state, tokens[start:stop], context))
             context = tokens[stop - 1] if stop > start else context
@@ -67,7 +67,7 @@ def test_no_tokens_cost_nothing_and_leave_the_state_alone():
 
 
 def test_a_block_of_logits_is_bounded(monkeypatch):
-    monkeypatch.setattr(runtime.scoring, "MAX_BLOCK_LOGITS", 21)
+    monkeypatch.setattr(spiketrain.runtime.scoring, "MAX_BLOCK_LOGITS", 21)
     seen = []
 
     class Watched(Counter):

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from tiny_spikegpt import spikegpt_config, spikegpt_tensors, tiny_spikegpt_package
 
-from runtime import PackageError, StateError, load_model
-from runtime.families import spikegpt
-from runtime.kernels import products, reference_products, reference_rwkv, rwkv
-from runtime.package import read_package, write_package
+from spiketrain.runtime import PackageError, StateError, load_model
+from spiketrain.runtime.families import spikegpt
+from spiketrain.runtime.kernels import products, reference_products, reference_rwkv, rwkv
+from spiketrain.runtime.package import read_package, write_package
 
 KINDS = [
     {"weights": "float32"},

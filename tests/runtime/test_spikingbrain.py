@@ -8,9 +8,9 @@ from tiny_spikingbrain import (
     tiny_spikingbrain_package,
 )
 
-from runtime import PackageError, StateError, load_model
-from runtime.families.spikingbrain import Spec
-from runtime.package import write_package
+from spiketrain.runtime import PackageError, StateError, load_model
+from spiketrain.runtime.families.spikingbrain import Spec
+from spiketrain.runtime.package import write_package
 
 
 def package(path, **fields):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from golden_spikingbrain import GOLDEN, golden_package
 
-from runtime import load_model
+from spiketrain.runtime import load_model
 
 CASES = {
     "fp": ("fp", "logits_full", {}),

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from tiny_spikingbrain import tiny_spikingbrain_package
 
-from runtime import load_model
-from runtime.families.spikingbrain import Spec, network, packing
+from spiketrain.runtime import load_model
+from spiketrain.runtime.families.spikingbrain import Spec, network, packing
 
 WIDE = {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 64}
 TIED, LOW_RANK, MERGED = ({"gate": gate} for gate in ("tied", "low_rank", "merged"))

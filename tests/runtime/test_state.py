@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import tiny_egru_package
 
-from runtime import StateError, load_model
-from runtime.state import _HEADER
+from spiketrain.runtime import StateError, load_model
+from spiketrain.runtime.state import _HEADER
 
 
 @pytest.fixture(scope="module", params=["int8", "float32", "bfloat16"])

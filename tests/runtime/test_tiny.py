@@ -3,7 +3,7 @@
 import pytest
 from tiny import tiny_egru_package
 
-from runtime.package import read_package
+from spiketrain.runtime.package import read_package
 
 
 @pytest.mark.parametrize("weights", ["int8", "float32"])

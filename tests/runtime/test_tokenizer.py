@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runtime.errors import PackageError, TokenizerError
-from runtime.tokenizer import Detokenizer, load_tokenizer
+from spiketrain.runtime.errors import PackageError, TokenizerError
+from spiketrain.runtime.tokenizer import Detokenizer, load_tokenizer
 
 TEXT = """The fox and the crane sat by the river, and the fox said: "Look at my tail!"
 

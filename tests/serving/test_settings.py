@@ -1,7 +1,7 @@
 import pytest
 
-from serving.errors import ConfigError
-from serving.settings import read_settings
+from spiketrain.serving.errors import ConfigError
+from spiketrain.serving.settings import read_settings
 
 
 @pytest.fixture

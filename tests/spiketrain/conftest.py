@@ -9,7 +9,7 @@ import tiny_spikingbrain
 from command_in_process import call
 from eval_text import TEXT
 
-import runtime
+from spiketrain import runtime
 
 MAKERS = {
     "egru": tiny.tiny_egru_package,

@@ -7,8 +7,8 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("pydantic")
 
-from training.config import ConfigError, find_data, load_config  # noqa: E402
-from training.schedules import event_price, learning_rate  # noqa: E402
+from spiketrain.training.config import ConfigError, find_data, load_config  # noqa: E402
+from spiketrain.training.schedules import event_price, learning_rate  # noqa: E402
 
 RECIPES = Path(__file__).parents[2] / "training" / "recipes"
 GOOD = """
@@ -47,7 +47,7 @@ def test_bad_recipes_name_the_field(tmp_path, text, message):
 @pytest.mark.parametrize("recipe", sorted(RECIPES.glob("*.toml")), ids=lambda path: path.stem)
 def test_every_recipe_of_ours_can_be_run(recipe):
     pytest.importorskip("transformers")
-    from training.build import build_model
+    from spiketrain.training.build import build_model
 
     config = load_config(recipe)
     assert config.name == recipe.stem

@@ -5,9 +5,9 @@ import lzma
 import numpy as np
 import pytest
 
-from runtime.errors import DataError
-from training.data import Lanes, documents, encode_corpus, read_text
-from training.tokenizer import train_tokenizer
+from spiketrain.runtime.errors import DataError
+from spiketrain.training.data import Lanes, documents, encode_corpus, read_text
+from spiketrain.training.tokenizer import train_tokenizer
 
 
 def test_documents_end_at_separator_lines():

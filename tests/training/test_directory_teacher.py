@@ -12,15 +12,15 @@ from tales import tales  # noqa: E402
 from tiny_qwen import END, PADDED_VOCAB_SIZE, write_tiny_qwen  # noqa: E402
 from torch.nn import functional as F  # noqa: E402, N812 - its usual name
 
-import runtime  # noqa: E402
-from lm.conversion.transformer import spikingbrain_from_transformer  # noqa: E402
-from runtime.errors import SpiketrainError  # noqa: E402
-from training.config import ConfigError, load_config  # noqa: E402
-from training.conversion import Conversion  # noqa: E402
-from training.encoder import folder_encoder  # noqa: E402
-from training.loop import Trainer, train  # noqa: E402
-from training.teachers import directory_model  # noqa: E402
-from training.transformer_conversion import convert_transformer  # noqa: E402
+from spiketrain import runtime  # noqa: E402
+from spiketrain.lm.conversion.transformer import spikingbrain_from_transformer  # noqa: E402
+from spiketrain.runtime.errors import SpiketrainError  # noqa: E402
+from spiketrain.training.config import ConfigError, load_config  # noqa: E402
+from spiketrain.training.conversion import Conversion  # noqa: E402
+from spiketrain.training.encoder import folder_encoder  # noqa: E402
+from spiketrain.training.loop import Trainer, train  # noqa: E402
+from spiketrain.training.teachers import directory_model  # noqa: E402
+from spiketrain.training.transformer_conversion import convert_transformer  # noqa: E402
 
 DISTIL = """
 name = "tiny-qwen-spiking"

@@ -7,9 +7,9 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-from training.config import ConfigError, load_config  # noqa: E402
-from training.evaluate import evaluate  # noqa: E402
-from training.loop import Trainer, train  # noqa: E402
+from spiketrain.training.config import ConfigError, load_config  # noqa: E402
+from spiketrain.training.evaluate import evaluate  # noqa: E402
+from spiketrain.training.loop import Trainer, train  # noqa: E402
 
 SENTENCE = "the fox and the hen went to the well to see the moon in the water"
 WORDS = SENTENCE.split()

@@ -4,8 +4,8 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from training.config import OptimizerConfig  # noqa: E402
-from training.optimizers import Optimizers  # noqa: E402
+from spiketrain.training.config import OptimizerConfig  # noqa: E402
+from spiketrain.training.optimizers import Optimizers  # noqa: E402
 
 VOCAB = 50
 

@@ -8,7 +8,7 @@ from safetensors.numpy import save_file
 
 pytest.importorskip("matplotlib")
 
-from training.report import write_report
+from spiketrain.training.report import write_report
 
 RESULT = {
     "parameters": 1000,

@@ -10,12 +10,12 @@ transformers = pytest.importorskip("transformers")
 from tales import tales  # noqa: E402
 from tiny_llama import TEACHER  # noqa: E402
 
-from lm.families.spikingbrain import Exporter  # noqa: E402
-from lm.shards import Held  # noqa: E402
-from training.config import ConfigError, load_config  # noqa: E402
-from training.conversion import Conversion  # noqa: E402
-from training.loop import Trainer, train  # noqa: E402
-from training.transformer_conversion import convert_transformer  # noqa: E402
+from spiketrain.lm.families.spikingbrain import Exporter  # noqa: E402
+from spiketrain.lm.shards import Held  # noqa: E402
+from spiketrain.training.config import ConfigError, load_config  # noqa: E402
+from spiketrain.training.conversion import Conversion  # noqa: E402
+from spiketrain.training.loop import Trainer, train  # noqa: E402
+from spiketrain.training.transformer_conversion import convert_transformer  # noqa: E402
 
 DISTIL = """
 name = "tiny-spiking"
@@ -112,7 +112,9 @@ def test_distillation_may_have_spikes_already(folder, tmp_path):
 
 def test_a_missing_text_is_told_before_anything_is_measured(folder, tmp_path, monkeypatch):
     monkeypatch.delenv("SPIKETRAIN_DATA", raising=False)
-    monkeypatch.setattr("training.conversion.Text.measure", None)  # whoever comes so far fails
+    monkeypatch.setattr(
+        "spiketrain.training.conversion.Text.measure", None
+    )  # whoever comes so far fails
     given = asked(folder, fine_tune=folder / "distil.toml", overrides=('data.valid="nowhere.txt"',))
     with pytest.raises(ConfigError, match=r"nowhere\.txt not found in .*set SPIKETRAIN_DATA"):
         convert_transformer(given, None, "int4", tmp_path / "steps", quiet=True)

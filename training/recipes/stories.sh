@@ -45,7 +45,7 @@ spiketrain convert "$runs/stories-egru" "$runs/int8" --weights int8 --fold-proje
 for format in float32 int8; do
     spiketrain eval ppl "$runs/$format" --data "$test_text" --json > "$runs/$format.json"
 done
-python -m training.report "$runs" "$runs/report"
+python -m spiketrain.training.report "$runs" "$runs/report"
 spiketrain convert "$runs/stories-egru" "$package" --weights int8 --fold-projection --force \
     --licence "text CC BY 4.0 and public domain, see attribution.tsv; weights Apache-2.0" \
     --file "$runs/report/report.json" --file "$runs/report/activity.png" \

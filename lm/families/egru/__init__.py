@@ -6,11 +6,11 @@ checkpoints, fold.py makes every product read events, export.py writes the runti
 
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from lm.families.egru.config import Config
-from lm.families.egru.export import WEIGHT_FORMATS, to_runtime
-from lm.families.egru.fold import fold_projection
-from lm.families.egru.model import Layer, Model
-from lm.families.egru.upstream import from_upstream
+from spiketrain.lm.families.egru.config import Config
+from spiketrain.lm.families.egru.export import WEIGHT_FORMATS, to_runtime
+from spiketrain.lm.families.egru.fold import fold_projection
+from spiketrain.lm.families.egru.model import Layer, Model
+from spiketrain.lm.families.egru.upstream import from_upstream
 
 __all__ = [
     "WEIGHT_FORMATS",

@@ -10,7 +10,7 @@ class Config(HFConfig):
     projection.  projection: a linear map from the last layer to embedding_size before the head.
     pseudo_derivative_damp, _support: height and inverse half-width of the surrogate gradient;
     _floor: least event value it is multiplied by, None the cell's own as published (see
-    `lm.spikes.graded`).
+    `spiketrain.lm.spikes.graded`).
     train_thresholds: whether theta is a trained parameter; it starts from Beta(a, 3) with mean
     threshold_mean.  initial_preactivation: standard deviation that input products start with;
     None keeps the published Xavier values, which small models are slow to leave.

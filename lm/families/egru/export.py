@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lm.families.egru.model import Model
-from lm.quantize import bits_of_bfloat16, fits_bfloat16, quantize_int8
-from runtime.errors import SpiketrainError
+from spiketrain.lm.families.egru.model import Model
+from spiketrain.lm.quantize import bits_of_bfloat16, fits_bfloat16, quantize_int8
+from spiketrain.runtime.errors import SpiketrainError
 
 WEIGHT_FORMATS = ("float32", "bfloat16", "int8")
 

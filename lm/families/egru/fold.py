@@ -2,8 +2,8 @@
 
 import torch
 
-from lm.families.egru.config import Config
-from lm.families.egru.model import Model
+from spiketrain.lm.families.egru.config import Config
+from spiketrain.lm.families.egru.model import Model
 
 
 @torch.no_grad()

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - its usual name
 
-from lm.families.egru.config import Config
-from lm.kernels.cross_entropy import linear_cross_entropy
-from lm.kernels.egru import scan, scan_reference
-from lm.language_model import LanguageModel, State
-from lm.spikes import PUBLISHED_FLOOR
+from spiketrain.lm.families.egru.config import Config
+from spiketrain.lm.kernels.cross_entropy import linear_cross_entropy
+from spiketrain.lm.kernels.egru import scan, scan_reference
+from spiketrain.lm.language_model import LanguageModel, State
+from spiketrain.lm.spikes import PUBLISHED_FLOOR
 
 EMBEDDING_STD = 0.1  # of fresh embeddings
 EVENT_RMS = 0.2  # root mean square of event values expected of a fresh layer

@@ -5,9 +5,9 @@ from collections.abc import Mapping
 import yaml
 from torch import Tensor
 
-from lm.families.egru.config import Config
-from lm.families.egru.model import Model
-from lm.keys import check_keys
+from spiketrain.lm.families.egru.config import Config
+from spiketrain.lm.families.egru.model import Model
+from spiketrain.lm.keys import check_keys
 
 _UPSTREAM = (  # parts of official keys and ours
     ("decoder.decoder.", "head."),

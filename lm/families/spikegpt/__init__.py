@@ -7,10 +7,10 @@ tensors.
 
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from lm.families.spikegpt.config import Config
-from lm.families.spikegpt.export import WEIGHT_FORMATS, to_runtime
-from lm.families.spikegpt.model import Model
-from lm.families.spikegpt.upstream import from_hugging_face, from_upstream, is_upstream
+from spiketrain.lm.families.spikegpt.config import Config
+from spiketrain.lm.families.spikegpt.export import WEIGHT_FORMATS, to_runtime
+from spiketrain.lm.families.spikegpt.model import Model
+from spiketrain.lm.families.spikegpt.upstream import from_hugging_face, from_upstream, is_upstream
 
 __all__ = [
     "WEIGHT_FORMATS",

@@ -6,17 +6,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lm.families.spikegpt.mixes import ChannelMix, TimeMix
-from lm.families.spikegpt.model import Model
-from lm.families.spikegpt.neurons import Spikes
-from lm.quantize import (
+from spiketrain.lm.families.spikegpt.mixes import ChannelMix, TimeMix
+from spiketrain.lm.families.spikegpt.model import Model
+from spiketrain.lm.families.spikegpt.neurons import Spikes
+from spiketrain.lm.quantize import (
     bits_of_bfloat16,
     fits_bfloat16,
     quantize_int4_inputs,
     quantize_int4_outputs,
     quantize_int8,
 )
-from runtime.errors import SpiketrainError
+from spiketrain.runtime.errors import SpiketrainError
 
 WEIGHT_FORMATS = ("float32", "bfloat16", "int8", "int4")
 _EVENTS = {"float32": "float32", "bfloat16": "float32", "int8": "fixed16", "int4": "fixed12"}

@@ -6,11 +6,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - its usual name
 
-from lm.families.spikegpt.config import Config
-from lm.families.spikegpt.neurons import Spikes
-from lm.kernels.relu2 import relu2
-from lm.kernels.token_mix import token_mix
-from lm.kernels.wkv import gated_wkv
+from spiketrain.lm.families.spikegpt.config import Config
+from spiketrain.lm.families.spikegpt.neurons import Spikes
+from spiketrain.lm.kernels.relu2 import relu2
+from spiketrain.lm.kernels.token_mix import token_mix
+from spiketrain.lm.kernels.wkv import gated_wkv
 
 _MATRICES = {"k": "key", "v": "value", "r": "receptance"}
 Parts = tuple[Tensor, ...]

@@ -11,13 +11,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - its usual name
 
-from lm.families.spikegpt.config import Config
-from lm.families.spikegpt.mixes import ChannelMix, Parts, TimeMix, product, reset_matrix
-from lm.families.spikegpt.neurons import LIF, Spikes
-from lm.kernels.cross_entropy import linear_cross_entropy
-from lm.kernels.wkv import NOTHING_YET
-from lm.language_model import LanguageModel, State
-from lm.spikes import heaviside_atan
+from spiketrain.lm.families.spikegpt.config import Config
+from spiketrain.lm.families.spikegpt.mixes import ChannelMix, Parts, TimeMix, product, reset_matrix
+from spiketrain.lm.families.spikegpt.neurons import LIF, Spikes
+from spiketrain.lm.kernels.cross_entropy import linear_cross_entropy
+from spiketrain.lm.kernels.wkv import NOTHING_YET
+from spiketrain.lm.language_model import LanguageModel, State
+from spiketrain.lm.spikes import heaviside_atan
 
 RWKV_EMBEDDING = 1e-4  # half-width of fresh embeddings with initialization "rwkv"
 RWKV_HEAD_GAIN = 0.5

@@ -3,10 +3,10 @@
 import torch
 from torch import Tensor, nn
 
-from lm.families.spikegpt.config import Config
-from lm.kernels.lif import lif
-from lm.kernels.spike_counts import spike_counts
-from runtime.dial import NO_DIAL
+from spiketrain.lm.families.spikegpt.config import Config
+from spiketrain.lm.kernels.lif import lif
+from spiketrain.lm.kernels.spike_counts import spike_counts
+from spiketrain.runtime.dial import NO_DIAL
 
 LEAST_THRESHOLD = 1e-3
 LEAST_THRESHOLD_SCALE = 0.05

@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lm.families.spikegpt.config import Config
-from lm.families.spikegpt.model import Model
-from lm.imported import Imported
-from lm.keys import check_keys
+from spiketrain.lm.families.spikegpt.config import Config
+from spiketrain.lm.families.spikegpt.model import Model
+from spiketrain.lm.imported import Imported
+from spiketrain.lm.keys import check_keys
 
 SEMANTICS = ("spikegpt", "rwkv4")
 CHOICES = (  # that another revision of the published code made, as config fields

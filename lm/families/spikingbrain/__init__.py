@@ -8,10 +8,14 @@ the published directories; export.py and formats.py write the runtime's tensors 
 
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from lm.families.spikingbrain.config import Config
-from lm.families.spikingbrain.export import WEIGHT_FORMATS, Exporter, to_runtime
-from lm.families.spikingbrain.model import Model
-from lm.families.spikingbrain.upstream import from_upstream, load_published, upstream_config
+from spiketrain.lm.families.spikingbrain.config import Config
+from spiketrain.lm.families.spikingbrain.export import WEIGHT_FORMATS, Exporter, to_runtime
+from spiketrain.lm.families.spikingbrain.model import Model
+from spiketrain.lm.families.spikingbrain.upstream import (
+    from_upstream,
+    load_published,
+    upstream_config,
+)
 
 __all__ = [
     "WEIGHT_FORMATS",

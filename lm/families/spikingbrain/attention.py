@@ -5,9 +5,9 @@ import math
 import torch
 from torch import Tensor, nn
 
-from lm.families.spikingbrain.config import Config
-from lm.families.spikingbrain.linear_attention import scan
-from lm.families.spikingbrain.neurons import (
+from spiketrain.lm.families.spikingbrain.config import Config
+from spiketrain.lm.families.spikingbrain.linear_attention import scan
+from spiketrain.lm.families.spikingbrain.neurons import (
     ATTENTION_K,
     Linear,
     RMSNorm,
@@ -15,8 +15,8 @@ from lm.families.spikingbrain.neurons import (
     spiked,
     symmetric_int8,
 )
-from lm.families.spikingbrain.window_attention import attend, rotate
-from runtime.families.spikingbrain.rotary import frequencies
+from spiketrain.lm.families.spikingbrain.window_attention import attend, rotate
+from spiketrain.runtime.families.spikingbrain.rotary import frequencies
 
 Parts = tuple[Tensor, ...]
 Events = list[Tensor]

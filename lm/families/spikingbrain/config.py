@@ -9,7 +9,7 @@ from typing import Any
 
 from transformers import PreTrainedConfig as HFConfig
 
-from runtime.families.spikingbrain.rotary import check_scaling
+from spiketrain.runtime.families.spikingbrain.rotary import check_scaling
 
 GATES = ("low_rank", "merged", "tied")
 FEATURE_MAPS = ("relu", "sigmoid")

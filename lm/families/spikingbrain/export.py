@@ -12,21 +12,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lm.families.spikingbrain.config import Config
-from lm.families.spikingbrain.formats import (
+from spiketrain.lm.families.spikingbrain.config import Config
+from spiketrain.lm.families.spikingbrain.formats import (
     MOST_CODE,
     Formats,
     Stored,
     quantize,
     stored_int8,
 )
-from lm.families.spikingbrain.model import Model
-from lm.keys import finite
-from lm.quantize import bits_of_bfloat16, quantize_int8
-from lm.shards import Held, Shards
-from runtime.errors import SpiketrainError
-from runtime.families.spikingbrain.packing import LEAST_K
-from runtime.families.spikingbrain.spec import MOST_K, Spec
+from spiketrain.lm.families.spikingbrain.model import Model
+from spiketrain.lm.keys import finite
+from spiketrain.lm.quantize import bits_of_bfloat16, quantize_int8
+from spiketrain.lm.shards import Held, Shards
+from spiketrain.runtime.errors import SpiketrainError
+from spiketrain.runtime.families.spikingbrain.packing import LEAST_K
+from spiketrain.runtime.families.spikingbrain.spec import MOST_K, Spec
 
 WEIGHT_FORMATS = ("float32", "bfloat16", "int8", "int4")
 BLOCK_BYTES = 128 << 20  # of float32 weights that are quantised at once

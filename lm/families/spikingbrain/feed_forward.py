@@ -4,8 +4,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - its usual name
 
-from lm.families.spikingbrain.config import Config
-from lm.families.spikingbrain.neurons import Linear, Spikes
+from spiketrain.lm.families.spikingbrain.config import Config
+from spiketrain.lm.families.spikingbrain.neurons import Linear, Spikes
 
 Events = list[Tensor]
 

@@ -6,14 +6,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lm.families.spikingbrain.config import Config
-from lm.quantize import (
+from spiketrain.lm.families.spikingbrain.config import Config
+from spiketrain.lm.quantize import (
     bits_of_bfloat16,
     quantize_int4_inputs,
     quantize_int4_outputs,
     quantize_int8,
 )
-from runtime.errors import SpiketrainError
+from spiketrain.runtime.errors import SpiketrainError
 
 Stored = dict[str, Tensor]
 MOST_CODE = 127 + 32767  # int8 and what is missing, in 16 bits

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - its usual name
 
-from lm.families.spikingbrain import gpu_kernels
+from spiketrain.lm.families.spikingbrain import gpu_kernels
 
 CHUNK = 32
 FACTORS = 40.0  # |exponent| up to which both halves of a decay and their product fit float32

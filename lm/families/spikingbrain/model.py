@@ -7,12 +7,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - its usual name
 
-from lm.families.spikingbrain.attention import Attention, Parts
-from lm.families.spikingbrain.config import Config
-from lm.families.spikingbrain.feed_forward import MLP, Experts
-from lm.families.spikingbrain.neurons import Linear, RMSNorm, Spikes
-from lm.kernels.cross_entropy import linear_cross_entropy
-from lm.language_model import LanguageModel, State
+from spiketrain.lm.families.spikingbrain.attention import Attention, Parts
+from spiketrain.lm.families.spikingbrain.config import Config
+from spiketrain.lm.families.spikingbrain.feed_forward import MLP, Experts
+from spiketrain.lm.families.spikingbrain.neurons import Linear, RMSNorm, Spikes
+from spiketrain.lm.kernels.cross_entropy import linear_cross_entropy
+from spiketrain.lm.language_model import LanguageModel, State
 
 
 class Block(nn.Module):

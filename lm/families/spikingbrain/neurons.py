@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - its usual name
 
-from lm.families.spikingbrain.config import Config
-from lm.spikes import any_spike, priced
-from runtime.dial import NO_DIAL
+from spiketrain.lm.families.spikingbrain.config import Config
+from spiketrain.lm.spikes import any_spike, priced
+from spiketrain.runtime.dial import NO_DIAL
 
 LEAST_V, MOST_V = 1e-5, 1e4
 ATTENTION_K = 3.0  # of the q of window attention

@@ -10,12 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lm.families.spikingbrain.config import Config
-from lm.families.spikingbrain.model import Model
-from lm.imported import Imported
-from lm.keys import check_keys
-from lm.settings import check_settings
-from lm.shards import Shards
+from spiketrain.lm.families.spikingbrain.config import Config
+from spiketrain.lm.families.spikingbrain.model import Model
+from spiketrain.lm.imported import Imported
+from spiketrain.lm.keys import check_keys
+from spiketrain.lm.settings import check_settings
+from spiketrain.lm.shards import Shards
 
 MODEL_TYPE = "gla_swa"
 INT8 = 127

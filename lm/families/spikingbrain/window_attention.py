@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - its usual name
 
-from lm.families.spikingbrain import gpu_kernels
+from spiketrain.lm.families.spikingbrain import gpu_kernels
 
 BLOCK = 256  # queries whose scores are made at once
 

@@ -4,7 +4,7 @@ spec.py says which tensors and which state a config stands for (checks.py: which
 be), network.py hands the tensors to the compiled network. None of them opens a file.
 """
 
-from runtime.families.spikegpt.network import Half, Model
-from runtime.families.spikegpt.spec import Spec
+from spiketrain.runtime.families.spikegpt.network import Half, Model
+from spiketrain.runtime.families.spikegpt.spec import Spec
 
 __all__ = ["Half", "Model", "Spec"]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from runtime.dial import most_dial
-from runtime.families.spikegpt.layout import FLOATS
+from spiketrain.runtime.dial import most_dial
+from spiketrain.runtime.families.spikegpt.layout import FLOATS
 
 MODEL_TYPE = "spikegpt"
 POSITIONS = ("residual", "projections", "none")

@@ -9,17 +9,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from runtime.compiled import CompiledModel
-from runtime.families.spikegpt.layout import FLOATS, GROUP, Matrix
-from runtime.families.spikegpt.spec import Spec
-from runtime.memory import Arena, row_bytes
+from spiketrain.runtime.compiled import CompiledModel
+from spiketrain.runtime.families.spikegpt.layout import FLOATS, GROUP, Matrix
+from spiketrain.runtime.families.spikegpt.spec import Spec
+from spiketrain.runtime.memory import Arena, row_bytes
 
 _Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
 class Half:
-    """One half of a block, as runtime.kernels.rwkv reads it; C channels, F inner units.
+    """One half of a block, as spiketrain.runtime.kernels.rwkv reads it; C channels, F inner units.
 
     kind: "time" or "channel". norm: (weight (C,), bias (C,)). mix: a vector (C,) for each of
     matrices (r, k, v or k, r), or one for the fused matrix. value: of a channel mix, and the output
@@ -52,8 +52,8 @@ class Model(CompiledModel):
         self, spec: Spec, tensors: Mapping[str, NDArray[Any]], threads: int, table_bytes: int
     ) -> None:
         """Pack the tensors; table_bytes is of no use here: no first product hangs on a token."""
-        import runtime.kernels.products as products
-        import runtime.kernels.rwkv as rwkv
+        import spiketrain.runtime.kernels.products as products
+        import spiketrain.runtime.kernels.rwkv as rwkv
 
         self.counter_names = rwkv.COUNTERS
         self._spec = spec

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from runtime.dial import NO_DIAL
-from runtime.families.spikegpt.checks import check_fields, check_formats, from_config
-from runtime.families.spikegpt.layout import Matrix, TensorTable
-from runtime.state import StateArray
+from spiketrain.runtime.dial import NO_DIAL
+from spiketrain.runtime.families.spikegpt.checks import check_fields, check_formats, from_config
+from spiketrain.runtime.families.spikegpt.layout import Matrix, TensorTable
+from spiketrain.runtime.state import StateArray
 
 # A token's |counts| add up to at most inputs / threshold_scale: kept within 16 bits.
 MOST_COUNTS = 32767

@@ -5,8 +5,8 @@ window.py for states; packing.py places the tensors, network.py hands them to th
 None opens a file.
 """
 
-from runtime.families.spikingbrain.network import Expert, Layer, Model, Shape
-from runtime.families.spikingbrain.packing import Product
-from runtime.families.spikingbrain.spec import Spec
+from spiketrain.runtime.families.spikingbrain.network import Expert, Layer, Model, Shape
+from spiketrain.runtime.families.spikingbrain.packing import Product
+from spiketrain.runtime.families.spikingbrain.spec import Spec
 
 __all__ = ["Expert", "Layer", "Model", "Product", "Shape", "Spec"]

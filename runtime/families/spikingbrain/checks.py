@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from runtime.dial import most_dial
-from runtime.families.spikingbrain.layout import FLOATS, group_of
-from runtime.families.spikingbrain.rotary import check_scaling
-from runtime.families.spikingbrain.window import CACHES
+from spiketrain.runtime.dial import most_dial
+from spiketrain.runtime.families.spikingbrain.layout import FLOATS, group_of
+from spiketrain.runtime.families.spikingbrain.rotary import check_scaling
+from spiketrain.runtime.families.spikingbrain.window import CACHES
 
 MAX_VOCAB_SIZE = 1 << 24
 MAX_LAYERS = 256

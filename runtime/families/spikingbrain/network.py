@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from runtime.compiled import CompiledModel
-from runtime.families.spikingbrain.packing import Packing, Product, joined_matrices
-from runtime.families.spikingbrain.rotary import frequencies
-from runtime.families.spikingbrain.spec import Spec
-from runtime.families.spikingbrain.window import TILE
+from spiketrain.runtime.compiled import CompiledModel
+from spiketrain.runtime.families.spikingbrain.packing import Packing, Product, joined_matrices
+from spiketrain.runtime.families.spikingbrain.rotary import frequencies
+from spiketrain.runtime.families.spikingbrain.spec import Spec
+from spiketrain.runtime.families.spikingbrain.window import TILE
 
 _Floats = NDArray[np.float32]
 
@@ -29,7 +29,7 @@ class Expert:
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """What all layers share, as runtime.kernels.decoder reads it; rates (d / 2,) of rotation.
+    """What all layers share, as kernels.decoder reads it; rates (d / 2,) of rotation.
 
     dial: bytes from the start of a state, 0 where there is none.
     """
@@ -53,7 +53,7 @@ class Shape:
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """One layer, as runtime.kernels.decoder reads it.
+    """One layer, as spiketrain.runtime.kernels.decoder reads it.
 
     joined: q, k, v and a merged gate's decay side by side, which are None then.
     *_spikes: (k, dead zone) or None; decay_in and decay: the gate's matrices; state and the others:
@@ -104,8 +104,8 @@ class Model(CompiledModel):
         self, spec: Spec, tensors: Mapping[str, NDArray[Any]], threads: int, table_bytes: int
     ) -> None:
         """Pack the tensors; table_bytes is of no use here: no first product hangs on a token."""
-        import runtime.kernels.decoder as decoder
-        import runtime.kernels.products as products
+        import spiketrain.runtime.kernels.decoder as decoder
+        import spiketrain.runtime.kernels.products as products
 
         self.counter_names = decoder.COUNTERS
         self._spec = spec

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from runtime.errors import PackageError
-from runtime.families.spikingbrain.layout import DTYPES, FLOATS, GROUP, SPAN, Matrix
-from runtime.families.spikingbrain.spec import Spec
-from runtime.memory import Arena, row_bytes
-from runtime.tensor_file import release
+from spiketrain.runtime.errors import PackageError
+from spiketrain.runtime.families.spikingbrain.layout import DTYPES, FLOATS, GROUP, SPAN, Matrix
+from spiketrain.runtime.families.spikingbrain.spec import Spec
+from spiketrain.runtime.memory import Arena, row_bytes
+from spiketrain.runtime.tensor_file import release
 
 LEAST_K = 1e-3
 
@@ -33,7 +33,7 @@ class Product:
 
 
 class Packing:
-    """The tensors of one package; products: the module runtime.kernels.products."""
+    """The tensors of one package; products: the module spiketrain.runtime.kernels.products."""
 
     def __init__(self, spec: Spec, tensors: Mapping[str, NDArray[Any]], products: Any) -> None:
         self._spec = spec

@@ -9,15 +9,15 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from runtime.dial import NO_DIAL
-from runtime.families.spikingbrain.checks import (
+from spiketrain.runtime.dial import NO_DIAL
+from spiketrain.runtime.families.spikingbrain.checks import (
     check_fields,
     check_formats,
     from_config,
 )
-from runtime.families.spikingbrain.layout import Matrix, TensorTable
-from runtime.families.spikingbrain.window import StateShape
-from runtime.state import StateArray
+from spiketrain.runtime.families.spikingbrain.layout import Matrix, TensorTable
+from spiketrain.runtime.families.spikingbrain.window import StateShape
+from spiketrain.runtime.state import StateArray
 
 MODEL_TYPE = "spikingbrain"
 # Counts of a token add up to about inputs * k: within 32 bits with int8 weights.

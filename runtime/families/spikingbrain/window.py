@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from runtime.dial import NO_DIAL
-from runtime.kernels.decoder import ENTRY_TOKENS
-from runtime.state import StateArray
+from spiketrain.runtime.dial import NO_DIAL
+from spiketrain.runtime.kernels.decoder import ENTRY_TOKENS
+from spiketrain.runtime.state import StateArray
 
 TILE = 64
 CACHES = {"float32": "float32", "bfloat16": "uint16", "int8": "int8"}

@@ -2,7 +2,7 @@
 
 import pytest
 
-from runtime.kernels import dispatch, products
+from spiketrain.runtime.kernels import dispatch, products
 
 
 @pytest.fixture(params=dispatch.runnable(), scope="module")

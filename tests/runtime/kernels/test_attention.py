@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from kernel_twins import normal
 
-from runtime.kernels import attention, reference_attention
+from spiketrain.runtime.kernels import attention, reference_attention
 
 TILE = attention.TILE
 

@@ -16,8 +16,8 @@ from kernel_matrices import (
     same,
 )
 
-from runtime.kernels import dispatch, products, reference_products
-from runtime.memory import Arena
+from spiketrain.runtime.kernels import dispatch, products, reference_products
+from spiketrain.runtime.memory import Arena
 
 pytestmark = pytest.mark.usefixtures("build")
 

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from kernel_matrices import nan, nibbles, read_only, rows_apart, same, sparse
 
-from runtime.kernels import dispatch, products, reference_products
+from spiketrain.runtime.kernels import dispatch, products, reference_products
 
 pytestmark = pytest.mark.usefixtures("build")
 

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from kernel_matrices import events_of, nan, read_only, rows_apart, same
 
-from runtime.kernels import gather, reference
+from spiketrain.runtime.kernels import gather, reference
 
 MANY_SIZES = (1, 2, 15, 16, 17, 63, 64, 65, 100, 4095, 4096, 4097)
 ONE_LIST = {

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from kernel_twins import normal
 
-from runtime.kernels import mixers, reference_mixers
+from spiketrain.runtime.kernels import mixers, reference_mixers
 
 SIZES = (1, 2, 15, 16, 17, 63, 64, 65, 200)
 

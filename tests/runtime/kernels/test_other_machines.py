@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-import runtime.kernels
+import spiketrain.runtime.kernels
 
-KERNELS = Path(runtime.kernels.__file__).parent
+KERNELS = Path(spiketrain.runtime.kernels.__file__).parent
 SOURCES = ("build.c", "dense.c", "sparse.c", "sharing.c", "pool.c")
 SUMS = Path(__file__).with_name("kernel_sums.c")
 # Those of meson.build, which wants neither errno nor traps of functions of floats.

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from kernel_matrices import events_of, nan, read_only, same
 
-from runtime.kernels import (
+from spiketrain.runtime.kernels import (
     attention,
     functions,
     gather,

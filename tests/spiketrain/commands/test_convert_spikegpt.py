@@ -13,14 +13,14 @@ pytest.importorskip("transformers")
 
 from command_in_process import call  # noqa: E402
 
-import runtime  # noqa: E402
-from lm.families.spikegpt import Config, Model  # noqa: E402
-from serving.client import Client  # noqa: E402
-from serving.config import ServingConfig  # noqa: E402
-from serving.engine import Engine  # noqa: E402
-from serving.events import Delta  # noqa: E402
-from serving.request import Request  # noqa: E402
-from serving.server import Server  # noqa: E402
+from spiketrain import runtime  # noqa: E402
+from spiketrain.lm.families.spikegpt import Config, Model  # noqa: E402
+from spiketrain.serving.client.client import Client  # noqa: E402
+from spiketrain.serving.config import ServingConfig  # noqa: E402
+from spiketrain.serving.engine.engine import Engine  # noqa: E402
+from spiketrain.serving.request.events import Delta  # noqa: E402
+from spiketrain.serving.request.request import Request  # noqa: E402
+from spiketrain.serving.rpc.server import Server  # noqa: E402
 
 DATA = Path(__file__).parents[2] / "data" / "spikegpt"
 

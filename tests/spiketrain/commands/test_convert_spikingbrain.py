@@ -14,18 +14,18 @@ pytest.importorskip("transformers")
 
 from command_in_process import call  # noqa: E402
 
-import runtime  # noqa: E402
-from lm.checkpoint import Meaning, read_checkpoint  # noqa: E402
-from runtime.chat_template_file import read_chat_template  # noqa: E402
-from serving.chat import Chat, Message  # noqa: E402
-from serving.chat_template import ChatTemplate  # noqa: E402
-from serving.client import Client  # noqa: E402
-from serving.config import ServingConfig  # noqa: E402
-from serving.engine import Engine  # noqa: E402
-from serving.events import Delta  # noqa: E402
-from serving.request import Request  # noqa: E402
-from serving.server import Server  # noqa: E402
+from spiketrain import runtime  # noqa: E402
 from spiketrain.cli import main  # noqa: E402
+from spiketrain.lm.checkpoint import Meaning, read_checkpoint  # noqa: E402
+from spiketrain.runtime.chat_template_file import read_chat_template  # noqa: E402
+from spiketrain.serving.client.client import Client  # noqa: E402
+from spiketrain.serving.config import ServingConfig  # noqa: E402
+from spiketrain.serving.engine.engine import Engine  # noqa: E402
+from spiketrain.serving.request.chat import Chat, Message  # noqa: E402
+from spiketrain.serving.request.chat_template import ChatTemplate  # noqa: E402
+from spiketrain.serving.request.events import Delta  # noqa: E402
+from spiketrain.serving.request.request import Request  # noqa: E402
+from spiketrain.serving.rpc.server import Server  # noqa: E402
 
 DATA = Path(__file__).parents[2] / "data" / "spikingbrain"
 CHATML = (
@@ -161,7 +161,7 @@ def test_a_file_that_no_package_may_have_is_refused_before_any_work(
 def test_a_full_disk_is_said_with_the_file_and_the_conversion_goes_on(
     tmp_path, monkeypatch, capsys
 ):
-    import runtime.tensor_file as tensor_file
+    import spiketrain.runtime.tensor_file as tensor_file
 
     def full(descriptor):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -178,7 +178,7 @@ def test_a_full_disk_is_said_with_the_file_and_the_conversion_goes_on(
 
 
 def test_a_conversion_that_was_killed_goes_on(tmp_path, monkeypatch, capsys):
-    import lm.families.spikingbrain.export as export
+    import spiketrain.lm.families.spikingbrain.export as export
 
     package, made = tmp_path / "package", []
     whole = export.Exporter.tensors

@@ -11,7 +11,7 @@ from command_in_process import call  # noqa: E402
 from tales import tales  # noqa: E402
 from tiny_llama import TEACHER  # noqa: E402
 
-import runtime  # noqa: E402
+from spiketrain import runtime  # noqa: E402
 
 
 def test_a_llama_becomes_a_package_that_measures_as_reported(tmp_path, monkeypatch, capsys):

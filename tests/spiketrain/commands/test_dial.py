@@ -6,11 +6,11 @@ import tiny
 from command_in_process import call
 from tiny_spikegpt import tiny_spikegpt_package
 
-import runtime
-from runtime.errors import DataError
+from spiketrain import runtime
 from spiketrain.evaluation.measure import measure_perplexity
 from spiketrain.evaluation.protocols import settle
 from spiketrain.evaluation.sources import open_source
+from spiketrain.runtime.errors import DataError
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,8 @@ import tiny
 from command_in_process import call
 from eval_text import TEXT
 
-import runtime
-from runtime.scoring import token_nats
+from spiketrain import runtime
+from spiketrain.runtime.scoring import token_nats
 
 DATA = Path(__file__).parents[2] / "data"
 
@@ -208,8 +208,8 @@ def test_an_unknown_model_is_one_line(tmp_path, text, monkeypatch, capsys):
 
 def test_torch_and_runtime_agree(tmp_path, monkeypatch, capsys):
     pytest.importorskip("torch")
-    from lm.export import export_model
-    from lm.families.egru import Config, Model
+    from spiketrain.lm.export import export_model
+    from spiketrain.lm.families.egru import Config, Model
 
     config = Config(vocab_size=257, embedding_size=12, hidden_sizes=[20, 12])
     Model(config).eval().save_pretrained(tmp_path / "hf")

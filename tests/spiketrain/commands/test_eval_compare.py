@@ -15,7 +15,7 @@ def run(monkeypatch, *arguments):
 @pytest.mark.parametrize("family", ["egru", "spikegpt", "spikingbrain"])
 def test_parity_of_the_backends_is_within_rounding(tmp_path, monkeypatch, capsys, family):
     pytest.importorskip("torch")
-    from lm.export import export_model, family_module
+    from spiketrain.lm.export import export_model, family_module
 
     sizes = {
         "egru": {"embedding_size": 12, "hidden_sizes": [20, 12]},

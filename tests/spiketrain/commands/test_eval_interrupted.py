@@ -73,7 +73,7 @@ def test_an_interrupt_without_lines_is_a_code_alone(packages, text, monkeypatch,
 
 def test_an_interrupted_parity_goes_on(tmp_path, text, interrupt, monkeypatch, capsys):
     pytest.importorskip("torch")
-    from lm.families.egru import Config, Model
+    from spiketrain.lm.families.egru import Config, Model
 
     config = Config(vocab_size=257, embedding_size=12, hidden_sizes=[20, 12])
     Model(config).eval().save_pretrained(tmp_path / "hf")

@@ -7,7 +7,7 @@ import tiny_spikegpt
 import tiny_spikingbrain
 from command_in_process import call
 
-from runtime.package import read_package
+from spiketrain.runtime.package import read_package
 
 nir = pytest.importorskip("nir")
 
@@ -57,22 +57,22 @@ def test_parts_need_lif_units(tmp_path, monkeypatch, capsys, family):
 
 
 def test_a_model_of_a_family_without_description_is_refused():
-    from runtime.errors import SpiketrainError
     from spiketrain.export.operations import operations
+    from spiketrain.runtime.errors import SpiketrainError
 
     with pytest.raises(SpiketrainError, match="got 'other'"):
         operations({"model_type": "other"})
 
 
 def test_every_family_is_described():
-    import runtime.families
+    import spiketrain.runtime.families
     from spiketrain.export.operations import _FAMILIES
 
-    assert set(_FAMILIES) == set(runtime.families.NAMES)
+    assert set(_FAMILIES) == set(spiketrain.runtime.families.NAMES)
 
 
 def test_lif_units_spike_in_the_graph_as_in_the_runtime(tmp_path, monkeypatch, capsys):
-    import runtime.kernels.mixers as mixers
+    import spiketrain.runtime.kernels.mixers as mixers
 
     package = tiny_spikegpt.tiny_spikegpt_package(
         tmp_path / "p", weights="float32", lif_tau=3.0, pre_ffn=True
@@ -109,8 +109,8 @@ def test_a_unit_fires_at_its_threshold(tmp_path, monkeypatch):
 
 def test_a_stretch_of_matrix_and_units_gives_the_spikes_of_the_model(tmp_path, monkeypatch):
     torch = pytest.importorskip("torch")
-    from lm.export import export_model
-    from lm.families.spikegpt import Config, Model, mixes
+    from spiketrain.lm.export import export_model
+    from spiketrain.lm.families.spikegpt import Config, Model, mixes
 
     torch.manual_seed(2)
     model = Model(

@@ -9,14 +9,14 @@ import pytest
 import structlog
 from tiny import tiny_egru_package
 
-import runtime
-from serving.config import ServingConfig
-from serving.engine import Engine
-from serving.local import serving_locally
-from serving.logs import log_to_stderr
-from serving.request import Request
+from spiketrain import runtime
 from spiketrain.cli import main
 from spiketrain.commands.generate import NOT_FIELDS, generate
+from spiketrain.serving.config import ServingConfig
+from spiketrain.serving.engine.engine import Engine
+from spiketrain.serving.logs import log_to_stderr
+from spiketrain.serving.request.request import Request
+from spiketrain.serving.rpc.local import serving_locally
 
 NOT_FLAGS = {"session"}  # of a request: what only makes sense over several calls
 

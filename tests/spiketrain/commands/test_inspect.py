@@ -6,7 +6,7 @@ from command_in_process import call
 from tiny_spikegpt import tiny_spikegpt_package
 from tiny_spikingbrain import tiny_spikingbrain_package
 
-from runtime.package import write_package
+from spiketrain.runtime.package import write_package
 
 
 def test_json_says_what_is_in_a_package(tmp_path, monkeypatch, capsys):

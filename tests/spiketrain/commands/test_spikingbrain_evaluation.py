@@ -10,7 +10,7 @@ pytest.importorskip("transformers")
 
 from command_in_process import call  # noqa: E402
 
-from lm.checkpoint import Meaning, read_checkpoint  # noqa: E402
+from spiketrain.lm.checkpoint import Meaning, read_checkpoint  # noqa: E402
 
 DATA = Path(__file__).parents[2] / "data" / "spikingbrain"
 WORDS = [f"w{number}" for number in range(197)]

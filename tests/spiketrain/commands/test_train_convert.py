@@ -10,7 +10,7 @@ pytest.importorskip("transformers")
 
 from command_in_process import call  # noqa: E402
 
-import runtime  # noqa: E402
+from spiketrain import runtime  # noqa: E402
 
 DATA = Path(__file__).parents[2] / "data" / "egru"
 SENTENCE = "The hen and the fox went to the well, and saw the moon in it."

@@ -3,9 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import runtime
-from runtime.errors import DataError
-from runtime.package import read_package
+from spiketrain import runtime
 from spiketrain.evaluation import rapl
 from spiketrain.evaluation.activity import measure_activity, tokens_of
 from spiketrain.evaluation.energy import energy, operation
@@ -14,6 +12,8 @@ from spiketrain.evaluation.recording import record
 from spiketrain.evaluation.sources import open_source
 from spiketrain.evaluation.synops import synops_by_neurobench
 from spiketrain.evaluation.words import WordTokenizer
+from spiketrain.runtime.errors import DataError
+from spiketrain.runtime.package import read_package
 
 
 def tokens(count=60, seed=5):
@@ -96,9 +96,9 @@ def test_spike_counts_are_recorded_where_products_read_them(models, name):
 
 def test_torch_and_runtime_count_the_same_spikes(tmp_path):
     torch = pytest.importorskip("torch")
-    from lm.export import export_model
-    from lm.families.spikingbrain import Config, Model
-    from lm.scoring import TorchModel
+    from spiketrain.lm.export import export_model
+    from spiketrain.lm.families.spikingbrain import Config, Model
+    from spiketrain.lm.scoring import TorchModel
 
     torch.manual_seed(1)
     model = Model(Config(
@@ -117,8 +117,8 @@ def test_torch_and_runtime_count_the_same_spikes(tmp_path):
 @pytest.mark.parametrize("position", ["residual", "projections"])
 def test_torch_gives_the_spikes_of_every_place(position):
     pytest.importorskip("torch")
-    from lm.families.spikegpt import Config, Model
-    from lm.scoring import TorchModel
+    from spiketrain.lm.families.spikegpt import Config, Model
+    from spiketrain.lm.scoring import TorchModel
 
     config = Config(
         vocab_size=257, hidden_size=16, num_hidden_layers=2, intermediate_size=32,

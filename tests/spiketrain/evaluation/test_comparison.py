@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import tiny
 
-import runtime
-from runtime.errors import DataError
+from spiketrain import runtime
 from spiketrain.evaluation.comparison import compare_documents, compare_tokens
 from spiketrain.evaluation.measure import measure_perplexity
 from spiketrain.evaluation.protocols import settle
 from spiketrain.evaluation.sources import open_source
+from spiketrain.runtime.errors import DataError
 
 TEXT = Path(__file__).parents[2] / "data" / "wikitext2" / "test.txt"
 

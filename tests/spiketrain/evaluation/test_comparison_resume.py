@@ -9,19 +9,19 @@ import pytest
 import tiny
 from interrupted_model import PROTOCOLS, Interrupted, write_documents
 
-import runtime
-from runtime.errors import DataError
+from spiketrain import runtime
 from spiketrain.evaluation import run as running
 from spiketrain.evaluation.comparison import baseline_lines, compare_documents, compare_tokens
 from spiketrain.evaluation.measure import measure_perplexity
 from spiketrain.evaluation.protocols import settle
 from spiketrain.evaluation.sources import open_source
+from spiketrain.runtime.errors import DataError
 
 KILLED = """
 import os, signal, sys
 import tiny
 from interrupted_model import Interrupted
-import runtime
+from spiketrain import runtime
 from spiketrain.evaluation import run as running
 from spiketrain.evaluation.comparison import compare_tokens
 from spiketrain.evaluation.protocols import settle

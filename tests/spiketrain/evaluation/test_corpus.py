@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import spiketrain.evaluation.corpus as corpus_module
-from runtime.errors import DataError
 from spiketrain.evaluation.corpus import SEPARATOR, Corpus
+from spiketrain.runtime.errors import DataError
 
 TWO = f"First\n\ntale\n{SEPARATOR}\nSecond tale\n{SEPARATOR}\n"
 
@@ -71,7 +71,7 @@ def test_every_byte_and_word_is_counted_once(tmp_path_factory, lines, end):
     end=st.booleans(),
 )
 def test_training_splits_alike(tmp_path_factory, parts, end):
-    training_data = pytest.importorskip("training.data")
+    training_data = pytest.importorskip("spiketrain.training.data")
     text = f"\n{SEPARATOR}\n".join(parts) + (f"\n{SEPARATOR}\n" if end and parts else "")
     if not text:
         return

@@ -8,9 +8,9 @@ import pytest
 import tiny
 from tiny_spikegpt import tiny_spikegpt_package
 
-import runtime
-from runtime.errors import DataError
-from runtime.scoring import token_nats
+from spiketrain import runtime
+from spiketrain.runtime.errors import DataError
+from spiketrain.runtime.scoring import token_nats
 
 pytest.importorskip("lm_eval")
 

@@ -5,11 +5,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from runtime.errors import DataError
 from spiketrain.evaluation.corpus import SEPARATOR
 from spiketrain.evaluation.measure import measure_perplexity
 from spiketrain.evaluation.protocols import settle
 from spiketrain.evaluation.sources import open_source
+from spiketrain.runtime.errors import DataError
 
 END = 256
 

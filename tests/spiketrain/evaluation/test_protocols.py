@@ -9,12 +9,12 @@ import tiny_spikegpt
 from hypothesis import given
 from hypothesis import strategies as st
 
-import runtime
-from runtime.errors import DataError
-from runtime.scoring import token_nats
+from spiketrain import runtime
 from spiketrain.evaluation.measure import measure_perplexity
 from spiketrain.evaluation.protocols import PROTOCOLS, settle, spans
 from spiketrain.evaluation.sources import open_source
+from spiketrain.runtime.errors import DataError
+from spiketrain.runtime.scoring import token_nats
 
 TEXT = Path(__file__).parents[2] / "data" / "wikitext2" / "test.txt"
 

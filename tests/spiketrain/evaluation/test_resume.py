@@ -4,13 +4,13 @@ import pytest
 import tiny
 from interrupted_model import PROTOCOLS, WIKITEXT, Interrupted, write_documents
 
-import runtime
-from runtime.errors import DataError
+from spiketrain import runtime
 from spiketrain.evaluation import perplexity
 from spiketrain.evaluation import run as running
 from spiketrain.evaluation.measure import measure_perplexity
 from spiketrain.evaluation.protocols import settle
 from spiketrain.evaluation.sources import open_source
+from spiketrain.runtime.errors import DataError
 
 TIMED = ("tokens_per_s", "peak_memory_bytes")
 

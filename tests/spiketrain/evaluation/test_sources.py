@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from runtime.errors import DataError, TokenizerError
 from spiketrain.evaluation.sources import open_source
 from spiketrain.evaluation.words import WordTokenizer, load_words, wikitext2_words
+from spiketrain.runtime.errors import DataError, TokenizerError
 
 WIKITEXT2 = Path(__file__).parents[2] / "data" / "wikitext2"
 

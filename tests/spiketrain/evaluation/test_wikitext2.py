@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import runtime
 import spiketrain
+from spiketrain import runtime
 from spiketrain.evaluation.measure import measure_perplexity
 from spiketrain.evaluation.protocols import settle
 from spiketrain.evaluation.sources import open_source

@@ -1,0 +1,1 @@
+"""Clients in Python, with their access, retries and conversations."""

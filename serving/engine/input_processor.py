@@ -1,0 +1,104 @@
+"""Intake: requests to jobs. Checks, encodes, looks for a kept beginning of the prompt."""
+
+import asyncio
+from dataclasses import replace
+from typing import Any
+
+from spiketrain.runtime.tokenizer import Detokenizer
+from spiketrain.serving.config import ServingConfig
+from spiketrain.serving.engine.completion import Completion, Fork
+from spiketrain.serving.engine.job import Job, Origin
+from spiketrain.serving.engine.prefix_cache import PrefixCache, worth_keeping
+from spiketrain.serving.engine.starting_point import Start, Turn
+from spiketrain.serving.engine.text import CompletionText
+from spiketrain.serving.request.chat import Chat
+from spiketrain.serving.request.constraint import Grammars
+from spiketrain.serving.request.preparation import Prepared, check_tokenizer, prepare, prompt_ids
+from spiketrain.serving.request.request import Defaults, Request
+
+LONG_PROMPT = 4096  # characters or tokens; read outside the event loop
+
+
+class Intake:
+    """What requests are checked against: a model, its tokenizer, limits, kept states."""
+
+    def __init__(self, model: Any, config: ServingConfig, tokenizer: Any) -> None:
+        check_tokenizer(tokenizer, model.vocab_size)
+        self.defaults = Defaults.from_generation_config(model.generation_config)
+        self.prefixes = PrefixCache(config.prefix_cache_bytes, model.fingerprint)
+        self._model = model
+        self._config = config
+        self._tokenizer = tokenizer
+        self._grammars = None
+        if tokenizer is not None:
+            self._grammars = Grammars(tokenizer, model.vocab_size, model.eos_token_ids)
+
+    async def completion(self, request: Request, turn: Turn | None, arrived_s: float) -> Completion:
+        """A completion for a reader on this event loop. Raises RequestError, NoTokenizer."""
+        loop = asyncio.get_running_loop()
+        prompt = request.prompt or ()
+        if request.constraint or (not isinstance(prompt, Chat) and len(prompt) > LONG_PROMPT):
+            return await asyncio.to_thread(self.completion_now, request, turn, arrived_s, loop)
+        return self.completion_now(request, turn, arrived_s, loop)
+
+    def completion_now(
+        self,
+        request: Request,
+        turn: Turn | None,
+        arrived_s: float,
+        loop: asyncio.AbstractEventLoop,
+    ) -> Completion:
+        """The same, whatever takes its time."""
+        prepared = prepare(
+            request,
+            self.defaults,
+            self._config,
+            self._model,
+            self._tokenizer,
+            self._grammars,
+            continues=turn is not None and turn.start.logits is not None,
+            kept_dial=None if turn is None else turn.start.state.dial,
+        )
+        text = self._text(prepared)
+        origin = self._origin(prepared) if turn is None else Origin(turn.start, turn=turn)
+        return Completion(prepared, text, origin, arrived_s, loop, num_forks=request.n - 1)
+
+    def sibling(self, first: Completion, index: int, fork: Fork) -> Completion:
+        """Another completion of the same prompt, from where `first` has read it."""
+        request = first.request
+        sampling = replace(request.sampling, index=index)
+        own = replace(request, sampling=sampling, constraint=fork.constraint, prompt_top=None)
+        origin = Origin(fork.start, skipped=len(request.prompt_ids))
+        return Completion(own, self._text(own), origin, first.arrived_s, first.loop)
+
+    def _text(self, request: Prepared) -> CompletionText:
+        detokenizer = None
+        if self._tokenizer is not None:
+            detokenizer = Detokenizer(self._tokenizer, continues=True)
+        return CompletionText(detokenizer, request.stop_sequences)
+
+    async def reading(
+        self, content: Any, turn: Turn, timeout_s: float | None, arrived_s: float
+    ) -> Job:
+        """A job that has a turn read a text or tokens. Raises RequestError, NoTokenizer."""
+        ids = await asyncio.to_thread(
+            prompt_ids,
+            "content",
+            content,
+            self._config.max_prompt_tokens,
+            self._model.vocab_size,
+            self._tokenizer,
+        )
+        origin = Origin(turn.start, turn=turn)
+        return Job(ids, origin, arrived_s, asyncio.get_running_loop(), timeout_s)
+
+    def _origin(self, request: Prepared) -> Origin:
+        """Where a prompt begins whose first tokens may have been read before."""
+        if request.cache_salt is None or request.prompt_top is not None:  # every token is read
+            return Origin(dial=request.dial)
+        keys = self.prefixes.keys(request.prompt_ids, request.cache_salt, request.dial)
+        skipped, state = self.prefixes.find(keys)
+        if skipped:
+            state.events = state.neurons = state.weight_bytes = 0  # another request's
+        new = {length: key for length, key in worth_keeping(keys).items() if length > skipped}
+        return Origin(Start(state) if skipped else None, skipped, new, dial=request.dial)

@@ -1,0 +1,58 @@
+"""Tokenization: text, tokens and messages of the served model's tokenizer. No gRPC, no model."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from spiketrain.runtime.errors import RequestError
+from spiketrain.serving.errors import NoChatTemplate, NoTokenizer
+from spiketrain.serving.request.chat import Chat
+from spiketrain.serving.request.chat_template import ChatTemplate
+from spiketrain.serving.request.request import check_utf8
+from spiketrain.serving.request.token_rules import check_ids
+
+
+class Tokenization:
+    """One tokenizer and chat template, either of which may be missing. Any thread.
+
+    tokenizer: `spiketrain.runtime.tokenizer.Tokenizer`. vocab_size: the model's.
+    """
+
+    def __init__(self, tokenizer: Any, vocab_size: int, template: ChatTemplate | None) -> None:
+        self._tokenizer = tokenizer
+        self._vocab_size = vocab_size
+        self._template = template
+
+    @property
+    def has_chat(self) -> bool:
+        """Whether messages can be a prompt."""
+        return self._tokenizer is not None and self._template is not None
+
+    def tokenize(self, text: str) -> tuple[list[int], list[bytes]]:
+        """Token ids and the bytes of each. Raises NoTokenizer, TokenizerError."""
+        tokenizer = self._known()
+        check_utf8("text", text)
+        ids: list[int] = tokenizer.encode(text)
+        return ids, [tokenizer.piece_bytes(token) for token in ids]
+
+    def detokenize(self, token_ids: Sequence[int], continues: bool) -> str:
+        """The text of tokens. Raises NoTokenizer, RequestError."""
+        tokenizer = self._known()
+        check_ids("token_ids", token_ids, self._vocab_size)
+        return str(tokenizer.decode(token_ids, continues))
+
+    def render(self, chat: Chat) -> str:
+        """The prompt of messages. Raises NoTokenizer, NoChatTemplate, RequestError."""
+        self._known()
+        if self._template is None:
+            raise NoChatTemplate
+        for message in chat.messages:
+            check_utf8("messages", message.content)
+        text = self._template.render(chat)
+        if not text:
+            raise RequestError("messages", "make a prompt of at least one character", text)
+        return text
+
+    def _known(self) -> Any:
+        if self._tokenizer is None:
+            raise NoTokenizer
+        return self._tokenizer

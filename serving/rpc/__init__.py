@@ -1,0 +1,1 @@
+"""The gRPC border: servicers, wire messages, statuses, interceptors and the server."""

@@ -1,0 +1,1 @@
+"""Conversations that are kept: their store, what they use, and their turns."""

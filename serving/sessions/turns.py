@@ -1,0 +1,157 @@
+"""Turns: what the engine does to sessions. A turn is committed before its reader hears of its end.
+
+A turn that fails, is cancelled or passes its deadline leaves its session as it was. One that is to
+keep what it has is committed where a cancellation or its deadline cut it, whether or not anybody
+still reads.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
+
+import structlog
+
+from spiketrain.serving.engine.completion import Completion
+from spiketrain.serving.engine.engine import Engine
+from spiketrain.serving.engine.parallel_sampling import several
+from spiketrain.serving.engine.reader import log_end, read
+from spiketrain.serving.engine.starting_point import Turn
+from spiketrain.serving.errors import DeadlineExceeded, ServingError
+from spiketrain.serving.request.events import Event, Finish
+from spiketrain.serving.request.request import Request, SessionTurn
+from spiketrain.serving.sessions.session import Session
+from spiketrain.serving.sessions.sessions import Sessions
+
+log = structlog.get_logger()
+
+
+class Turns:
+    """An engine that knows sessions; used on one event loop."""
+
+    def __init__(self, engine: Engine, sessions: Sessions) -> None:
+        self._engine = engine
+        self._sessions = sessions
+        self._closing: set[asyncio.Task[None]] = set()
+
+    @asynccontextmanager
+    async def stream(
+        self, request: Request, owner: str = ""
+    ) -> AsyncIterator[AsyncIterator[Event]]:
+        """`Engine.stream`, on a session where the request names one; raises its errors as well."""
+        wanted = request.session
+        if wanted is None:
+            async with self._engine.stream(request) as events:
+                yield events
+            return
+        arrived_s = self._engine.now_s
+        session, turn = await self._open(wanted, owner)
+        try:
+            if request.seed is None:
+                request = replace(request, seed=session.seed)
+            completion = await self._engine.intake.completion(request, turn, arrived_s)
+            self._engine.enter(completion)
+        except BaseException:
+            self._sessions.release(session.id, owner)
+            raise
+        try:
+            own = read(self._engine, completion)
+            async with several(self._engine, completion, own) as events:
+                yield self._committed(session, turn, events)
+        finally:
+            self._engine.cancel(completion)
+            await asyncio.shield(self._close(session, turn, completion))
+            log_end(completion)
+
+    def check_room(self) -> None:
+        """Raise QueueFull or Draining before anybody reads a prompt for nothing."""
+        self._engine.check_room()
+
+    async def append(
+        self,
+        wanted: SessionTurn,
+        content: str | Sequence[int],
+        timeout_s: float | None,
+        owner: str = "",
+    ) -> tuple[Session, int]:
+        """Have a session read a text or tokens; the session then, and how many tokens it was."""
+        self.check_room()
+        arrived_s = self._engine.now_s
+        session, turn = await self._open(wanted, owner)
+        try:
+            job = await self._engine.intake.reading(content, turn, timeout_s, arrived_s)
+            await self._engine.finish(job)
+            return await self._commit(session, turn), len(job.prompt_ids)
+        finally:
+            self._sessions.release(session.id, owner)
+
+    async def settle(self) -> None:
+        """Wait for turns that are kept though nobody reads them any more."""
+        while self._closing:
+            await asyncio.wait(self._closing)
+
+    async def _open(self, wanted: SessionTurn, owner: str) -> tuple[Session, Turn]:
+        self._sessions.occupy(wanted.id, owner)
+        try:
+            args = (wanted.id, wanted.etag, owner)
+            session, start = await asyncio.to_thread(self._sessions.open, *args)
+        except BaseException:
+            self._sessions.release(wanted.id, owner)
+            raise
+        return session, Turn(start, wanted.keep_cancelled)
+
+    async def _committed(
+        self, session: Session, turn: Turn, events: AsyncIterator[Event]
+    ) -> AsyncIterator[Event]:
+        """The events, of which the end of the first completion comes last: once all went well."""
+        last = None
+        try:
+            async for event in events:
+                if isinstance(event, Finish) and event.index == 0:
+                    last = event
+                else:
+                    yield event
+        except ServingError as error:
+            turn.refused = not isinstance(error, DeadlineExceeded)
+            raise
+        assert last is not None
+        now = await self._commit(session, turn)
+        self._release(session, turn)  # who hears of the end may go on
+        yield replace(last, session_etag=now.etag, session_tokens=now.head.num_tokens)
+
+    async def _commit(self, session: Session, turn: Turn) -> Session:
+        """The session after its turn, once; as it was if the turn left nothing.
+
+        Who leaves meanwhile has to wait: until then the session is not free for another turn.
+        """
+        end, turn.end = turn.end, None
+        if end is None:
+            return session
+        task = asyncio.ensure_future(asyncio.to_thread(self._sessions.commit, session, end))
+        try:
+            return await asyncio.shield(task)
+        finally:
+            await asyncio.wait([task])
+
+    def _close(self, session: Session, turn: Turn, completion: Completion) -> "asyncio.Task[None]":
+        task = asyncio.ensure_future(self._wait_and_release(session, turn, completion))
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
+        return task
+
+    async def _wait_and_release(self, session: Session, turn: Turn, completion: Completion) -> None:
+        try:
+            while self._engine.take(completion)[1] is None:
+                await completion.ready.wait()
+                completion.ready.clear()
+            if turn.keep_cancelled and not turn.refused:
+                await self._commit(session, turn)
+        except ServingError as error:
+            log.warning("a turn could not be kept", error=str(error))
+        finally:
+            self._release(session, turn)
+
+    def _release(self, session: Session, turn: Turn) -> None:
+        if not turn.over:
+            turn.over = True
+            self._sessions.release(session.id, session.owner)

@@ -1,0 +1,5 @@
+"""`python -m spiketrain`: the `spiketrain` command."""
+
+from spiketrain.cli import main
+
+main()

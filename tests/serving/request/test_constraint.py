@@ -1,0 +1,117 @@
+import json
+
+import numpy as np
+import pytest
+from fake_model import END_OF_TEXT, VOCAB_SIZE, ByteTokenizer
+
+from spiketrain.runtime.errors import RequestError
+from spiketrain.serving.errors import ConstraintFailed
+from spiketrain.serving.request.constraint import Grammars
+
+SCHEMA = {
+    "type": "object",
+    "properties": {"name": {"enum": ["Ann", "Bo"]}, "age": {"type": "integer", "maximum": 99}},
+    "required": ["name", "age"],
+    "additionalProperties": False,
+}
+
+
+@pytest.fixture(scope="module")
+def grammars():
+    return Grammars(ByteTokenizer(), VOCAB_SIZE + 3, (END_OF_TEXT,))
+
+
+def walk(constraint, seed, longest=200):
+    """A random text that the constraint allows, and whether it ended by itself."""
+    chance = np.random.default_rng(seed)
+    written = bytearray()
+    while not constraint.complete and len(written) < longest:
+        token = int(chance.choice(np.flatnonzero(constraint.allowed())))
+        constraint.push(token)
+        if token == END_OF_TEXT:
+            break
+        written.append(token)
+    return bytes(written)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_every_allowed_text_of_a_json_schema_obeys_it(grammars, seed):
+    value = json.loads(walk(grammars.compile("json_schema", json.dumps(SCHEMA)), seed, 2000))
+    assert value["name"] in ("Ann", "Bo")
+    assert isinstance(value["age"], int)
+    assert value["age"] <= 99
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_regex_holds_for_the_whole_text(grammars, seed):
+    assert walk(grammars.compile("regex", "[0-9]{3}-(a|b)"), seed)[3:] in (b"-a", b"-b")
+
+
+def test_a_grammar_allows_what_its_start_rule_derives(grammars):
+    source = 'start: pair ("," pair)?\npair: "x" | "y"'
+    texts = {walk(grammars.compile("grammar", source), seed) for seed in range(40)}
+    assert texts == {b"x", b"y", b"x,x", b"x,y", b"y,x", b"y,y"}
+
+
+def test_the_end_of_text_is_allowed_where_the_text_may_end(grammars):
+    constraint = grammars.compile("regex", "ab*")
+    assert np.flatnonzero(constraint.allowed()).tolist() == [ord("a")]
+    constraint.push(ord("a"))
+    assert np.flatnonzero(constraint.allowed()).tolist() == [ord("b"), END_OF_TEXT]
+    assert not constraint.complete
+
+
+def test_padding_of_the_vocabulary_is_never_allowed(grammars):
+    allowed = grammars.compile("regex", "(.|\\n)*").allowed()
+    assert allowed.shape == (VOCAB_SIZE + 3,)
+    assert not allowed[VOCAB_SIZE:].any()
+
+
+def test_a_model_without_an_end_of_text_stops_where_nothing_may_follow():
+    constraint = Grammars(ByteTokenizer(), VOCAB_SIZE, ()).compile("regex", "a?b")
+    assert constraint.allowed().shape == (VOCAB_SIZE,)
+    constraint.push(ord("b"))
+    assert constraint.complete
+
+
+def test_a_copy_goes_its_own_way(grammars):
+    first = grammars.compile("regex", "a(b|c)")
+    first.push(ord("a"))
+    second = first.copy()
+    first.push(ord("b"))
+    assert first.complete
+    assert np.flatnonzero(second.allowed()).tolist() == [ord("b"), ord("c")]
+
+
+@pytest.mark.parametrize(
+    ("field", "source"),
+    [
+        ("json_schema", "{"),
+        ("json_schema", '{"type": "wat"}'),
+        ("json_schema", '{"$ref": "http://127.0.0.1:1/schema"}'),
+        ("regex", "("),
+        ("grammar", "start: ("),
+        ("grammar", 'begin: "a"'),
+    ],
+)
+def test_what_does_not_compile_is_refused_naming_the_field(grammars, field, source):
+    with pytest.raises(RequestError, match="must compile") as caught:
+        grammars.compile(field, source)
+    assert caught.value.field == field
+
+
+def test_a_token_against_the_constraint_is_an_error(grammars):
+    constraint = grammars.compile("regex", "ab")
+    with pytest.raises(ConstraintFailed):
+        constraint.push(ord("z"))
+
+
+def test_a_grammar_of_too_much_work_is_refused(grammars):
+    constraint = grammars.compile("grammar", 'start: x{600000}\nx: "a"')
+
+    def follow():
+        for _ in range(100):
+            constraint.push(int(constraint.allowed().argmax()))
+
+    with pytest.raises(ConstraintFailed, match="Too many items"):
+        follow()
