@@ -30,7 +30,11 @@ def address():
 
 @pytest.mark.parametrize(
     ("file", "title"),
-    [("README.md", "From Python"), ("README.md", "Sessions"), ("docs/serving.md", "Clients")],
+    [
+        ("README.md", "From Python"),
+        ("docs/serving.md", "Sessions from the stubs"),
+        ("docs/serving.md", "Clients"),
+    ],
 )
 def test_a_client_prints_what_is_shown(address, file, title):
     text = (ROOT / file).read_text(encoding="utf-8")
