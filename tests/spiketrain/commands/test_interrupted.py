@@ -8,7 +8,7 @@ import tiny
 from interrupted_model import Interrupted, write_documents
 
 from spiketrain.cli import main
-from spiketrain.commands import eval_models
+from spiketrain.commands.eval import models as eval_models
 from spiketrain.evaluation import activity as measuring
 from spiketrain.evaluation import rapl
 from spiketrain.evaluation.bench import Bench

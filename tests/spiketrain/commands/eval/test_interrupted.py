@@ -7,7 +7,8 @@ import tiny
 from command_in_process import call
 from interrupted_model import WIKITEXT, Interrupted, write_documents
 
-from spiketrain.commands import eval_compare, eval_models
+from spiketrain.commands.eval import compare as eval_compare
+from spiketrain.commands.eval import models as eval_models
 
 TIMED = ("tokens_per_s", "peak_memory_bytes")
 

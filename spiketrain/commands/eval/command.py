@@ -2,9 +2,9 @@
 
 import typer
 
-from spiketrain.commands.eval_activity import activity
-from spiketrain.commands.eval_harness import harness
-from spiketrain.commands.eval_ppl import ppl
+from spiketrain.commands.eval.activity import activity
+from spiketrain.commands.eval.harness import harness
+from spiketrain.commands.eval.ppl import ppl
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 

@@ -13,7 +13,7 @@ from eval_text import TEXT
 from spiketrain import runtime
 from spiketrain.runtime.scoring import token_nats
 
-DATA = Path(__file__).parents[2] / "data"
+DATA = Path(__file__).parents[3] / "data"
 
 
 def run(monkeypatch, *arguments):

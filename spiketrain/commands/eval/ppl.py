@@ -104,8 +104,8 @@ def ppl(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Perplexity per token, word and byte, and bits per byte, in a stated protocol."""
-    from spiketrain.commands.eval_compare import compare, open_parity, print_comparison
-    from spiketrain.commands.eval_models import choose_tokenizer, open_model
+    from spiketrain.commands.eval.compare import compare, open_parity, print_comparison
+    from spiketrain.commands.eval.models import choose_tokenizer, open_model
     from spiketrain.evaluation.measure import measure_perplexity
     from spiketrain.evaluation.sources import open_source
 

@@ -12,7 +12,7 @@ from command_in_process import call  # noqa: E402
 
 from spiketrain.lm.checkpoint import Meaning, read_checkpoint  # noqa: E402
 
-DATA = Path(__file__).parents[2] / "data" / "spikingbrain"
+DATA = Path(__file__).parents[3] / "data" / "spikingbrain"
 WORDS = [f"w{number}" for number in range(197)]
 SOURCES = {
     "fp": ("fp", (), {}),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from spiketrain.commands.eval_models import open_checkpoint, open_package
+from spiketrain.commands.eval.models import open_checkpoint, open_package
 from spiketrain.commands.model_argument import NO_DIAL
 
 if TYPE_CHECKING:

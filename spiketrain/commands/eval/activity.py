@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from spiketrain.commands.eval_ppl import Backend, Split
+from spiketrain.commands.eval.ppl import Backend, Split
 from spiketrain.commands.exit_codes import INTERRUPTED
 from spiketrain.commands.extras import need_plot_extra
 from spiketrain.commands.model_argument import (
@@ -59,7 +59,7 @@ def activity(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Firing rates, skipped rows, operations, bytes and energy estimates, one number each."""
-    from spiketrain.commands.eval_models import choose_tokenizer, open_model
+    from spiketrain.commands.eval.models import choose_tokenizer, open_model
     from spiketrain.evaluation.activity import measure_activity, tokens_of
     from spiketrain.evaluation.sources import open_source
     from spiketrain.evaluation.stop import stop_on_interrupt
