@@ -28,8 +28,7 @@ def open_checkpoint(path: Path, dial: float = NO_DIAL) -> tuple[Any, Any]:
     from spiketrain.lm.scoring import TorchModel
     from spiketrain.runtime.tokenizer import load_tokenizer
 
-    run = (path / "checkpoint.pt").is_file() and (path / "model").is_dir()
-    torch_model = load_checkpoint(path / "model" if run else path)
+    torch_model = load_checkpoint(path)
     beside = tokenizer_beside(path)
     if beside is None:
         return TorchModel(torch_model, dial=dial), None

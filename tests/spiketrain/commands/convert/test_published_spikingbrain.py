@@ -27,7 +27,7 @@ from spiketrain.serving.request.events import Delta  # noqa: E402
 from spiketrain.serving.request.request import Request  # noqa: E402
 from spiketrain.serving.rpc.server import Server  # noqa: E402
 
-DATA = Path(__file__).parents[2] / "data" / "spikingbrain"
+DATA = Path(__file__).parents[3] / "data" / "spikingbrain"
 CHATML = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"

@@ -22,7 +22,7 @@ from spiketrain.serving.request.events import Delta  # noqa: E402
 from spiketrain.serving.request.request import Request  # noqa: E402
 from spiketrain.serving.rpc.server import Server  # noqa: E402
 
-DATA = Path(__file__).parents[2] / "data" / "spikegpt"
+DATA = Path(__file__).parents[3] / "data" / "spikegpt"
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from command_in_process import call  # noqa: E402
 
 from spiketrain import runtime  # noqa: E402
 
-DATA = Path(__file__).parents[2] / "data" / "egru"
+DATA = Path(__file__).parents[3] / "data" / "egru"
 SENTENCE = "The hen and the fox went to the well, and saw the moon in it."
 RECIPE = """
 name = "tiny"
