@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from spiketrain.serving.request.chat import Chat, Message
     from spiketrain.serving.request.request import Request, SessionTurn
 
+    __version__: str
+
 # Names of the Python client -> where they are, imported when they are asked for.
 _LATE = {
     "Access": "spiketrain.serving.client.channel",
@@ -59,6 +61,7 @@ __all__ = [
     "Retry",
     "ServerError",
     "SessionTurn",
+    "__version__",
     "bundled_model",
 ]
 
@@ -74,9 +77,18 @@ def bundled_model(name: str = "stories-egru") -> Path:
 
 
 def __getattr__(name: str) -> Any:
-    """Import a name of the client."""
+    """Import a name of the client, or read the version of the installation."""
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("spiketrain")
     if name not in _LATE:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
 
     return getattr(import_module(_LATE[name]), name)
+
+
+def __dir__() -> list[str]:
+    """Return the names that are for users, and what every module has."""
+    return sorted({*__all__, *(name for name in globals() if name.startswith("__"))})

@@ -1,5 +1,6 @@
-"""`python -m spiketrain`: the `spiketrain` command."""
+"""`python -m spiketrain`: the command line, also where the console script is not on the path."""
 
 from spiketrain.cli import main
 
-main()
+if __name__ == "__main__":
+    main()
