@@ -30,6 +30,7 @@ from spiketrain.training.teachers import CONTEXT, load_teacher
 
 NAME = "transformer-to-spiking"
 KEPT = (*transformer.KEPT, "vocab_size", "attn_layers", "sliding_window", "window_keys")
+SEED = 0  # of the random weights that new gates start from
 RECIPE = Recipe(
     "llama",
     (*transformer.VARIANTS, transformer.CHOSEN),
@@ -55,8 +56,18 @@ def convert_transformer(
 
     sparsity: share of zero inputs that dead zones are set for, None for none.  weights: format of
     the package; int8 and int4 are rounded with error feedback on asked.calibration.  Raises
-    ConfigError on an unknown variant, a teacher of another kind or texts that are too short.
+    ConfigError on an unknown variant, a teacher of another kind or texts that are too short.  The
+    caller's random numbers change nothing and stay as they are.
     """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(SEED)
+        return _converted(asked, sparsity, weights, folder, quiet)
+
+
+def _converted(
+    asked: Conversion, sparsity: float | None, weights: str, folder: Path, quiet: bool
+) -> Made:
+    """See `convert_transformer`."""
     variant = asked.variant or RECIPE.variants[0]
     if variant not in RECIPE.variants:
         raise ConfigError(f"variant of {NAME} must be one of {RECIPE.variants}, got {variant!r}")
