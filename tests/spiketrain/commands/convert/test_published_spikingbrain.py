@@ -12,6 +12,7 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
+from byte_level import byte_level  # noqa: E402
 from command_in_process import call  # noqa: E402
 
 from spiketrain import runtime  # noqa: E402
@@ -28,6 +29,7 @@ from spiketrain.serving.request.request import Request  # noqa: E402
 from spiketrain.serving.rpc.server import Server  # noqa: E402
 
 DATA = Path(__file__).parents[3] / "data" / "spikingbrain"
+VOCABULARY = 190  # of the tokenizer, within the golden model's 199 tokens
 CHATML = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
@@ -151,8 +153,8 @@ def test_a_file_that_no_package_may_have_is_refused_before_any_work(
     source = tmp_path / "source"
     shutil.copytree(DATA / "fp", source)
     if name.startswith("generation"):
-        (source / "tokenizer.json").write_text(tokenizer())
-    (source / name).write_text(tokenizer(256) if content is None else content)
+        (source / "tokenizer.json").write_text(byte_level(VOCABULARY))
+    (source / name).write_text(byte_level() if content is None else content)
     assert call(monkeypatch, "convert", source, tmp_path / "package") == 1
     assert message in " ".join(capsys.readouterr().err.split())
     assert [path.name for path in tmp_path.iterdir()] == ["source"]
@@ -214,7 +216,7 @@ def test_a_conversion_that_was_killed_goes_on(tmp_path, monkeypatch, capsys):
 def test_tokenizer_chat_template_and_end_come_along(tmp_path, monkeypatch, capsys):
     source = tmp_path / "source"
     shutil.copytree(DATA / "fp", source)
-    (source / "tokenizer.json").write_text(tokenizer())
+    (source / "tokenizer.json").write_text(byte_level(VOCABULARY))
     (source / "chat_template.jinja").write_text("{{ messages[0].content }}")
     (source / "tokenizer_config.json").write_text("{}")
     package = tmp_path / "package"
@@ -228,7 +230,7 @@ def test_tokenizer_chat_template_and_end_come_along(tmp_path, monkeypatch, capsy
 def test_a_converted_chat_model_streams_answers_to_messages(tmp_path, monkeypatch, capsys):
     source = tmp_path / "source"
     shutil.copytree(DATA / "w8_g32", source)
-    (source / "tokenizer.json").write_text(tokenizer())
+    (source / "tokenizer.json").write_text(byte_level(VOCABULARY))
     (source / "chat_template.jinja").write_text(CHATML)
     package = tmp_path / "package"
     assert call(monkeypatch, "convert", source, package, "--down-proj", "spiked") == 0
@@ -265,7 +267,7 @@ async def over_grpc(package, messages, prompt):
 def test_dead_zones_are_set_on_a_text_and_reported(tmp_path, monkeypatch, capsys):
     source = tmp_path / "source"
     shutil.copytree(DATA / "w8_g32", source)
-    (source / "tokenizer.json").write_text(tokenizer())
+    (source / "tokenizer.json").write_text(byte_level(VOCABULARY))
     (tmp_path / "text.txt").write_text("The hen and the fox saw the moon in the well. " * 20)
     package = tmp_path / "package"
     arguments = ("--target-sparsity", "0.5", "--calib", tmp_path / "text.txt", "--max-dial", "3")
@@ -289,7 +291,7 @@ def test_dead_zones_are_set_on_a_text_and_reported(tmp_path, monkeypatch, capsys
 def test_a_range_alone_needs_no_text_and_a_text_alone_only_measures(tmp_path, monkeypatch):
     source = tmp_path / "source"
     shutil.copytree(DATA / "w8_g32", source)
-    (source / "tokenizer.json").write_text(tokenizer())
+    (source / "tokenizer.json").write_text(byte_level(VOCABULARY))
     (tmp_path / "text.txt").write_text("The hen and the fox saw the moon in the well. " * 20)
     plain, measured = tmp_path / "plain", tmp_path / "measured"
     assert call(monkeypatch, "convert", source, plain, "--max-dial", "2") == 0
@@ -302,21 +304,10 @@ def test_a_range_alone_needs_no_text_and_a_text_alone_only_measures(tmp_path, mo
     assert len(json.loads((measured / "report.json").read_text())["dials"]) == 5
 
 
-def tokenizer(size=190):
-    """A tokenizer.json of bytes, by default within the golden vocabulary."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())[:size]
-    own = Tokenizer(models.BPE(vocab={c: i for i, c in enumerate(alphabet)}, merges=[]))
-    own.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    own.decoder = decoders.ByteLevel()
-    return own.to_str()
-
-
 def test_a_model_that_a_text_is_read_with_has_to_fit_the_memory(tmp_path, monkeypatch, capsys):
     source = tmp_path / "source"
     shutil.copytree(DATA / "w8_g32", source)
-    (source / "tokenizer.json").write_text(tokenizer())
+    (source / "tokenizer.json").write_text(byte_level(VOCABULARY))
     (tmp_path / "text.txt").write_text("short")
     arguments = ("--calib", tmp_path / "text.txt", "--max-dial", "2", "--max-memory", "64M")
     assert call(monkeypatch, "convert", source, tmp_path / "package", *arguments) == 1

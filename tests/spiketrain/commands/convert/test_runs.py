@@ -9,39 +9,16 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
 from command_in_process import call  # noqa: E402
+from tiny_runs import FINE_TUNE, GRU, RWKV, with_model, write_recipe  # noqa: E402
 
 from spiketrain import runtime  # noqa: E402
 
 DATA = Path(__file__).parents[3] / "data" / "egru"
-SENTENCE = "The hen and the fox went to the well, and saw the moon in it."
-RECIPE = """
-name = "tiny"
-[model]
-family = "egru"
-embedding_size = 16
-hidden_sizes = [24, 16]
-initial_preactivation = 0.5
-[data]
-train = "tales.txt"
-valid = "tales.txt"
-vocab_size = 300
-[run]
-tokens = 512
-batch = 4
-steps = 16
-threads = 1
-precision = "float32"
-evaluate_tokens = 200
-"""
 
 
 @pytest.fixture
 def recipe(tmp_path):
-    words = SENTENCE.split()
-    tales = [" ".join(words[i:] + words[:i]) + f"\n\nEnd {i}.\n" for i in range(12)]
-    (tmp_path / "tales.txt").write_text("".join(tale + "<|endoftext|>\n" for tale in tales) * 3)
-    (tmp_path / "recipe.toml").write_text(RECIPE)
-    return tmp_path / "recipe.toml"
+    return write_recipe(tmp_path)
 
 
 @pytest.mark.parametrize("weights", ["float32", "bfloat16", "int8"])
@@ -79,49 +56,6 @@ def test_convert_folds_a_projection_on_request_and_says_what_lacks_one(
     assert call(monkeypatch, "convert", source, tmp_path / "q", "--fold-projection") == 2
     assert "--fold-projection" in capsys.readouterr().err
     assert not (tmp_path / "q").exists()
-
-
-GRU = """
-family = "gru"
-embedding_size = 16
-hidden_size = 20
-num_hidden_layers = 2
-"""
-FINE_TUNE = """
-name = "fine"
-[model]
-family = "egru"
-pseudo_derivative_floor = 0.2
-[data]
-train = "tales.txt"
-valid = "tales.txt"
-[optimizer]
-learning_rate = 2e-3
-warmup_tokens = 0
-[distil]
-teacher = ""
-[run]
-tokens = 1024
-batch = 4
-steps = 16
-threads = 1
-precision = "float32"
-"""
-
-
-RWKV = """
-family = "spikegpt"
-hidden_size = 16
-num_hidden_layers = 2
-neuron_position = "none"
-"""
-
-
-def with_model(recipe, model, tokens=512):
-    """Replace the [model] of the recipe and its length."""
-    start = RECIPE.index("family"), RECIPE.index("[data]")
-    rest = RECIPE[start[1] :].replace("512", str(tokens))
-    recipe.write_text(RECIPE[: start[0]] + model + rest)
 
 
 def test_a_gru_becomes_an_egru_step_by_step(recipe, tmp_path, monkeypatch, capsys):

@@ -4,14 +4,14 @@ import json
 
 import pytest
 
-torch = pytest.importorskip("torch")
+pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-from command_in_process import call  # noqa: E402
-from tales import tales  # noqa: E402
-from tiny_llama import TEACHER  # noqa: E402
+from command_in_process import call
+from tales import tales
+from tiny_llama import TEACHER, llama_directory
 
-from spiketrain import runtime  # noqa: E402
+from spiketrain import runtime
 
 
 def test_a_llama_becomes_a_package_that_measures_as_reported(tmp_path, monkeypatch, capsys):
@@ -38,29 +38,8 @@ def test_a_llama_becomes_a_package_that_measures_as_reported(tmp_path, monkeypat
     assert measured["bits_per_byte"] == pytest.approx(wanted, rel=0.25)
 
 
-def directory(folder, vocab_size=256):
-    """A Hugging Face directory of an untrained Llama with a tokenizer of 256 bytes, and a text."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "intermediate_size": 48}
-    heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 64}
-    torch.manual_seed(0)
-    config = LlamaConfig(vocab_size=vocab_size, **sizes, **heads, bos_token_id=1, eos_token_id=7)
-    source, text = folder / "source", folder / "text.txt"
-    LlamaForCausalLM(config).save_pretrained(source)
-    (source / "generation_config.json").unlink()
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    own = Tokenizer(models.BPE(vocab={c: i for i, c in enumerate(alphabet)}, merges=[]))
-    own.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    own.decoder = decoders.ByteLevel()
-    own.save(str(source / "tokenizer.json"))
-    text.write_text("The hen and the fox saw the moon in the well. " * 50)
-    return source, ("--recipe", "transformer-to-spiking", "--calib", text)
-
-
 def test_a_directory_becomes_a_package_that_ends_texts_where_its_config_says(tmp_path, monkeypatch):
-    source, recipe = directory(tmp_path)
+    source, recipe = llama_directory(tmp_path)
     package = tmp_path / "package"
     options = ("--weights", "int4", "--window-cache", "int8")
     assert call(monkeypatch, "convert", source, package, *recipe, *options) == 0
@@ -71,7 +50,7 @@ def test_a_directory_becomes_a_package_that_ends_texts_where_its_config_says(tmp
 
 
 def test_a_directory_without_a_recipe_is_told_which_it_needs(tmp_path, monkeypatch, capsys):
-    source, _ = directory(tmp_path)
+    source, _ = llama_directory(tmp_path)
     assert call(monkeypatch, "convert", source, tmp_path / "package") == 1
     assert "needs --recipe transformer-to-spiking" in capsys.readouterr().err
 
@@ -88,7 +67,7 @@ def test_a_directory_without_a_recipe_is_told_which_it_needs(tmp_path, monkeypat
 def test_what_a_directory_cannot_be_converted_with_is_said(
     tmp_path, monkeypatch, capsys, change, options, code, message
 ):
-    source, recipe = directory(tmp_path, 61 if change == "vocabulary" else 256)
+    source, recipe = llama_directory(tmp_path, 61 if change == "vocabulary" else 256)
     if change == "tokenizer.model":
         (source / "tokenizer.json").rename(source / change).write_text("junk")
     if change == "text.txt":
