@@ -34,6 +34,12 @@ class LanguageModel(PreTrainedModel, GenerationMixin):
 
     main_input_name = "input_ids"
     _is_stateful = True
+    graded_events = False  # whether events have values of their own, and are no spike counts
+
+    @property
+    def state_names(self) -> tuple[str, ...]:
+        """Names of the state's tensors where they are those of the runtime's state, else ()."""
+        return ()
 
     def features(
         self, input_ids: Tensor, state: State | None = None, event_costs: list[Tensor] | None = None

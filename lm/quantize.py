@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from spiketrain.runtime.errors import SpiketrainError
+from spiketrain.runtime.formats import GROUP, MAX_MULTIPLIER, SPAN
 
 # Steps from zero to a group's largest weight: the sides have eight and seven; clipping that one a
 # little may round the many small ones better.
@@ -27,7 +28,7 @@ def quantize_int8(weight: Tensor, dim: int = 0) -> tuple[Tensor, Tensor]:
     return codes, scale
 
 
-def quantize_int4_inputs(weight: Tensor, group: int = 32) -> tuple[Tensor, Tensor]:
+def quantize_int4_inputs(weight: Tensor, group: int = GROUP) -> tuple[Tensor, Tensor]:
     """Int4 with groups along the inputs (int4-gi), for dense int8 inputs.
 
     weight (I, O) -> codes (I, ceil(O / 2)) uint8 halves; scale (ceil(I / group), O) float32 above 0
@@ -75,7 +76,7 @@ def _pieces(rows: int, width: int) -> list[slice]:
     return [slice(start, start + step) for start in range(0, rows, step)]
 
 
-def quantize_int4_outputs(weight: Tensor, span: int = 128) -> tuple[Tensor, Tensor, Tensor]:
+def quantize_int4_outputs(weight: Tensor, span: int = SPAN) -> tuple[Tensor, Tensor, Tensor]:
     """Int4 with groups along the outputs (int4-go), for spikes and events.
 
     weight (I, O) -> codes (I, ceil(O / 2)) uint8 halves; multiplier (I, ceil(O / span)) uint8 in
@@ -85,13 +86,13 @@ def quantize_int4_outputs(weight: Tensor, span: int = 128) -> tuple[Tensor, Tens
     zero.  Raises ValueError on a weight that is not finite.
     """
     weight = _finite(weight)
-    scale = weight.abs().amax(0) / (7 * 15)
+    scale = weight.abs().amax(0) / (7 * MAX_MULTIPLIER)
     scale = torch.where(scale > 0, scale, torch.ones_like(scale))
     codes, multiplier = choose_multipliers(weight, scale, span)
     return halves(codes), multiplier.to(torch.uint8), scale
 
 
-def choose_multipliers(weight: Tensor, scale: Tensor, span: int = 128) -> tuple[Tensor, Tensor]:
+def choose_multipliers(weight: Tensor, scale: Tensor, span: int = SPAN) -> tuple[Tensor, Tensor]:
     """Codes (I, O) and multipliers (I, ceil(O / span)) of `quantize_int4_outputs`, scales given."""
     inputs, outputs = weight.shape
     spans = -(-outputs // span)
@@ -108,7 +109,7 @@ def _best_multiplier(blocks: Tensor) -> Tensor:
     """Multipliers (I, spans, 1) of blocks (I, spans, span) with the least squared error."""
     multiplier = torch.ones(*blocks.shape[:2], 1)
     least = torch.full_like(multiplier, torch.inf)
-    for tried in range(1, 16):
+    for tried in range(1, MAX_MULTIPLIER + 1):
         error = _rounding_error(blocks, float(tried)).sum(2, keepdim=True)
         better = error < least
         least = torch.where(better, error, least)

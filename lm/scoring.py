@@ -6,7 +6,6 @@ Float32 and in evaluation mode; a state is a mutable holder of what the model re
 from __future__ import annotations
 
 import hashlib
-import inspect
 import io
 import json
 from collections.abc import Sequence
@@ -49,6 +48,8 @@ class TorchModel:
     eos_token_ids: where a text ends, which a checkpoint alone does not say. dial: of all sequences.
     """
 
+    event_rows: tuple[int, ...] = ()  # unknown: torch skips no rows
+
     def __init__(
         self, model: PreTrainedModel, eos_token_ids: Sequence[int] = (), dial: float = NO_DIAL
     ) -> None:
@@ -67,11 +68,11 @@ class TorchModel:
         with torch.no_grad():
             parts = self.torch.initial_state(1)
         copies = tuple(tuple(part.clone() for part in layer) for layer in parts)
-        return TorchState(copies, self._names())
+        return TorchState(copies, self.torch.state_names)
 
     def state_from_bytes(self, blob: bytes) -> TorchState:
         """The state that `to_bytes` stored."""
-        return TorchState(torch.load(io.BytesIO(blob), weights_only=True), self._names())
+        return TorchState(torch.load(io.BytesIO(blob), weights_only=True), self.torch.state_names)
 
     def forward(
         self, state: TorchState, token_ids: Any, last_only: bool = False
@@ -101,6 +102,12 @@ class TorchModel:
         )
         return Activity(self._tokens, layers, ())
 
+    @property
+    def graded_events(self) -> bool:
+        """Whether events have values of their own."""
+        graded: bool = self.torch.graded_events
+        return graded
+
     def reset_activity(self) -> None:
         """Set all counters to zero."""
         self._fired = np.zeros((len(self.torch.event_sizes), 2), np.int64)
@@ -123,19 +130,12 @@ class TorchModel:
         logits = self.torch.logits(features[-1:] if last_only else features)
         return logits.transpose(0, 1).numpy(), parts
 
-    def _names(self) -> tuple[str, ...]:
-        """EGRU's cells and outputs bear the runtime's names; other states have none."""
-        if self.config["model_type"] != "egru":
-            return ()
-        layers = range(len(self.torch.event_sizes))
-        return tuple(f"{part}.{layer}" for layer in layers for part in ("cell", "output"))
-
 
 def _fingerprint(model: PreTrainedModel) -> str:
-    """`torch-sha256:` of the config's own fields and all weights, in the order of their names."""
+    """`torch-sha256:` of the config's fields and all weights, in the order of their names."""
     config = model.config.to_dict()
-    own = set(inspect.signature(type(model.config).__init__).parameters) & set(config)
-    fields = {key: config[key] for key in ("model_type", *sorted(own - {"compute_dtype"}))}
+    names = sorted(set(model.config.statement.rules) - {"compute_dtype"})
+    fields = {key: config[key] for key in ("model_type", *names)}
     digest = hashlib.sha256(json.dumps(fields).encode() + b"\n")
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(f"{name} {tuple(tensor.shape)}\n".encode())

@@ -10,10 +10,12 @@ from numpy.typing import NDArray
 class CompiledModel:
     """The network of one package, ready to run; calls must not overlap.
 
-    A family's model sets `_network`, a spiketrain.runtime.kernels.runner.Runner with counters.
+    A family's model sets `_network`, a spiketrain.runtime.kernels.runner.Runner with counters, and
+    counter_names, the fields of LayerActivity that its columns fill.
     """
 
     _network: Any
+    counter_names: Sequence[str]
 
     @property
     def counters(self) -> NDArray[np.int64]:

@@ -6,7 +6,6 @@ not on threads, on the batch it shares, or on how its tokens are cut into calls.
 
 from __future__ import annotations
 
-import importlib
 import os
 import threading
 import weakref
@@ -21,6 +20,7 @@ from numpy.typing import NDArray
 from spiketrain.runtime.activity import Activity, layer_activities
 from spiketrain.runtime.dial import NO_DIAL, checked_dial
 from spiketrain.runtime.errors import CallCancelled, PackageError, SpiketrainError
+from spiketrain.runtime.family import Spec, load_family
 from spiketrain.runtime.package import Package, check_content, check_fingerprint, open_package
 from spiketrain.runtime.state import Layout, State, state_from_bytes
 
@@ -58,7 +58,6 @@ class Model:
     def __init__(
         self, package: Package, threads: int, table_bytes: int, dial: float = NO_DIAL
     ) -> None:
-        family = importlib.import_module(f"spiketrain.runtime.families.{package.family}")
         spec = package.spec
         self.path: Path = package.path
         self.config: dict[str, Any] = package.config
@@ -67,20 +66,21 @@ class Model:
         self.fingerprint: str = package.fingerprint
         self.vocab_size: int = spec.vocab_size
         self.state_nbytes: int = spec.state_nbytes
-        self.max_dial: float = getattr(spec, "max_dial", NO_DIAL)
+        self.max_dial: float = spec.max_dial
         self.dial = checked_dial(dial, self.max_dial)
-        self.records: dict[str, int] = getattr(spec, "recorded", {})  # places and their units
-        self.event_rows: tuple[int, ...] = getattr(spec, "event_rows", ())  # () where unknown
+        self.records: dict[str, int] = spec.recorded  # places and their units
+        self.event_rows: tuple[int, ...] = spec.event_rows
         self.threads = threads
         self.tokenizer = _load_tokenizer(package)
-        self._spec = spec
+        self.spec: Spec = spec
         self._layout = Layout(
             package.family,
             package.fingerprint,
             spec.state_nbytes,
             spec.state_arrays(package.tensors),
         )
-        self._network = family.Model(spec, package.tensors, threads, table_bytes)
+        network = load_family(package.family).network
+        self._network = network(spec, package.tensors, threads, table_bytes)
         self._lock = threading.Lock()
         self._tokens = 0
         _models.add(self)
@@ -181,7 +181,7 @@ class Model:
         with self._lock:
             counters = self._network.activity()
             tokens = self._tokens
-        names, readout = self._spec.layer_names, self._spec.readout_names
+        names, readout = self.spec.layer_names, self.spec.readout_names
         columns = self._network.counter_names
         return Activity(
             tokens,

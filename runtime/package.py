@@ -8,7 +8,6 @@ that config and tensors are those that were written. See docs/architecture.md fo
 from __future__ import annotations
 
 import hashlib
-import importlib
 import json
 import os
 import secrets
@@ -22,6 +21,7 @@ from numpy.typing import NDArray
 
 from spiketrain.runtime.durable_files import put_in_place, read_all, sync_directory, write_file
 from spiketrain.runtime.errors import PackageError
+from spiketrain.runtime.family import Spec, load_family
 from spiketrain.runtime.package_files import (
     check_file_name,
     has_file,
@@ -30,12 +30,12 @@ from spiketrain.runtime.package_files import (
     read_json,
 )
 from spiketrain.runtime.package_rules import (
-    FORMAT_VERSION,
     check_format,
     check_generation_config,
     check_tensors,
     check_values,
 )
+from spiketrain.runtime.package_spec import FORMAT_VERSION
 from spiketrain.runtime.tensor_file import map_tensors, release, tensor_bytes, write_tensors
 
 CONFIG_FILE = "config.json"
@@ -58,7 +58,7 @@ class Package:
 
     path: Path
     config: dict[str, Any]
-    spec: Any
+    spec: Spec
     tensors: dict[str, NDArray[Any]]
     generation_config: dict[str, Any]
     tokenizer_file: Path | None
@@ -208,20 +208,13 @@ def _canonical(value: Any) -> bytes:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
 
 
-def _family_spec(where: str, config: Mapping[str, Any]) -> Any:
+def _family_spec(where: str, config: Mapping[str, Any]) -> Spec:
     """The family's Spec of this config. Only names found in the families folder are imported."""
-    from spiketrain.runtime import families
-
-    name = config.get("model_type")
-    if not isinstance(name, str) or name not in families.NAMES:
-        known = ", ".join(sorted(families.NAMES))
-        raise PackageError(f"{where}: model_type must be one of {known}, got {name!r:.200}")
-    module = importlib.import_module(f"spiketrain.runtime.families.{name}")
     try:
-        spec = module.Spec.from_config(dict(config))
+        spec = load_family(config.get("model_type")).spec.from_config(dict(config))
     except ValueError as error:
         raise PackageError(f"{where}: {error}") from None
-    if "max_dial" in config["spiketrain"] and not getattr(spec, "recorded", {}):
+    if "max_dial" in config["spiketrain"] and not spec.recorded:
         stated = config["spiketrain"]["max_dial"]
         rule = "must be left out where no spike counts are made"
         raise PackageError(f"{where}: spiketrain.max_dial {rule}, got {stated!r:.200}")
@@ -284,7 +277,7 @@ def _complete_config(where: str, config: Mapping[str, Any], tensors: Tensors) ->
     return full
 
 
-def _prepared_config(where: str, config: Mapping[str, Any]) -> tuple[dict[str, Any], Any]:
+def _prepared_config(where: str, config: Mapping[str, Any]) -> tuple[dict[str, Any], Spec]:
     """A checked copy of the config with a fingerprint's place in it, and the family's Spec."""
     try:
         full = parse_json(where, json.dumps(dict(config), allow_nan=False).encode())

@@ -16,9 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spiketrain.runtime.errors import PackageError
-from spiketrain.runtime.tensor_file import release, widened
+from spiketrain.runtime.family import Spec
+from spiketrain.runtime.formats import widened
+from spiketrain.runtime.package_spec import FORMAT_VERSION
+from spiketrain.runtime.tensor_file import release
 
-FORMAT_VERSION = 1
 FIDELITIES = ("exact", "integer", "weight-only", "approximate")
 
 _FORMAT_KEYS = {"format_version", "weights", "events", "fidelity", "fingerprint", "provenance"}
@@ -74,7 +76,7 @@ def check_format(where: str, config: Mapping[str, Any]) -> None:
         raise PackageError(f"{where}: spiketrain.provenance must be an object")
 
 
-def check_tensors(where: str, tensors: Mapping[str, NDArray[Any]], spec: Any) -> None:
+def check_tensors(where: str, tensors: Mapping[str, NDArray[Any]], spec: Spec) -> None:
     """Names, dtypes and shapes as the family's Spec says; no byte of a tensor is read."""
     expected = spec.tensors()
     for name in sorted(set(tensors) ^ set(expected)):
@@ -82,17 +84,15 @@ def check_tensors(where: str, tensors: Mapping[str, NDArray[Any]], spec: Any) ->
         raise PackageError(f"{where}: tensor {name!r} {problem}")
     for name, (dtype, shape) in expected.items():
         array = tensors[name]
-        if array.shape != tuple(shape):
-            raise PackageError(
-                f"{where}: tensor {name!r} is {array.shape}, config says {tuple(shape)}"
-            )
+        if array.shape != shape:
+            raise PackageError(f"{where}: tensor {name!r} is {array.shape}, config says {shape}")
         if array.dtype != np.dtype(dtype):
             raise PackageError(
                 f"{where}: tensor {name!r} is {array.dtype}, config says {np.dtype(dtype)}"
             )
 
 
-def check_values(where: str, tensors: Mapping[str, NDArray[Any]], spec: Any) -> None:
+def check_values(where: str, tensors: Mapping[str, NDArray[Any]], spec: Spec) -> None:
     """Values as the family's Spec says; reads the tensors that it bounds."""
     for name, array in tensors.items():
         _check_tensor(where, name, array, *spec.bounds(name))

@@ -181,13 +181,6 @@ def tensor_code(name: str, array: NDArray[Any]) -> str:
     return code
 
 
-def widened(array: NDArray[Any]) -> NDArray[Any]:
-    """float32 values of an array of bfloat16 bits (uint16); others as they are."""
-    if array.dtype != np.uint16:
-        return array
-    return (array.astype(np.uint32) << 16).view(np.float32)
-
-
 def tensor_bytes(array: NDArray[Any]) -> memoryview:
     """The array's bytes in row-major order, copied only where the array is not contiguous."""
     return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data

@@ -14,8 +14,9 @@ import torch
 from spiketrain.lm.conversion import transformer
 from spiketrain.lm.conversion.error_feedback import feedback_codes, round_with_feedback
 from spiketrain.lm.conversion.sparsity import calibrate_sparsity
-from spiketrain.lm.families.spikingbrain.formats import Formats, Stored
+from spiketrain.lm.families.spikingbrain.formats import Formats
 from spiketrain.lm.families.spikingbrain.neurons import Linear
+from spiketrain.lm.stored import Stored
 from spiketrain.training.config import ConfigError, load_config
 from spiketrain.training.conversion import (
     Conversion,

@@ -10,14 +10,15 @@ import torch
 from torch import Tensor
 
 from spiketrain.lm.families.spikingbrain import Model
-from spiketrain.lm.families.spikingbrain.formats import Formats, Stored
+from spiketrain.lm.families.spikingbrain.formats import Formats
 from spiketrain.lm.families.spikingbrain.neurons import Linear
 from spiketrain.lm.progress import OnProgress, silent
 from spiketrain.lm.quantize import choose_multipliers, halves, quantize_int4_inputs
+from spiketrain.lm.stored import Stored
+from spiketrain.runtime.formats import GROUP, MAX_MULTIPLIER, SPAN
 
 BLOCK = 128  # inputs after whose rounding all later ones are told; a multiple of GROUP
 DAMPING = 0.01  # of the Hessian's mean diagonal
-GROUP = 32  # inputs of int4-gi that share a scale
 FORMATS = ("int8", "int4-go", "int4-gi")
 
 Rounder = Callable[[int, Tensor], tuple[Tensor, Tensor]]
@@ -95,14 +96,14 @@ def _rounder(weight: Tensor, left: Tensor, form: str):
 
         return to_int8, lambda: {"weight": codes.to(torch.int8), "scale": scale}
     if form == "int4-go":
-        scale = weight.abs().amax(0) / (7 * 15)
+        scale = weight.abs().amax(0) / (7 * MAX_MULTIPLIER)
         scale = torch.where(scale > 0, scale, torch.ones_like(scale))
-        multipliers = torch.zeros(len(weight), -(-weight.shape[1] // 128))
+        multipliers = torch.zeros(len(weight), -(-weight.shape[1] // SPAN))
 
         def to_int4_outputs(i: int, row: Tensor) -> Tensor:
             own, factors = choose_multipliers(row[None].float(), scale)
             codes[i], multipliers[i] = own[0], factors[0]
-            return codes[i] * factors[0].repeat_interleave(128)[: len(row)] * scale
+            return codes[i] * factors[0].repeat_interleave(SPAN)[: len(row)] * scale
 
         return to_int4_outputs, lambda: {
             "weight": halves(codes),

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from spiketrain.lm.families.spikingbrain import Config
-from spiketrain.lm.settings import check_settings
+from spiketrain.lm.families.spikingbrain.settings import check_settings
 from spiketrain.runtime.families.spikingbrain.rotary import FIELDS, check_scaling
 
 MODEL_TYPES = ("llama", "qwen2", "qwen3")

@@ -22,8 +22,8 @@ def synops_by_neurobench(model: Any, recording: Recording) -> dict[str, int] | N
     """
     if not recording or model.config.get("model_type") != "egru" or not hasattr(model, "path"):
         return None
+    from spiketrain.runtime.formats import widened
     from spiketrain.runtime.package import read_package
-    from spiketrain.runtime.tensor_file import widened
 
     tensors = read_package(model.path).tensors
     layers = [recording[f"layers.{layer}"] for layer in range(len(recording))]

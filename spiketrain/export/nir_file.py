@@ -19,7 +19,7 @@ import numpy as np
 
 from spiketrain.export.operations import Operation, operations, stretches
 from spiketrain.runtime.errors import SpiketrainError
-from spiketrain.runtime.tensor_file import widened
+from spiketrain.runtime.formats import widened
 
 if TYPE_CHECKING:
     from spiketrain.runtime.package import Package

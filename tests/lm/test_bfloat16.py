@@ -10,8 +10,8 @@ from spiketrain import runtime  # noqa: E402
 from spiketrain.lm.export import export_model  # noqa: E402
 from spiketrain.lm.families import egru, spikegpt  # noqa: E402
 from spiketrain.lm.quantize import bits_of_bfloat16  # noqa: E402
+from spiketrain.runtime.formats import widened  # noqa: E402
 from spiketrain.runtime.package import read_package  # noqa: E402
-from spiketrain.runtime.tensor_file import widened  # noqa: E402
 
 VOCAB = 90
 IDS = np.random.default_rng(3).integers(0, VOCAB, 64)

@@ -85,7 +85,10 @@ def test_variational_masks_are_shared_over_their_axis():
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"hidden_sizes": [24, 17]}, r"hidden_sizes\[-1\]"),
+        (
+            {"hidden_sizes": [24, 17]},
+            "hidden_sizes must end with embedding_size 16 in a tied model .*, got 17",
+        ),
         ({"zoneout": 1.0}, "zoneout"),
         ({"dropout_words": -0.1}, "dropout_words"),
         ({"carry": "nothing"}, "carry"),

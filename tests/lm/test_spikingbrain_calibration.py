@@ -11,13 +11,13 @@ from spiketrain.lm.conversion.dial import measure_dials  # noqa: E402
 from spiketrain.lm.conversion.error_feedback import FORMATS, feedback_codes, round_with_feedback  # noqa: E402
 from spiketrain.lm.conversion.sparsity import calibrate_sparsity  # noqa: E402
 from spiketrain.lm.families.spikingbrain import Config, Exporter, Model  # noqa: E402
-from spiketrain.lm.families.spikingbrain.formats import quantize  # noqa: E402
 from spiketrain.lm.quantize import (  # noqa: E402
     quantize_int4_inputs,
     quantize_int4_outputs,
     quantize_int8,
 )
 from spiketrain.lm.shards import Held  # noqa: E402
+from spiketrain.lm.stored import stored_blocks  # noqa: E402
 from spiketrain.runtime.errors import RequestError  # noqa: E402
 
 IDS = torch.randint(60, (4, 48), generator=torch.Generator().manual_seed(5))
@@ -109,7 +109,7 @@ def test_feedback_loses_less_of_the_outputs_than_rounding(form):
     x = inputs()
     weight = torch.randn(40, 130, generator=torch.Generator().manual_seed(4))
     values, stored = round_with_feedback(weight, x.t() @ x, form)
-    plain = quantize([(0, weight)], (130, 40), form)
+    plain = stored_blocks([(0, weight)], (130, 40), form)
     assert {k: (v.shape, v.dtype) for k, v in stored.items()} == {
         k: (v.shape, v.dtype) for k, v in plain.items()
     }

@@ -120,7 +120,7 @@ def test_state_bytes_are_the_stated_formula(tmp_path):
     for weights, width in (("int8", 6), ("float32", 8), ("bfloat16", 8)):
         model = load_model(small_package(tmp_path / weights, weights, True, False))
         assert model.state_nbytes == width * sum(SIZES) == model.new_state().nbytes
-        assert f"= {model.state_nbytes} bytes" in model._spec.state_formula
+        assert f"= {model.state_nbytes} bytes" in model.spec.state_formula
         arrays = model.new_state().arrays()
         assert sum(array.nbytes for array in arrays.values()) == model.state_nbytes
         model.forward(state := model.new_state(), np.arange(200) % 13)

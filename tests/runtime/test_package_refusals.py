@@ -15,6 +15,8 @@ from package_edits import (
 )
 
 from spiketrain.runtime.errors import PackageError
+from spiketrain.runtime.families import egru
+from spiketrain.runtime.family import Family
 from spiketrain.runtime.model import load_model
 from spiketrain.runtime.package import read_package, write_package
 
@@ -70,7 +72,8 @@ def test_a_model_is_not_loaded_from_a_package_of_another_content(package):
 
 
 def test_the_error_of_a_content_comes_before_what_it_leads_to(package, monkeypatch):
-    monkeypatch.setattr("spiketrain.runtime.families.egru.Model", lambda *_: 1 / 0)
+    family = Family(egru.Spec, lambda *_: 1 / 0)
+    monkeypatch.setattr(egru, "FAMILY", family)
     with pytest.raises(ZeroDivisionError):
         load_model(package)
     rewrite_config(package, lambda config: config.update(zoneout=0.25))

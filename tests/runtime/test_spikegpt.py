@@ -60,7 +60,7 @@ def test_a_network_is_its_twin_in_state_logits_and_counters(tmp_path, monkeypatc
 def assert_all_fire(model, network, have_neurons):
     """Every layer that has units has events."""
     for name, units, events in zip(
-        model._spec.layer_names, *network.counters[:-1, :2].T.tolist(), strict=True
+        model.spec.layer_names, *network.counters[:-1, :2].T.tolist(), strict=True
     ):
         assert (events > 0) == (units > 0) == (have_neurons or name.endswith(".value")), name
 
@@ -119,7 +119,7 @@ def test_spike_counts_of_one_are_additions(tmp_path):
 def test_state_bytes_are_the_stated_formula(tmp_path, position, vectors):
     model = load_model(package(tmp_path, neuron_position=position))
     assert model.state_nbytes == 4 * vectors * 3 * 40 == model.new_state().nbytes
-    assert f"= {model.state_nbytes} bytes" in model._spec.state_formula
+    assert f"= {model.state_nbytes} bytes" in model.spec.state_formula
     arrays = model.new_state().arrays()
     assert sum(array.nbytes for array in arrays.values()) == model.state_nbytes
     assert all((arrays[f"exponent.{i}"] == np.float32(-1e38)).all() for i in range(3))

@@ -123,7 +123,7 @@ def test_state_does_not_grow_and_its_bytes_are_the_stated_formula(tmp_path):
     before = state.nbytes
     model.forward(state, np.arange(500) % 101)
     assert state.nbytes == before == model.state_nbytes
-    assert f"= {model.state_nbytes} bytes" in model._spec.state_formula
+    assert f"= {model.state_nbytes} bytes" in model.spec.state_formula
     keys = 2 * 192 * 2 * 8 * 4
     assert model.state_nbytes == 64 + 2 * 4 * 2 * 8 * 8 + keys
 
@@ -175,7 +175,7 @@ LLAMA3 = {
         ({"vocab_size": 0}, "vocab_size must be a whole number"),
         ({"head_dim": 7}, "head_dim must be even"),
         ({"num_key_value_heads": 3}, "must be a multiple of num_key_value_heads 3"),
-        ({"attn_layers": [3]}, r"attn_layers must be a whole number in \[0, 2\]"),
+        ({"attn_layers": [3]}, r"attn_layers must be different layers in \[0, 3\), got \[3\]"),
         ({"attn_layers": [1, 1]}, "attn_layers must be different layers"),
         ({"attn_layers": 1}, "attn_layers must be a list"),
         ({"full_attn_layers": [0]}, "full_attn_layers must be among attn_layers"),

@@ -9,7 +9,7 @@ import numpy as np
 from tiny import BYTE_VOCAB_SIZE, package_files
 
 from spiketrain.runtime.families.spikingbrain import Spec
-from spiketrain.runtime.families.spikingbrain.layout import FLOATS
+from spiketrain.runtime.formats import FLOATS
 from spiketrain.runtime.package import write_package
 
 

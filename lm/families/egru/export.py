@@ -3,14 +3,22 @@
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from spiketrain.lm.families.egru.model import Model
-from spiketrain.lm.quantize import bits_of_bfloat16, fits_bfloat16, quantize_int8
+from spiketrain.lm.package_tensors import package_of, spec_of
 from spiketrain.runtime.errors import SpiketrainError
+from spiketrain.runtime.families.egru.spec import FORMATS as WEIGHT_FORMATS
 
-WEIGHT_FORMATS = ("float32", "bfloat16", "int8")
+_NAMES = (  # ends of a package's names, of a model's, and whether a matrix is (outputs, inputs)
+    (".input.weight", ".kernel", False),
+    (".input.bias", ".bias", False),
+    (".recurrent.weight", ".recurrent_kernel", False),
+    (".recurrent.bias", ".recurrent_bias", False),
+    ("embedding.weight", "embeddings.weight", False),
+    ("head.weight", "head.weight", True),
+    ("projection.weight", "projection.weight", True),
+)
 
 
 def to_runtime(
@@ -18,55 +26,23 @@ def to_runtime(
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """Config and tensors of the runtime package, all weights input-major.
 
-    weights: "float32", "bfloat16", or "int8" with one scale per output; head: nothing else.  Raises
+    weights: of WEIGHT_FORMATS, int8 with one scale per output; head: nothing else.  Raises
     SpiketrainError.
     """
     if head not in (None, weights):
         raise SpiketrainError(f"head must be {weights} as all of an EGRU's weights, got {head}")
-    cfg = model.config
-    tensors: dict[str, Tensor] = {}
-    exact = weights != "int8"
+    spec = spec_of(model.config.statement, model.config, weights=weights)
+    return package_of(spec, weights, lambda name: _parameter(model, name))
 
-    def stored(name: str, weight: Tensor, dim: int) -> None:
-        """Weight in its format, int8 with a scale for all values along `dim`."""
-        nonlocal exact
-        tensors[f"{name}.weight"] = weight.detach().to(torch.float32)
-        if weights == "bfloat16":
-            exact = exact and fits_bfloat16(weight)
-            tensors[f"{name}.weight"] = bits_of_bfloat16(weight)
-        elif weights == "int8":
-            tensors[f"{name}.weight"], tensors[f"{name}.scale"] = quantize_int8(weight, dim)
 
-    def matrix(name: str, weight: Tensor, bias: Tensor | None) -> None:
-        """Weight (I, O), bias (O,)."""
-        stored(name, weight, 0)
-        if bias is not None:
-            tensors[f"{name}.bias"] = bias.detach().to(torch.float32)
+def _parameter(model: Model, name: str) -> Tensor:
+    """The parameter of a tensor of the package; matrices (inputs, outputs)."""
+    for end, ours, transposed in _NAMES:
+        if name.endswith(end):
+            value: Tensor = model.get_parameter(name.removesuffix(end) + ours)
+            return value.t() if transposed else value
+    value = model.get_parameter(name)
+    return value.clamp(0.0, 1.0) if name.endswith(".threshold") else value
 
-    for index, layer in enumerate(model.layers):
-        matrix(f"layers.{index}.input", layer.kernel, layer.bias)
-        matrix(f"layers.{index}.recurrent", layer.recurrent_kernel, layer.recurrent_bias)
-        tensors[f"layers.{index}.threshold"] = layer.threshold.detach().clamp(0.0, 1.0).float()
-    if model.projection is not None:
-        matrix("projection", model.projection.weight.t(), model.projection.bias)
-    matrix("head", model.head.weight.t(), model.head.bias)
-    if not cfg.tie_word_embeddings:
-        stored("embedding", model.embeddings.weight, 1)
-    config = {
-        "model_type": "egru",
-        "architectures": ["EGRUForCausalLM"],
-        "vocab_size": cfg.vocab_size,
-        "embedding_size": cfg.embedding_size,
-        "hidden_sizes": list(cfg.hidden_sizes),
-        "projection": cfg.projection,
-        "tie_word_embeddings": cfg.tie_word_embeddings,
-        "zoneout": cfg.zoneout,
-        "carry": cfg.carry,
-        "spiketrain": {
-            "format_version": 1,
-            "weights": dict.fromkeys(("recurrent", "input", "head", "embedding"), weights),
-            "events": "fixed16" if weights == "int8" else "float32",
-            "fidelity": "integer" if weights == "int8" else "exact" if exact else "weight-only",
-        },
-    }
-    return config, {name: value.contiguous().numpy() for name, value in tensors.items()}
+
+__all__ = ["WEIGHT_FORMATS", "to_runtime"]

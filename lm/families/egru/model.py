@@ -82,6 +82,7 @@ class Model(LanguageModel):
 
     config_class = Config
     base_model_prefix = "egru"
+    graded_events = True
     _tied_weights_keys: ClassVar = {"head.weight": "embeddings.weight"}
 
     def __init__(self, config: Config) -> None:
@@ -143,6 +144,12 @@ class Model(LanguageModel):
     @property
     def _compute_dtype(self) -> torch.dtype:
         return self._dtype_of_products(self.layers[0].kernel.dtype)
+
+    @property
+    def state_names(self) -> tuple[str, ...]:
+        """Cell and output of each layer."""
+        layers = range(len(self.layers))
+        return tuple(f"{part}.{layer}" for layer in layers for part in ("cell", "output"))
 
     @property
     def event_sizes(self) -> tuple[int, ...]:

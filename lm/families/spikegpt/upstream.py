@@ -15,12 +15,12 @@ from spiketrain.lm.families.spikegpt.config import Config
 from spiketrain.lm.families.spikegpt.model import Model
 from spiketrain.lm.imported import Imported
 from spiketrain.lm.keys import check_keys
+from spiketrain.runtime.families.spikegpt.spec import MAX_LAYERS
 
 SEMANTICS = ("spikegpt", "rwkv4")
 CHOICES = (  # that another revision of the published code made, as config fields
     "binary_embedding", "rescale", "lif_threshold", "lif_tau", "layer_norm_eps",
 )  # fmt: skip
-MAX_LAYERS = 256
 _BLOCK = re.compile(r"blocks\.(\d{1,4})\.")
 _HUGGING_FACE = (  # parts of Hugging Face's RWKV names and the official ones
     ("rwkv.embeddings.", "emb."),

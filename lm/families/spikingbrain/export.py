@@ -5,7 +5,7 @@ read and quantised in blocks of outputs.
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -13,32 +13,21 @@ import torch
 from torch import Tensor
 
 from spiketrain.lm.families.spikingbrain.config import Config
-from spiketrain.lm.families.spikingbrain.formats import (
-    MOST_CODE,
-    Formats,
-    Stored,
-    quantize,
-    stored_int8,
-)
+from spiketrain.lm.families.spikingbrain.formats import Formats
 from spiketrain.lm.families.spikingbrain.model import Model
 from spiketrain.lm.keys import finite
-from spiketrain.lm.quantize import bits_of_bfloat16, quantize_int8
+from spiketrain.lm.package_tensors import spec_of
 from spiketrain.lm.shards import Held, Shards
+from spiketrain.lm.stored import MOST_CODE, Stored, stored_blocks, stored_int8, stored_row_blocks
+from spiketrain.runtime.dial import NO_DIAL
 from spiketrain.runtime.errors import SpiketrainError
 from spiketrain.runtime.families.spikingbrain.packing import LEAST_K
 from spiketrain.runtime.families.spikingbrain.spec import MOST_K, Spec
+from spiketrain.runtime.formats import SPAN, group_of
+from spiketrain.runtime.tensor_table import Array, Embedding, Entry, Matrix, stored_tensors
 
 WEIGHT_FORMATS = ("float32", "bfloat16", "int8", "int4")
 BLOCK_BYTES = 128 << 20  # of float32 weights that are quantised at once
-_STEP = 128  # blocks of outputs start at whole groups of int4-go
-_FIELDS = (
-    "vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads",
-    "num_key_value_heads", "head_dim", "intermediate_size", "norm_eps", "sliding_window",
-    "window_keys", "attn_layers", "full_attn_layers", "parallel", "rope_theta", "rotary_scaling",
-    "max_position_embeddings", "qk_norm", "gate", "gate_rank", "gate_logit_normalizer",
-    "feature_map", "num_sink_tokens", "num_experts", "num_shared_experts",
-    "moe_intermediate_size", "dense_layers", "spikes", "attention_spikes", "down_proj",
-)  # fmt: skip
 
 Arrays = dict[str, np.ndarray]
 
@@ -84,19 +73,30 @@ class Exporter:
         self.formats = Formats.of(config, weights, head)
         self.corrections: dict[str, int] = {}
         self.dead = False
-        layers = [f"layers.{i}" for i in range(config.num_hidden_layers)]
-        self.parts = ("embeddings", *layers, "head")
+
+    @property
+    def spec(self) -> Spec:
+        """The Spec of the package, with the corrections of the parts that are made."""
+        spec: Spec = spec_of(
+            self.config.statement,
+            self.config,
+            **self.formats.classes,
+            window_cache=self.window_cache,
+            corrections=dict(sorted(self.corrections.items())),
+            max_dial=NO_DIAL if self.max_dial is None else self.max_dial,
+        )
+        return spec
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """What the package is made of, one after the other."""
+        return tuple(self.spec.parts)
 
     def tensors(self, part: str) -> Arrays:
         """The tensors of one of `parts` under their names in the package."""
         found: Stored = {}
-        if part == "embeddings":
-            self._embedding(found)
-        elif part == "head":
-            self._vector(found, "norm.weight")
-            self._matrix(found, "lm_head", self.formats.head, "lm_head")
-        else:
-            self._layer(found, int(part.rpartition(".")[2]))
+        for entry in self.spec.parts[part]:
+            found |= self._stored(entry)
         for name in found:
             if name.endswith(".extra"):
                 self.corrections[name.removesuffix(".extra")] = found[name].numel()
@@ -112,16 +112,14 @@ class Exporter:
 
     def part_bytes(self, part: str) -> int:
         """Bytes that `tensors` of this part has, corrections aside; ValueError as from Spec."""
-        prefixes = {"head": ("norm.", "lm_head.")}.get(part, (f"{part}.",))
         return sum(
             np.dtype(dtype).itemsize * math.prod(shape)
-            for name, (dtype, shape) in Spec.from_config(self.package_config()).tensors().items()
-            if name.startswith(prefixes)
+            for dtype, shape in stored_tensors(self.spec.parts[part]).values()
         )
 
     def working_bytes(self, part: str) -> int:
         """What making a part takes beside its tensors: stored codes are read a matrix at a time."""
-        if part in ("embeddings", "head") or not self.formats.body.startswith("int8-gi"):
+        if part in ("embeddings", "head") or not group_of(self.formats.body):
             return 0
         return 16 * max(size for _, size in self._sizes(part))
 
@@ -135,116 +133,56 @@ class Exporter:
         """config.json; to be asked for when all parts are made."""
         fidelity = "weight-only" if self.rounds else self.formats.fidelity
         fidelity = "approximate" if self.dead else fidelity
-        fields = {name: getattr(self.config, name) for name in _FIELDS}
-        fields = {name: value for name, value in fields.items() if value is not None}
-        dial = {} if self.max_dial is None else {"max_dial": self.max_dial}
-        return {
-            "model_type": "spikingbrain",
-            "architectures": ["SpikingBrainForCausalLM"],
-            **fields,
-            "tie_word_embeddings": False,
-            "window_cache": self.window_cache,
-            "corrections": dict(sorted(self.corrections.items())),
-            "spiketrain": {
-                "format_version": 1,
-                "weights": self.formats.classes,
-                "events": self.formats.events,
-                "fidelity": fidelity,
-                **dial,
-            },
-        }
+        return self.spec.to_config(fidelity)
 
-    def _embedding(self, found: Stored) -> None:
-        """Rows by token."""
-        name, form = "model.embeddings.weight", self.formats.embedding
-        rows, width = self.source[name].shape
-        dtype = {"float32": torch.float32, "bfloat16": torch.uint16, "int8": torch.int8}[form]
-        whole = torch.empty(rows, width, dtype=dtype)
-        scale = torch.empty(rows)
-        for start, stop in self._blocks(rows, width):
-            block = self._read(name, start, stop)
-            if form == "int8":
-                whole[start:stop], scale[start:stop] = quantize_int8(block, dim=1)
-            else:
-                whole[start:stop] = block if form == "float32" else bits_of_bfloat16(block)
-        found["embeddings.weight"] = whole
-        if form == "int8":
-            found["embeddings.scale"] = scale
+    def _stored(self, entry: Entry) -> Stored:
+        """The tensors of an entry under their names in the package."""
+        if isinstance(entry, Matrix):
+            return self._matrix(entry)
+        if isinstance(entry, Embedding):
+            name = f"model.{entry.name}.weight"
+            blocks = self._blocks(entry.rows, entry.width)
+            read = ((start, self._read(name, start, stop)) for start, stop in blocks)
+            stored = stored_row_blocks(read, (entry.rows, entry.width), entry.weights)
+            return {f"{entry.name}.{key}": value for key, value in stored.items()}
+        return {entry.name: self._array(entry)}
 
-    def _layer(self, found: Stored, i: int) -> None:
-        config, attn, mlp = self.config, f"layers.{i}.attn", f"layers.{i}.mlp"
-        for name in ("attn_norm", "mlp_norm"):
-            self._vector(found, f"layers.{i}.{name}.weight")
-        for name in ("q_proj", "k_proj", "v_proj", "o_proj"):
-            self._matrix(found, f"{attn}.{name}", self.formats.body)
-            if name != "o_proj":
-                self._vector(found, f"{attn}.{name}.bias")
-        for name in ("q_norm", "k_norm") if config.qk_norm else ():
-            self._vector(found, f"{attn}.{name}.weight")
-        if config.has_state(i):
-            self._gate(found, f"{attn}.gk_proj")
-            self._vector(found, f"{attn}.g_norm.weight")
-        if config.parallel:
-            self._vector(found, f"{attn}.w_norm.weight")
-        if config.has_window(i) and config.num_sink_tokens:
-            self._vector(found, f"{attn}.sinks", lambda sinks: sinks.flatten(2))
-        experts = [mlp]
-        if config.num_experts and i not in config.dense_layers:
-            self._vector(found, f"{mlp}.router.weight", Tensor.t)
-            experts = [f"{mlp}.experts.{e}" for e in range(config.num_experts)]
-            experts += [f"{mlp}.shared.{s}" for s in range(config.num_shared_experts)]
-        for expert in experts:
-            for name in ("gate_proj", "up_proj"):
-                self._matrix(found, f"{expert}.{name}", self.formats.body)
-            self._matrix(found, f"{expert}.down_proj", self.formats.down)
-        self._dials(found, i)
+    def _array(self, entry: Array) -> Tensor:
+        """A tensor of the source in the package's shape."""
+        if entry.name.endswith("spikes"):
+            return self._thresholds(entry.name)
+        value = self._read(f"model.{entry.name}")
+        return value.t() if entry.input_major else value.reshape(entry.shape)
 
-    def _gate(self, found: Stored, name: str) -> None:
-        """Matrices of the decay: one like the others, or two small ones in float32."""
-        if self.config.gate == "merged":
-            self._matrix(found, name, self.formats.body)
-            self._vector(found, f"{name}.bias")
-        elif self.config.gate == "low_rank":
-            self._vector(found, f"{name}.0.weight", Tensor.t)
-            self._vector(found, f"{name}.1.weight", Tensor.t)
-            self._vector(found, f"{name}.1.bias")
+    def _thresholds(self, place: str) -> Tensor:
+        """K and dead zone of a place of spikes: the model's, or the config's."""
+        name = f"model.{place}"
+        values = torch.tensor([self.config.spike_k, self.config.dead_zone])
+        if f"{name}.k" in self.source:
+            values = torch.cat([self._read(f"{name}.{x}") for x in ("k", "dead_zone")])
+        for what, value, least in (("k", values[0], LEAST_K), ("dead_zone", values[1], 0.0)):
+            if not least <= value <= MOST_K:
+                rule = f"must be in [{least:g}, {MOST_K:g}]"
+                raise SpiketrainError(f"{name}.{what} {rule}, got {value:g}")
+        self.dead = self.dead or bool(values[1] > 0)
+        return values
 
-    def _dials(self, found: Stored, i: int) -> None:
-        """K and dead zone of each place of spikes: the model's, or the config's."""
-        if not self.config.spikes:
-            return
-        places = ["attn.spikes", "attn.o_spikes", "mlp.spikes"]
-        places += ["mlp.down_spikes"] if self.config.down_proj == "spiked" else []
-        for place in places:
-            name = f"model.layers.{i}.{place}"
-            dial = torch.tensor([self.config.spike_k, self.config.dead_zone])
-            if f"{name}.k" in self.source:
-                dial = torch.cat([self._read(f"{name}.{x}") for x in ("k", "dead_zone")])
-            for what, value, least in (("k", dial[0], LEAST_K), ("dead_zone", dial[1], 0.0)):
-                if not least <= value <= MOST_K:
-                    rule = f"must be in [{least:g}, {MOST_K:g}]"
-                    raise SpiketrainError(f"{name}.{what} {rule}, got {value:g}")
-            found[f"layers.{i}.{place}"] = dial
-            self.dead = self.dead or bool(dial[1] > 0)
-
-    def _vector(
-        self, found: Stored, name: str, change: Callable[[Tensor], Tensor] = Tensor.clone
-    ) -> None:
-        found[name] = change(self._read(f"model.{name}"))
-
-    def _matrix(self, found: Stored, name: str, form: str, source: str | None = None) -> None:
-        """The tensors of the matrix `name` in its format."""
-        source = source or f"model.{name}"
-        if name in self.codes:
-            own = self.codes[name]
-        elif form.startswith("int8-gi"):
+    def _matrix(self, matrix: Matrix) -> Stored:
+        """The tensors of a matrix in its format, and its bias if it has one."""
+        source = matrix.name if matrix.name == "lm_head" else f"model.{matrix.name}"
+        if matrix.name in self.codes:
+            stored = dict(self.codes[matrix.name])
+        elif group_of(matrix.format):
             scales = self._scales(source).squeeze(2)
-            own = stored_int8(self._codes(source), scales.t())
+            stored = stored_int8(self._codes(source), scales.t())
         else:
-            own = quantize(self._weights(source), self.source[f"{source}.weight"].shape, form)
-        found |= {f"{name}.{key}": value for key, value in own.items()}
+            shape = (matrix.outputs, matrix.inputs)
+            stored = stored_blocks(self._weights(source), shape, matrix.format)
+        if matrix.bias:
+            stored["bias"] = self._read(f"{source}.bias")
+        return {f"{matrix.name}.{key}": value for key, value in stored.items()}
 
-    def _weights(self, source: str):
+    def _weights(self, source: str) -> Iterator[tuple[int, Tensor]]:
         """(first output, weights (inputs, some outputs)) of a matrix, in order."""
         scales = f"{source}.weight_quantizer.scales"
         quantised = scales in self.source and self._is_read_quantised(source)
@@ -290,6 +228,6 @@ class Exporter:
         return self.config.down_proj == "spiked" or not source.endswith(".down_proj")
 
     def _blocks(self, rows: int, width: int):
-        """Ranges of rows of at most block_bytes in float32, whole steps but the last."""
-        step = max(_STEP, self.block_bytes // (4 * width) // _STEP * _STEP)
+        """Ranges of rows of at most block_bytes in float32; all but the last are whole groups."""
+        step = max(SPAN, self.block_bytes // (4 * width) // SPAN * SPAN)
         return [(start, min(rows, start + step)) for start in range(0, rows, step)]

@@ -21,11 +21,10 @@ class Block(nn.Module):
     def __init__(self, config: Config, layer: int) -> None:
         super().__init__()
         size, eps = config.hidden_size, config.norm_eps
-        routed = config.num_experts > 0 and layer not in config.dense_layers
         self.attn_norm = RMSNorm(size, eps)
         self.attn = Attention(config, layer)
         self.mlp_norm = RMSNorm(size, eps)
-        self.mlp = Experts(config) if routed else MLP(config)
+        self.mlp = Experts(config) if config.has_experts(layer) else MLP(config)
 
     def forward(
         self,
@@ -108,11 +107,9 @@ class Model(LanguageModel):
         cfg, found = self.config, []
         if not cfg.spikes:
             return ()
-        for layer in self.model.layers:
-            routed = isinstance(layer.mlp, Experts)
-            inner = cfg.moe_intermediate_size if routed else cfg.intermediate_size
+        for layer in range(cfg.num_hidden_layers):
             found += [cfg.hidden_size, cfg.num_attention_heads * cfg.head_dim, cfg.hidden_size]
-            found += [inner] if cfg.down_proj == "spiked" else []
+            found += [cfg.inner(layer)] if cfg.down_proj == "spiked" else []
         return tuple(found)
 
     def initial_state(self, batch: int) -> State:

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from spiketrain.lm.families.spikingbrain.config import Config
 from spiketrain.lm.families.spikingbrain.model import Model
+from spiketrain.lm.families.spikingbrain.settings import check_settings
 from spiketrain.lm.imported import Imported
 from spiketrain.lm.keys import check_keys
-from spiketrain.lm.settings import check_settings
 from spiketrain.lm.shards import Shards
 
 MODEL_TYPE = "gla_swa"

@@ -1,10 +1,13 @@
 """SpikeGPT: RWKV-4 with a binary embedding and leaky integrate-and-fire neurons over tokens.
 
-spec.py says which tensors and which state a config stands for (checks.py: which configs there may
-be), network.py hands the tensors to the compiled network. None of them opens a file.
+spec.py states fields, tensors and state; operations.py says what is computed; network.py hands the
+tensors to the compiled network. None of them opens a file.
 """
 
 from spiketrain.runtime.families.spikegpt.network import Half, Model
 from spiketrain.runtime.families.spikegpt.spec import Spec
+from spiketrain.runtime.family import Family
 
-__all__ = ["Half", "Model", "Spec"]
+__all__ = ["FAMILY", "Half", "Model", "Spec"]
+
+FAMILY = Family(Spec, Model)

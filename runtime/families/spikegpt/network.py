@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spiketrain.runtime.compiled import CompiledModel
-from spiketrain.runtime.families.spikegpt.layout import FLOATS, GROUP, Matrix
 from spiketrain.runtime.families.spikegpt.spec import Spec
+from spiketrain.runtime.formats import FLOATS, GROUP
 from spiketrain.runtime.memory import Arena, row_bytes
+from spiketrain.runtime.tensor_table import Matrix
 
 _Floats = NDArray[np.float32]
 

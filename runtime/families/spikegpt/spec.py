@@ -1,59 +1,116 @@
-"""What a SpikeGPT package holds: fields, tensors, bounds, state. Rules of fields: `checks`."""
+"""What a SpikeGPT package holds: fields, tensors, bounds, state."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from spiketrain.runtime import fields
 from spiketrain.runtime.dial import NO_DIAL
-from spiketrain.runtime.families.spikegpt.checks import check_fields, check_formats, from_config
-from spiketrain.runtime.families.spikegpt.layout import Matrix, TensorTable
+from spiketrain.runtime.families.spikegpt.operations import operations
+from spiketrain.runtime.fields import choice, flag, number, stated, weight_class, whole
+from spiketrain.runtime.formats import FLOATS, code_bounds
+from spiketrain.runtime.operation import Operation
+from spiketrain.runtime.package_spec import PackageSpec, Tensors
 from spiketrain.runtime.state import StateArray
+from spiketrain.runtime.tensor_table import Array, Embedding, Entry, Matrix
 
+MAX_VOCAB_SIZE = 1 << 24
+MAX_LAYERS = 256
+# Sums of int8 * int8 over this many inputs stay below 2**31: 131072 * 127 * 127 < 2**31.
+MAX_WIDTH = 1 << 17
 # A token's |counts| add up to at most inputs / threshold_scale: kept within 16 bits.
 MOST_COUNTS = 32767
 MOST_SCALE = float(1 << 20)
 LEAST_POSITIVE = 2.0**-100
 FIRST_EXPONENT = -1e38  # of the WKV state before the first token
 
+_CODES = ("int8", "int4")
+HEADS = {"float32": FLOATS, "bfloat16": FLOATS, "int8": _CODES, "int4": _CODES}  # by body
+_EVENTS = {"float32": "float32", "bfloat16": "float32", "int8": "fixed16", "int4": "fixed12"}
 
-@dataclass(frozen=True, slots=True)
-class Spec:
+
+def _check_rescale(name: str, value: Any) -> None:
+    if type(value) is not int or value != 0:
+        raise ValueError(f"{name} must be 0: weights are stored unscaled, got {value!r:.200}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spec(PackageSpec):
     """The config of one SpikeGPT package, checked at birth (ValueError names field, rule, value).
 
     embedding, body, head: weight formats of these tensor classes. max_dial: 1 for none.
     """
 
-    vocab_size: int
-    hidden_size: int
-    num_hidden_layers: int
-    intermediate_size: int
-    pre_ffn: bool = False
-    binary_embedding: bool = True
-    rescale: int = 0
-    neuron_position: str = "residual"
-    lif_tau: float = 2.0
-    lif_threshold: float = 1.0
-    layer_norm_eps: float = 1e-5
-    embedding: str = "bits"
-    body: str = "float32"
-    head: str = "float32"
+    model_type: ClassVar[str] = "spikegpt"
+    architecture: ClassVar[str] = "SpikeGPTForCausalLM"
+
+    vocab_size: int = whole(1, MAX_VOCAB_SIZE)
+    hidden_size: int = whole(1, MAX_WIDTH)
+    num_hidden_layers: int = whole(1, MAX_LAYERS)
+    intermediate_size: int = whole(1, MAX_WIDTH)
+    pre_ffn: bool = flag(False)
+    binary_embedding: bool = flag(True)
+    rescale: int = stated(_check_rescale, 0)
+    neuron_position: str = choice("residual", "projections", "none", default="residual")
+    lif_tau: float = number(1.0, 1e6, default=2.0)
+    lif_threshold: float = number(1e-6, 1e6, default=1.0)
+    layer_norm_eps: float = number(1e-12, 1.0, default=1e-5)
+    embedding: str = weight_class()
+    body: str = weight_class()
+    head: str = weight_class()
     max_dial: float = NO_DIAL
 
     def __post_init__(self) -> None:
-        check_fields(self)
-        check_formats(self)
+        fields.check_rules(fields.rules(Spec), self)
+        self._check_formats()
 
-    @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> Spec:
-        """The spec that config.json describes; unknown keys are errors."""
-        found: Spec = from_config(cls, config)
-        return found
+    # --- formats ----------------------------------------------------------------------------
+
+    @property
+    def body_format(self) -> str:
+        """The weight format of the layers' matrices."""
+        return self.body
+
+    @property
+    def events(self) -> str:
+        """Form of the events that products read: squared ReLUs in steps, or signed counts."""
+        return "counts" if self.counts_spikes else _EVENTS[self.body]
+
+    @staticmethod
+    def embedding_format(binary: bool, body: str) -> str:
+        """The format of an embedding beside a body of this format."""
+        if binary:
+            return "bits"
+        return body if body in FLOATS else "int8"
+
+    def _check_formats(self) -> None:
+        """ValueError unless the weight formats go together."""
+        if self.body not in HEADS:
+            raise ValueError(
+                f"spiketrain.weights.body must be one of {tuple(HEADS)}, got {self.body!r:.200}"
+            )
+        if self.head not in HEADS[self.body]:
+            raise ValueError(
+                f"spiketrain.weights.head must be one of {HEADS[self.body]} with a "
+                f"{self.body} body, got {self.head!r:.200}"
+            )
+        rule = self.embedding_format(self.binary_embedding, self.body)
+        if self.embedding != rule:
+            raise ValueError(
+                f"spiketrain.weights.embedding must be {rule!r} here, got {self.embedding!r:.200}"
+            )
+
+    # --- layers -----------------------------------------------------------------------------
+
+    @property
+    def counts_spikes(self) -> bool:
+        """Whether every matrix reads spike counts."""
+        return self.neuron_position == "projections"
 
     @property
     def halves(self) -> Iterator[tuple[str, str, int]]:
@@ -91,42 +148,54 @@ class Spec:
     @property
     def recorded(self) -> dict[str, int]:
         """Places of spike counts in the order in which a token passes them, and their units."""
-        if self.neuron_position != "projections":
+        if not self.counts_spikes:
             return {}
         found: dict[str, int] = {}
         for name, kind, _ in self.halves:
             found |= {m.name: m.inputs for m in self.matrices(name, kind)}
         return {**found, "head": self.hidden_size}
 
+    def spikes_in_state(self, arrays: Tensors) -> dict[str, NDArray[np.int32]]:
+        """LIF units reset to exactly zero when they fire: a membrane at zero is a spike."""
+        if self.neuron_position != "residual":
+            return {}
+        places = [(i, n) for i in range(self.num_hidden_layers) for n in (1, 2)]
+        return {
+            f"blocks.{i}.lif{n}": (arrays[f"membrane{n}.{i}"] == 0).astype(np.int32)
+            for i, n in places
+        }
+
+    def operations(self) -> Iterator[Operation]:
+        """What the network computes for a token."""
+        return operations(self)
+
+    # --- tensors ----------------------------------------------------------------------------
+
     @property
-    def num_parameters(self) -> int:
-        """Numbers that the model was fitted with; a matrix counts by its shape, however stored."""
-        return sum(self._table().sizes)
+    def parts(self) -> dict[str, tuple[Entry, ...]]:
+        """All tensors, in one part."""
+        return {"model": tuple(self._entries())}
 
-    def tensors(self) -> dict[str, tuple[str, tuple[int, ...]]]:
-        """Name -> (dtype, shape) of every tensor in the package, weights input-major."""
-        return self._table().entries
-
-    def _table(self) -> TensorTable:
-        table = TensorTable()
-        width = self.hidden_size
-        table.embedding(self.embedding, self.vocab_size, width)
-        for name in ("blocks.0.ln0", "ln_out"):
-            table.vectors(name, ("weight", "bias"), width)
-        for name, kind, number in self.halves:
+    def _entries(self) -> Iterator[Entry]:
+        yield Embedding("embedding", self.vocab_size, self.hidden_size, self.embedding)
+        yield from self._vectors("blocks.0.ln0", ("weight", "bias"))
+        yield from self._vectors("ln_out", ("weight", "bias"))
+        for name, kind, half in self.halves:
             block = name.rpartition(".")[0]
-            table.vectors(f"{block}.ln{number}", ("weight", "bias"), width)
+            yield from self._vectors(f"{block}.ln{half}", ("weight", "bias"))
             if self.neuron_position == "residual":
-                table.vectors(f"{block}.lif{number}", ("threshold", "scale"), width)
-            table.vectors(name, self.half_vectors(kind), width)
-            for matrix in self.matrices(name, kind):
-                table.matrix(matrix)
-        table.matrix(self.head_matrix)
-        return table
+                yield from self._vectors(f"{block}.lif{half}", ("threshold", "scale"))
+            yield from self._vectors(name, self.half_vectors(kind))
+            yield from self.matrices(name, kind)
+        yield self.head_matrix
+
+    def _vectors(self, name: str, parts: tuple[str, ...]) -> Iterator[Array]:
+        for part in parts:
+            yield Array(f"{name}.{part}", (self.hidden_size,))
 
     def half_vectors(self, kind: str) -> tuple[str, ...]:
         """Names of a half's vectors, the mixes last, in the order of its matrices."""
-        shared = self.neuron_position == "projections"
+        shared = self.counts_spikes
         if kind == "channel":
             return ("time_mix",) if shared else ("time_mix_k", "time_mix_r")
         mixes = ("time_mix",) if shared else ("time_mix_r", "time_mix_k", "time_mix_v")
@@ -135,7 +204,7 @@ class Spec:
     def matrices(self, name: str, kind: str) -> tuple[Matrix, ...]:
         """The matrices of one half, in the order in which the network reads them."""
         width, inner = self.hidden_size, self.intermediate_size
-        spiking = self.neuron_position == "projections"
+        spiking = self.counts_spikes
         if kind == "time":
             into = {"receptance": width, "key": width, "value": width}
             last = Matrix(f"{name}.output", width, width, self.body, spiking, spiking)
@@ -151,7 +220,7 @@ class Spec:
     @property
     def head_matrix(self) -> Matrix:
         """The matrix from the last norm to the logits."""
-        spiking = self.neuron_position == "projections"
+        spiking = self.counts_spikes
         return Matrix("head", self.hidden_size, self.vocab_size, self.head, spiking, spiking)
 
     def bounds(self, name: str) -> tuple[float, float]:
@@ -161,9 +230,9 @@ class Spec:
             return inputs / MOST_COUNTS, MOST_SCALE
         if name.endswith(".threshold"):
             return LEAST_POSITIVE, 1 / LEAST_POSITIVE
-        if name.endswith(".multiplier"):
-            return 1, 15
-        return -math.inf, math.inf
+        return code_bounds(name)
+
+    # --- state ------------------------------------------------------------------------------
 
     @property
     def state_vectors(self) -> tuple[str, ...]:
@@ -177,7 +246,7 @@ class Spec:
             layer * len(self.state_vectors) + self.state_vectors.index(vector)
         ) * self.hidden_size
 
-    def state_arrays(self, tensors: Mapping[str, NDArray[Any]]) -> tuple[StateArray, ...]:
+    def state_arrays(self, tensors: Tensors) -> tuple[StateArray, ...]:
         """The arrays of one sequence's state, layer by layer.
 
         Everything is finite, a WKV denominator is not negative, and a membrane that reached its

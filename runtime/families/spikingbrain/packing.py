@@ -10,10 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spiketrain.runtime.errors import PackageError
-from spiketrain.runtime.families.spikingbrain.layout import DTYPES, FLOATS, GROUP, SPAN, Matrix
 from spiketrain.runtime.families.spikingbrain.spec import Spec
+from spiketrain.runtime.formats import FLOATS, GROUP, SPAN
 from spiketrain.runtime.memory import Arena, row_bytes
 from spiketrain.runtime.tensor_file import release
+from spiketrain.runtime.tensor_table import Matrix
 
 LEAST_K = 1e-3
 
@@ -197,5 +198,5 @@ def _dense_kind(matrix: Matrix) -> tuple[str, int]:
     """The packing of a matrix that is read as a whole, and the inputs of a group."""
     if matrix.weights == "int4-gi":
         return "int4", GROUP
-    assert matrix.weights in (*FLOATS, *DTYPES)
+    assert matrix.weights in (*FLOATS, "int8")
     return matrix.weights, 0

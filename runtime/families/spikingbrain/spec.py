@@ -2,30 +2,66 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
-from numpy.typing import NDArray
-
+from spiketrain.runtime import fields
 from spiketrain.runtime.dial import NO_DIAL
 from spiketrain.runtime.families.spikingbrain.checks import (
-    check_fields,
+    MAX_WIDTH,
+    check_corrections,
     check_formats,
-    from_config,
+    check_relations,
+    check_untied,
 )
-from spiketrain.runtime.families.spikingbrain.layout import Matrix, TensorTable
-from spiketrain.runtime.families.spikingbrain.window import StateShape
+from spiketrain.runtime.families.spikingbrain.operations import operations
+from spiketrain.runtime.families.spikingbrain.rotary import check_scaling
+from spiketrain.runtime.families.spikingbrain.walk import Walk
+from spiketrain.runtime.families.spikingbrain.window import CACHES, StateShape
+from spiketrain.runtime.fields import (
+    Values,
+    choice,
+    flag,
+    number,
+    sequence,
+    stated,
+    weight_class,
+    whole,
+)
+from spiketrain.runtime.formats import FLOATS, code_bounds, is_int8
+from spiketrain.runtime.operation import Operation
+from spiketrain.runtime.package_spec import Tensors
 from spiketrain.runtime.state import StateArray
 
-MODEL_TYPE = "spikingbrain"
+MAX_VOCAB_SIZE = 1 << 24
+MAX_LAYERS = 256
+MAX_EXPERTS = 1024
+MAX_SHARED_EXPERTS = 64
+MAX_HEAD_DIM = 1024
+MAX_POSITIONS = 1 << 24
+MAX_SINKS = 1 << 16
 # Counts of a token add up to about inputs * k: within 32 bits with int8 weights.
 MOST_K = 16.0
 
 
-@dataclass(frozen=True, slots=True)
-class Spec:
+def _head_dim(values: Values) -> int | None:
+    width, heads = values.get("hidden_size"), values.get("num_attention_heads")
+    return width // max(heads, 1) if type(width) is int and type(heads) is int else None
+
+
+def _window_keys(values: Values) -> int | None:
+    window = values.get("sliding_window")
+    return window + 1 if type(window) is int else None
+
+
+def _odd_layers(values: Values) -> tuple[int, ...] | None:
+    layers = values.get("num_hidden_layers")
+    return tuple(range(1, layers, 2)) if type(layers) is int and layers <= MAX_LAYERS else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spec(Walk):
     """The config of one SpikingBrain package; ValueError names field, rule and value.
 
     Fields are those of the config, most under their upstream names; embedding, body, down, head are
@@ -33,73 +69,71 @@ class Spec:
     both kinds of attention. corrections: codes outside int8 by matrix. max_dial: 1 for none.
     """
 
-    vocab_size: int
-    hidden_size: int
-    num_hidden_layers: int
-    num_attention_heads: int
-    num_key_value_heads: int
-    intermediate_size: int
-    head_dim: int
-    norm_eps: float
-    sliding_window: int
-    window_keys: int
-    attn_layers: tuple[int, ...]
-    full_attn_layers: tuple[int, ...]
-    parallel: bool
-    rope_theta: float
-    rotary_scaling: Mapping[str, Any] | None
-    max_position_embeddings: int
-    qk_norm: bool
-    gate: str
-    gate_rank: int
-    gate_logit_normalizer: int
-    feature_map: str
-    num_sink_tokens: int
-    num_experts: int
-    num_shared_experts: int
-    moe_intermediate_size: int
-    dense_layers: tuple[int, ...]
-    spikes: bool
-    attention_spikes: bool
-    down_proj: str
-    window_cache: str
-    corrections: Mapping[str, int]
-    embedding: str
-    body: str
-    down: str
-    head: str
+    model_type: ClassVar[str] = "spikingbrain"
+    architecture: ClassVar[str] = "SpikingBrainForCausalLM"
+    # Said by other tensors or by formats: kept for people.
+    remarks: ClassVar[tuple[str, ...]] = ("quant_weight_group_size", "spike_k", "dead_zone")
+
+    vocab_size: int = whole(1, MAX_VOCAB_SIZE)
+    hidden_size: int = whole(1, MAX_WIDTH)
+    num_hidden_layers: int = whole(1, MAX_LAYERS)
+    num_attention_heads: int = whole(1, MAX_WIDTH)
+    num_key_value_heads: int = whole(1, MAX_WIDTH, derived=lambda v: v.get("num_attention_heads"))
+    head_dim: int = whole(1, MAX_HEAD_DIM, derived=_head_dim)
+    intermediate_size: int = whole(1, MAX_WIDTH)
+    norm_eps: float = number(1e-12, 1.0, default=1e-6)
+    sliding_window: int = whole(1, MAX_POSITIONS)
+    window_keys: int = whole(1, MAX_POSITIONS, derived=_window_keys)
+    attn_layers: tuple[int, ...] = sequence("layers", derived=_odd_layers)
+    full_attn_layers: tuple[int, ...] = sequence("layers", default=())
+    parallel: bool = flag(False)
+    rope_theta: float = number(1.0, 1e12, default=1e6)
+    rotary_scaling: Mapping[str, Any] | None = stated(lambda _, value: check_scaling(value), None)
+    max_position_embeddings: int = whole(1, MAX_POSITIONS, default=131072)
+    qk_norm: bool = flag(False)
+    gate: str = choice("low_rank", "merged", "tied", default="low_rank")
+    gate_rank: int = whole(1, MAX_WIDTH, default=16)
+    gate_logit_normalizer: int = whole(1, MAX_WIDTH, default=16)
+    feature_map: str = choice("relu", "sigmoid", default="relu")
+    num_sink_tokens: int = whole(0, MAX_SINKS, default=0)
+    num_experts: int = whole(0, MAX_EXPERTS, default=0)
+    num_shared_experts: int = whole(0, MAX_SHARED_EXPERTS, default=1)
+    moe_intermediate_size: int = whole(1, MAX_WIDTH, derived=lambda v: v.get("intermediate_size"))
+    dense_layers: tuple[int, ...] = sequence("layers", default=())
+    spikes: bool = flag(False)
+    attention_spikes: bool = flag(False)
+    down_proj: str = choice("published", "spiked", default="spiked")
+    tie_word_embeddings: bool = stated(check_untied, False)
+    window_cache: str = choice(*CACHES, default="float32")
+    corrections: Mapping[str, int] = stated(check_corrections, {})
+    embedding: str = weight_class()
+    body: str = weight_class()
+    down: str = weight_class()
+    head: str = weight_class()
     max_dial: float = NO_DIAL
 
     def __post_init__(self) -> None:
-        check_fields(self)
+        fields.check_rules(fields.rules(Spec), self)
+        check_relations(self)
         check_formats(self)
-        known = {m.name for m in self.matrices() if m.weights.startswith("int8")}
+        known = {m.name for m in self.matrices() if is_int8(m.weights)}
         for name in self.corrections:
             if name not in known:
                 raise ValueError(f"corrections must be of int8 matrices, got {name!r:.200}")
 
-    @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> Spec:
-        """The spec that config.json describes; unknown keys are errors."""
-        return from_config(cls, tuple(field.name for field in fields(cls)), config)
+    @property
+    def body_format(self) -> str:
+        """The weight format of the layers' matrices."""
+        return self.body
+
+    @property
+    def events(self) -> str:
+        """Form of what the matrices of the blocks read."""
+        if self.spikes:
+            return "counts"
+        return "float32" if self.body in FLOATS else "int8"
 
     # --- layers -----------------------------------------------------------------------------
-
-    def has_window(self, layer: int) -> bool:
-        """Whether this layer has window attention."""
-        return self.parallel or layer in self.attn_layers
-
-    def has_state(self, layer: int) -> bool:
-        """Whether this layer has gated linear attention."""
-        return self.parallel or layer not in self.attn_layers
-
-    def has_experts(self, layer: int) -> bool:
-        """Whether this layer's feed-forward part has routed experts."""
-        return self.num_experts > 0 and layer not in self.dense_layers
-
-    def inner(self, layer: int) -> int:
-        """Inner units of this layer's feed-forward part."""
-        return self.moe_intermediate_size if self.has_experts(layer) else self.intermediate_size
 
     @property
     def layer_names(self) -> tuple[str, ...]:
@@ -140,127 +174,30 @@ class Spec:
                     found[f"{name}.mlp.shared.{expert}.down"] = self.inner(layer)
         return found
 
-    # --- matrices ---------------------------------------------------------------------------
+    def operations(self) -> Iterator[Operation]:
+        """What the network computes for a token."""
+        return operations(self)
 
-    def matrices(self) -> Iterator[Matrix]:
-        """All matrices but the low-rank gates' and routers', layer by layer, the head last."""
-        for layer in range(self.num_hidden_layers):
-            yield from self.attention_matrices(layer)
-            for name in self.expert_names(layer):
-                yield from self.expert_matrices(layer, name)
-        yield Matrix("lm_head", self.hidden_size, self.vocab_size, self.head)
-
-    def attention_matrices(self, layer: int) -> Iterator[Matrix]:
-        """q, k, v, o and the merged gate if there is one."""
-        width, wide = self.hidden_size, self.num_attention_heads * self.head_dim
-        narrow = self.num_key_value_heads * self.head_dim
-        shapes = {
-            "q": (width, wide),
-            "k": (width, narrow),
-            "v": (width, narrow),
-            "o": (wide, width),
-        }
-        if self.gate == "merged" and self.has_state(layer):
-            shapes["gk"] = (width, narrow)
-        for key, (inputs, outputs) in shapes.items():
-            yield self._matrix(f"layers.{layer}.attn.{key}_proj", inputs, outputs, key != "o")
-
-    def expert_names(self, layer: int) -> tuple[str, ...]:
-        """Prefixes of a feed-forward part's gate, up and down: routed experts, then shared ones."""
-        name = f"layers.{layer}.mlp"
-        if not self.has_experts(layer):
-            return (name,)
-        routed = (f"{name}.experts.{e}" for e in range(self.num_experts))
-        return (*routed, *(f"{name}.shared.{s}" for s in range(self.num_shared_experts)))
-
-    def expert_matrices(self, layer: int, name: str) -> Iterator[Matrix]:
-        """gate, up and down of one expert, or of a layer without any."""
-        width, inner = self.hidden_size, self.inner(layer)
-        yield self._matrix(f"{name}.gate_proj", width, inner)
-        yield self._matrix(f"{name}.up_proj", width, inner)
-        name, spiked = f"{name}.down_proj", self.spikes and self.down_proj == "spiked"
-        yield Matrix(name, inner, width, self.down, spiked, self.corrections.get(name, 0))
-
-    def _matrix(self, name: str, inputs: int, outputs: int, bias: bool = False) -> Matrix:
-        corrections = self.corrections.get(name, 0)
-        return Matrix(name, inputs, outputs, self.body, self.spikes, corrections, bias)
-
-    # --- tensors ----------------------------------------------------------------------------
-
-    @property
-    def num_parameters(self) -> int:
-        """Numbers that the model was fitted with; a matrix counts by its shape, however stored."""
-        return self._table().parameters
-
-    def tensors(self) -> dict[str, tuple[str, tuple[int, ...]]]:
-        """Name -> (dtype, shape) of every tensor in the package, weights input-major."""
-        return self._table().entries
-
-    def _table(self) -> TensorTable:
-        table = TensorTable()
-        table.embedding(self.embedding, self.vocab_size, self.hidden_size)
-        table.array("norm.weight", self.hidden_size)
-        for layer in range(self.num_hidden_layers):
-            self._add_layer(table, layer)
-        for matrix in self.matrices():
-            table.matrix(matrix)
-        return table
-
-    def _add_layer(self, table: TensorTable, layer: int) -> None:
-        name, width, size = f"layers.{layer}", self.hidden_size, self.head_dim
-        narrow = self.num_key_value_heads * size
-        table.array(f"{name}.attn_norm.weight", width)
-        table.array(f"{name}.mlp_norm.weight", width)
-        for norm in ("q_norm", "k_norm") if self.qk_norm else ():
-            table.array(f"{name}.attn.{norm}.weight", size)
-        if self.has_state(layer):
-            table.array(f"{name}.attn.g_norm.weight", size)
-            if self.gate == "low_rank":
-                table.array(f"{name}.attn.gk_proj.0.weight", width, self.gate_rank)
-                table.array(f"{name}.attn.gk_proj.1.weight", self.gate_rank, narrow)
-                table.array(f"{name}.attn.gk_proj.1.bias", narrow)
-        if self.parallel:
-            table.array(f"{name}.attn.w_norm.weight", size)
-        if self.num_sink_tokens and self.has_window(layer):
-            table.array(f"{name}.attn.sinks", 2, self.num_sink_tokens, narrow)
-        if self.has_experts(layer):
-            table.array(f"{name}.mlp.router.weight", width, self.num_experts)
-        for place in self.places:
-            table.array(f"{name}.{place}", 2, fitted=False)
-
-    @property
-    def places(self) -> tuple[str, ...]:
-        """Where each layer makes spike counts: tensors of k and the dead zone."""
-        if not self.spikes:
-            return ()
-        down = ("mlp.down_spikes",) if self.down_proj == "spiked" else ()
-        return ("attn.spikes", "attn.o_spikes", "mlp.spikes", *down)
+    # --- tensors and state ------------------------------------------------------------------
 
     def bounds(self, name: str) -> tuple[float, float]:
         """Least and greatest value of the tensor `name`."""
-        if name.endswith(".multiplier"):
-            return 1, 15
-        if name.endswith("spikes"):
-            return 0.0, MOST_K
-        return -math.inf, math.inf
-
-    # --- state ------------------------------------------------------------------------------
+        return (0.0, MOST_K) if name.endswith("spikes") else code_bounds(name)
 
     @property
     def state_shape(self) -> StateShape:
         """Sizes that a state depends on."""
         layers = range(self.num_hidden_layers)
-        full = dict.fromkeys(self.full_attn_layers, self.max_position_embeddings)
         return StateShape(
             self.num_key_value_heads,
             self.head_dim,
             self.window_cache,
             tuple(i for i in layers if self.has_state(i)),
-            {i: full.get(i, self.window_keys) for i in layers if self.has_window(i)},
+            {i: self.visible_keys(i) for i in layers if self.has_window(i)},
             self.max_dial,
         )
 
-    def state_arrays(self, tensors: Mapping[str, NDArray[Any]]) -> tuple[StateArray, ...]:
+    def state_arrays(self, tensors: Tensors) -> tuple[StateArray, ...]:
         """The arrays of one sequence's state."""
         return self.state_shape.arrays()
 

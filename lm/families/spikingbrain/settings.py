@@ -1,14 +1,10 @@
-"""Fields of a Hugging Face config.json, checked one by one before a Config is made of them."""
+"""Fields of someone else's config.json, checked one by one before a Config is made of them."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from spiketrain.runtime.families.spikingbrain.checks import (
-    NUMBERS,
-    SIZES,
-    check_number,
-    check_whole,
-)
+from spiketrain.runtime.families.spikingbrain.spec import Spec
+from spiketrain.runtime.fields import Number, Whole, rules
 
 
 def check_settings(
@@ -23,14 +19,10 @@ def check_settings(
         if settings.get(name) is None:
             raise ValueError(f"config.json: {name} is missing")
     names = dict(theirs or {})
-    for name, most in SIZES.items():
-        own = names.get(name, name)
-        if settings.get(own) is not None:
-            check_whole(f"config.json: {own}", settings[own], 1, most)
-    for name, (low, high) in NUMBERS.items():
-        own = names.get(name, name)
-        if settings.get(own) is not None:
-            check_number(f"config.json: {own}", settings[own], low, high)
+    for name, rule in rules(Spec).items():
+        key = names.get(name, name)
+        if isinstance(rule, (Whole, Number)) and settings.get(key) is not None:
+            rule(f"config.json: {key}", settings[key])
     layers = settings.get("attn_layers")
     if layers is not None and not _whole_list(layers):
         raise ValueError(f"config.json: attn_layers must be a list of layers, got {layers!r:.200}")
