@@ -51,7 +51,7 @@ def describe(package: Package) -> dict[str, Any]:
         "fidelity": ours["fidelity"],
         "weights": ours["weights"],
         "events": ours["events"],
-        "max_dial": getattr(package.spec, "max_dial", 1.0),
+        "max_dial": package.spec.max_dial,
         "config": {k: v for k, v in package.config.items() if k not in described},
         "parameters": package.spec.num_parameters,
         "tensor_bytes": sum(array.nbytes for array in package.tensors.values()),

@@ -22,11 +22,12 @@ from spiketrain.evaluation.encoded_text import check_sizes, encode
 from spiketrain.evaluation.energy import SOURCE, energy, operation
 from spiketrain.evaluation.expansions import expand
 from spiketrain.evaluation.rapl import Rapl
-from spiketrain.evaluation.recording import EVENT_STEPS, Recording, record
+from spiketrain.evaluation.recording import Recording, record
 from spiketrain.evaluation.sources import Source
 from spiketrain.evaluation.stop import NEVER, Stop
 from spiketrain.evaluation.synops import synops_by_neurobench
 from spiketrain.runtime.errors import DataError
+from spiketrain.runtime.operation import EVENT_STEPS
 
 SATURATED = 0.95  # of tokens with an event
 _EVENT_BITS = {"float32": 32, "fixed16": 16, "fixed12": 12, "counts": 8, "int8": 8}
@@ -58,9 +59,6 @@ def measure_activity(
         raise KeyboardInterrupt
     recording = record(model, tokens[:record_tokens], stop)
     per_token = 1 / counters.tokens
-    ours = model.config.get("spiketrain", {})
-    formats = ours.get("weights", {})
-    body = formats.get("body") or formats.get("recurrent") or "float32"
     report: dict[str, Any] = {
         "tokens": counters.tokens,
         "layers": _layers(model, counters),
@@ -75,7 +73,8 @@ def measure_activity(
     }
     if counters.total.macs_dense:
         state_bytes = 2.0 * model.state_nbytes  # read and written
-        of = operation(body, _EVENT_BITS.get(ours.get("events", ""), 16))
+        spec = model.spec
+        of = operation(spec.body_format, _EVENT_BITS.get(spec.events, 16))
         total = counters.total
         spiking = energy(
             of,
@@ -116,7 +115,7 @@ def _run(model: Any, tokens: NDArray[np.int64], stop: Stop) -> tuple[Any, float,
 
 def _event_rows(model: Any, counters: Any) -> tuple[int, ...]:
     """Rows that events may read in a token, by layer; zeros where the model does not say."""
-    rows: tuple[int, ...] = getattr(model, "event_rows", ())
+    rows: tuple[int, ...] = model.event_rows
     return rows or (0,) * (len(counters.layers) + len(counters.readout))
 
 

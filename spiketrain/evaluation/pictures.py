@@ -11,7 +11,8 @@ import matplotlib
 import numpy as np
 from numpy.typing import NDArray
 
-from spiketrain.evaluation.recording import EVENT_STEPS, Recording
+from spiketrain.evaluation.recording import Recording
+from spiketrain.runtime.operation import EVENT_STEPS
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt

@@ -1,9 +1,8 @@
 """What every unit did at every token: spikes as whole numbers, from the runtime or from torch.
 
-EGRU: a unit's output is in its state; its value is a count of steps of 1/32767 with int8 weights.
-SpikeGPT's LIF units reset to exactly zero when they fire, so a membrane at zero after a token is a
-spike. Spike counts before products are what the runtime's `record` returns. The torch model gives
-values, whole multiples of a threshold of each token.
+Spike counts before products are what the runtime's `record` returns. What a state shows of its
+units' spikes the family reads. The torch model gives values: graded, or whole multiples of a
+threshold of each token.
 """
 
 from __future__ import annotations
@@ -14,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spiketrain.evaluation.stop import NEVER, Stop
+from spiketrain.runtime.operation import EVENT_STEPS
 
-EVENT_STEPS = 32767  # of an EGRU output of 1
 PIECE_TOKENS = 32  # between two looks at a wish to stop
 
 Recording = dict[str, NDArray[np.int32]]
@@ -43,41 +42,18 @@ def _piece(model: Any, state: Any, token_ids: NDArray[np.int64]) -> Recording:
     if model.records:
         found: Recording = model.record(state, token_ids)
         return found
-    views = {name: array for name, array in state.arrays().items() if _shows_spikes(name)}
-    found = {
-        _label(name): np.empty((token_ids.size, array.size), np.int32)
-        for name, array in views.items()
-    }
-    for at, token in enumerate(token_ids.tolist()):
+    rows: dict[str, list[NDArray[np.int32]]] = {}
+    arrays = state.arrays()
+    for token in token_ids.tolist():
         model.step([state], [token])
-        for name, array in views.items():
-            found[_label(name)][at] = _counts(name, array)
-    return found
-
-
-def _shows_spikes(name: str) -> bool:
-    return name.startswith(("output.", "membrane1.", "membrane2."))
-
-
-def _label(name: str) -> str:
-    """How reports name the units of a state's array, as the activity counters do."""
-    kind, _, layer = name.partition(".")
-    if kind == "output":
-        return f"layers.{layer}"
-    return f"blocks.{layer}.lif{kind[-1]}"
-
-
-def _counts(name: str, array: NDArray[Any]) -> NDArray[np.int32]:
-    if name.startswith("membrane"):
-        return (array == 0).astype(np.int32)
-    if array.dtype.kind == "f":
-        return np.rint(array * EVENT_STEPS).astype(np.int32) + ((array > 0) & (array < 1e-5))
-    return array.astype(np.int32)
+        for name, counts in model.spec.spikes_in_state(arrays).items():
+            rows.setdefault(name, []).append(counts)
+    return {name: np.stack(counts) for name, counts in rows.items()}
 
 
 def _from_torch(model: Any, state: Any, token_ids: NDArray[np.int64]) -> Recording:
     found: Recording = {}
-    graded = model.config["model_type"] == "egru"
+    graded = model.graded_events
     for place, events in enumerate(model.events(state, token_ids)):
         size = np.abs(events)
         unit = np.full((len(events), 1), 1 / EVENT_STEPS) if graded else _thresholds(size)

@@ -16,28 +16,32 @@ from spiketrain.evaluation.recording import Recording
 
 
 def synops_by_neurobench(model: Any, recording: Recording) -> dict[str, int] | None:
-    """Sums over the recorded tokens of all products that read events; None but for an EGRU package.
+    """Sums over the recorded tokens of all products that read graded events.
+
+    None for a model without any, or one that is no package.
 
     Products of the embedding are left out: the runtime reads them from a table.
     """
-    if not recording or model.config.get("model_type") != "egru" or not hasattr(model, "path"):
-        return None
     from spiketrain.runtime.formats import widened
+    from spiketrain.runtime.model import Model
     from spiketrain.runtime.package import read_package
 
+    if not recording or not isinstance(model, Model) or not model.spec.event_products:
+        return None
+
     tensors = read_package(model.path).tensors
-    layers = [recording[f"layers.{layer}"] for layer in range(len(recording))]
-    inputs: list[tuple[str, NDArray[np.int32]]] = []
-    for layer, counts in enumerate(layers):
-        if layer:
-            inputs.append((f"layers.{layer}.input", layers[layer - 1]))
-        before = np.concatenate([np.zeros_like(counts[:1]), counts[:-1]])  # of the token before
-        inputs.append((f"layers.{layer}.recurrent", before))
-    inputs.append(("projection" if "projection.weight" in tensors else "head", layers[-1]))
     dense = effective = 0
-    for name, counts in inputs:
-        weight = widened(tensors[f"{name}.weight"])
+    for product in model.spec.event_products:
+        counts = _delayed(recording[product.place], product.delay)
+        weight = widened(tensors[f"{product.matrix}.weight"])
         events = (counts != 0).sum(axis=0, dtype=np.int64)  # (I,)
         effective += int(events @ np.count_nonzero(weight, axis=1))
         dense += counts.shape[0] * weight.size
     return {"dense": dense, "effective_macs": effective, "effective_acs": 0}
+
+
+def _delayed(counts: NDArray[np.int32], tokens: int) -> NDArray[np.int32]:
+    """The counts (T, H) of so many tokens before, zero before the first."""
+    if not tokens:
+        return counts
+    return np.concatenate([np.zeros_like(counts[:tokens]), counts[:-tokens]])

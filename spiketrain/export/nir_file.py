@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING
 import nir
 import numpy as np
 
-from spiketrain.export.operations import Operation, operations, stretches
 from spiketrain.runtime.errors import SpiketrainError
 from spiketrain.runtime.formats import widened
 
 if TYPE_CHECKING:
-    from spiketrain.runtime.package import Package
+    from spiketrain.runtime.operation import Operation
+from spiketrain.runtime.package import Package
 
 TIME = "one forward Euler step of 1 for each token"
 
@@ -35,7 +35,7 @@ def to_graph(
     SpiketrainError names the operations without a node, unless `parts` are asked for and the model
     has LIF units.
     """
-    walk = operations(package.config)
+    walk = list(package.spec.operations())
     lacking = [operation for operation in walk if operation.node is None]
     found = stretches(walk)
     if lacking and not (parts and found):
@@ -56,6 +56,17 @@ def to_graph(
         "complete": "no" if lacking else "yes",
     }
     return nir.NIRGraph(nodes, edges, metadata=metadata), found, lacking
+
+
+def stretches(walk: list[Operation]) -> list[list[Operation]]:
+    """The longest runs of operations that have nodes, of those with neurons among them."""
+    found: list[list[Operation]] = [[]]
+    for operation in walk:
+        if operation.node is None:
+            found.append([])
+        else:
+            found[-1].append(operation)
+    return [run for run in found if any(operation.node == "LIF" for operation in run)]
 
 
 def _refusal(package: Package, lacking: list[Operation], num_stretches: int) -> str:
@@ -90,7 +101,7 @@ def _node(package: Package, operation: Operation) -> nir.NIRNode:
     if operation.node == "LIF":
         threshold = np.array(tensors[f"{place}.threshold"], np.float32)
         return nir.LIF(
-            tau=np.full_like(threshold, package.config.get("lif_tau", 2.0)),
+            tau=np.full_like(threshold, operation.tau),
             r=np.array(tensors[f"{place}.scale"], np.float32),
             v_leak=np.zeros_like(threshold),
             v_threshold=np.nextafter(threshold, np.float32(-np.inf)),

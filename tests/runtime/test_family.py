@@ -1,7 +1,9 @@
-"""What every family states."""
+"""What every family states, and that nothing outside its folder knows its name."""
 
 import dataclasses
 import math
+import re
+from pathlib import Path
 
 import pytest
 from tiny import tiny_egru_package
@@ -14,11 +16,14 @@ from spiketrain.runtime.family import load_family
 from spiketrain.runtime.fields import Choice, ListOf, Maybe, Number, Whole, check_flag
 from spiketrain.runtime.package import read_package
 
+ROOT = Path(__file__).parents[2]
 MAKERS = {
     "egru": tiny_egru_package,
     "spikegpt": tiny_spikegpt_package,
     "spikingbrain": tiny_spikingbrain_package,
 }
+# `convert` and the reader of checkpoints know which kinds of source there are.
+MAY_NAME_FAMILIES = ("spiketrain/commands/convert", "lm/checkpoint.py")
 
 
 def test_every_family_has_a_package_here():
@@ -63,6 +68,20 @@ def test_every_field_that_a_config_may_leave_out_has_a_good_default(tmp_path, na
 def test_a_name_that_is_no_family_is_refused_before_an_import(name):
     with pytest.raises(ValueError, match=r"model_type must be one of egru, .*, got"):
         load_family(name)
+
+
+def test_no_part_but_a_family_compares_its_name():
+    quoted = "|".join(NAMES)
+    compares = re.compile(rf"""(==|!=|\bin)\s*[\[({{]?\s*["'](?:{quoted})["']""")
+    found = []
+    for part in ("lm", "runtime", "serving", "spiketrain", "training"):
+        for file in (ROOT / part).rglob("*.py"):
+            place = file.relative_to(ROOT).as_posix()
+            if "/families/" in place or place.startswith(MAY_NAME_FAMILIES):
+                continue
+            found += [f"{place}: {line}" for line in file.read_text("utf-8").splitlines()
+                      if compares.search(line)]  # fmt: skip
+    assert found == []
 
 
 @pytest.mark.parametrize(

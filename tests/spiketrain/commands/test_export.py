@@ -56,19 +56,14 @@ def test_parts_need_lif_units(tmp_path, monkeypatch, capsys, family):
     assert [path.name for path in tmp_path.iterdir()] == ["p"]
 
 
-def test_a_model_of_a_family_without_description_is_refused():
-    from spiketrain.export.operations import operations
-    from spiketrain.runtime.errors import SpiketrainError
-
-    with pytest.raises(SpiketrainError, match="got 'other'"):
-        operations({"model_type": "other"})
-
-
-def test_every_family_is_described():
+def test_every_family_says_what_it_computes_and_ends_with_its_head(tmp_path):
     import spiketrain.runtime.families
-    from spiketrain.export.operations import _FAMILIES
 
-    assert set(_FAMILIES) == set(spiketrain.runtime.families.NAMES)
+    for family in spiketrain.runtime.families.NAMES:
+        spec = read_package(MAKERS[family][0](tmp_path / family)).spec
+        *rest, last = spec.operations()
+        assert rest
+        assert last.place == spec.readout_names[-1]
 
 
 def test_lif_units_spike_in_the_graph_as_in_the_runtime(tmp_path, monkeypatch, capsys):
