@@ -11,7 +11,7 @@ class Meaning:
 
     semantics: of an official SpikeGPT or RWKV-4 file; None is "spikegpt".  choices: config fields
     of another revision.  rescaled: a Hugging Face RWKV-4 was saved after a pass in evaluation.
-    window_keys, down_proj: of a published SpikingBrain, see spiketrain.lm.families.spikingbrain.upstream.
+    window_keys, down_proj: of a published SpikingBrain, see lm.families.spikingbrain.upstream.
     """
 
     semantics: str | None = None

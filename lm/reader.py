@@ -33,7 +33,7 @@ class Reader:
 
 
 class FamilyCheckpoints(Protocol):
-    """The module spiketrain.lm.families.<name>.checkpoints: what a family adds to reading and converting.
+    """The module lm.families.<name>.checkpoints: what a family adds to reading and converting.
 
     READERS: kinds of checkpoints of others that this family reads.  CONVERSION_CHOICES: options of
     a conversion that models of this family alone have.

@@ -28,7 +28,7 @@ class Training:
 class Statement:
     """The fields of a family's Config.
 
-    package: the runtime's Spec. training: a dataclass whose fields `spiketrain.runtime.fields` made; it may
+    package: the runtime's Spec. training: a dataclass whose fields `runtime.fields` made; it may
     state a field of the package anew. start: values, or functions of the other values, of fields
     that nobody tells. export: fields of the package that an export decides.
     """

@@ -1,6 +1,6 @@
 """The tensors in which a package stores weights: a matrix or an embedding in a weight format.
 
-`spiketrain.runtime.formats` states their names, dtypes and shapes; `spiketrain.lm.quantize` chooses the codes.
+`runtime.formats` states their names, dtypes and shapes; `spiketrain.lm.quantize` chooses the codes.
 """
 
 from collections.abc import Callable, Iterable

@@ -26,7 +26,7 @@ Tensors = Mapping[str, NDArray[Any]]
 class Spec(Protocol):
     """The checked config of one package, and what follows from it.
 
-    model_type: the family's name. `spiketrain.runtime.package_spec.PackageSpec` has what families share.
+    model_type: the family's name. `runtime.package_spec.PackageSpec` has what families share.
     """
 
     model_type: ClassVar[str]

@@ -1,6 +1,6 @@
 """Weight formats: which tensors store a matrix or an embedding, with their dtypes and shapes.
 
-Each format is one row of FORMATS. Families say which formats they allow, `spiketrain.lm.quantize` rounds
+Each format is one row of FORMATS. Families say which formats they allow, `lm.quantize` rounds
 weights to them, and the kernels read them.
 """
 

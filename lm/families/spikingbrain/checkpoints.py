@@ -1,4 +1,4 @@
-"""The published SpikingBrain directories, read whole; spiketrain.lm.streaming reads them part by part."""
+"""The published SpikingBrain directories, read whole; lm.streaming reads them part by part."""
 
 from pathlib import Path
 

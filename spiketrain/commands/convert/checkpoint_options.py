@@ -37,7 +37,7 @@ class CheckpointOptions(Options, ABC):
 
     @classmethod
     def refusal(cls, flag: Flag, value: Any, source: Path) -> Exception:
-        """Also: a flag about others' checkpoints is answered as spiketrain.lm.checkpoint answers."""
+        """Also: a flag about others' checkpoints is answered as lm.checkpoint answers."""
         if flag.option.not_for is None:
             rule = f"{flag.spelling} says nothing about this kind of checkpoint, got {value!r}"
             return SpiketrainError(f"{source}: {rule}")
@@ -62,7 +62,7 @@ class OurModel(Calibrated, CheckpointOptions, ABC):
     window_cache: WindowCache = None
 
     def family_choices(self) -> Mapping[Flag, Any]:
-        """The options given that not every family has, see spiketrain.lm.reader.FamilyCheckpoints."""
+        """The options given that not every family has, see lm.reader.FamilyCheckpoints."""
         flags = flags_of(type(self))
         names = ("fold_projection", "target_sparsity", "window_cache")
         values = {flags[name]: getattr(self, name) for name in names}
