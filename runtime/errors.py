@@ -5,6 +5,8 @@ Every message names the field, the rule and the value.
 
 from __future__ import annotations
 
+import os
+
 
 class SpiketrainError(ValueError):
     """Base of every error that a user can cause; shown without a traceback."""
@@ -24,6 +26,15 @@ class TokenizerError(SpiketrainError):
 
 class DataError(SpiketrainError):
     """A text file to be scored or trained on is missing, empty or not UTF-8."""
+
+
+class WriteError(SpiketrainError):
+    """The system takes a file no further: a full disk, a quota, a limit, no permission."""
+
+    @classmethod
+    def of(cls, path: str | os.PathLike[str], error: OSError) -> WriteError:
+        """What to say of the file `path`, which an OSError kept from being written."""
+        return cls(f"{os.fspath(path)}: must be writable, got {error.strerror or error}")
 
 
 class PoolFull(SpiketrainError):  # noqa: N818

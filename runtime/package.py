@@ -10,8 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import secrets
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +17,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from spiketrain.runtime.draft_folder import draft_folder, tidy
 from spiketrain.runtime.durable_files import put_in_place, read_all, sync_directory, write_file
 from spiketrain.runtime.errors import PackageError
 from spiketrain.runtime.family import Spec, load_family
@@ -128,21 +127,21 @@ def write_package(
 
     `files` maps the names of further files to their content (bytes), or to the file to copy.
     An existing target is refused; with `force`, a target that is itself a package is replaced.
-    On any error the target is as it was and nothing is left beside it.
+    On any error the target is as it was and nothing is left beside it. A writer that is killed
+    leaves the old or the new package whole, and a draft that the next writer removes.
     """
     target = Path(os.path.abspath(path))
     full = _complete_config(str(target / CONFIG_FILE), config, tensors)
     content = _check_files(str(target), files or {}, full)
     check_target(target, force)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    draft = target.parent / f".{target.name}.{secrets.token_hex(8)}.tmp"
     try:
-        os.mkdir(draft)
-        write_tensors(draft / TENSOR_FILE, tensors)
-        _write_around(draft, full, content)
-        put_in_place(draft, target)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with draft_folder(target) as draft:
+            write_tensors(draft / TENSOR_FILE, tensors)
+            _write_around(draft, full, content)
+            put_in_place(draft, target)
+    except OSError as error:
+        raise PackageError(f"{target}: must be writable, got {error.strerror}") from None
     return str(full["spiketrain"]["fingerprint"])
 
 
@@ -159,8 +158,11 @@ def publish(
     full = _complete_config(str(target / CONFIG_FILE), config, tensors)
     content = _check_files(str(target), files or {}, full)
     check_target(target, force)
-    _write_around(draft, full, content)
-    put_in_place(draft, target)
+    try:
+        _write_around(draft, full, content)
+        put_in_place(draft, target)
+    except OSError as error:
+        raise PackageError(f"{target}: must be writable, got {error.strerror}") from None
     return str(full["spiketrain"]["fingerprint"])
 
 
@@ -311,6 +313,7 @@ def _check_files(
 
 def check_target(target: Path, force: bool) -> None:
     """PackageError unless a package may be written to `target`: nothing there, or one."""
+    tidy(target)
     if not os.path.lexists(target):
         return
     if not force:

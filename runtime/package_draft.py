@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+import weakref
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
 
+from spiketrain.runtime.draft_folder import lock_folder
+from spiketrain.runtime.durable_files import write_file
 from spiketrain.runtime.errors import PackageError
 from spiketrain.runtime.package import INDEX_FILE, check_target, publish
 from spiketrain.runtime.package_files import has_file, read_json
@@ -42,14 +45,15 @@ class PackageDraft:
         check_target(self.target, force)
         self.folder = self.target.with_name(f".{self.target.name}.partial")
         stated = json.loads(json.dumps(dict(identity)))
-        identity_file = self.folder / IDENTITY_FILE
-        if identity_file.is_file():
-            self._check_same(stated, resume)
-        else:  # nothing was written before the identity was
-            self.folder.mkdir(parents=True, exist_ok=True)
-            partial = identity_file.with_suffix(".partial")
-            partial.write_text(json.dumps(stated), "utf-8")
-            os.rename(partial, identity_file)
+        self._unlock = self._lock()
+        try:
+            if (self.folder / IDENTITY_FILE).is_file():
+                self._check_same(stated, resume)
+            else:
+                self._begin(stated)
+        except BaseException:
+            self._unlock()
+            raise
 
     def has(self, file: str) -> bool:
         """Whether this file was written, whole."""
@@ -81,10 +85,34 @@ class PackageDraft:
         for leftover in self.folder.iterdir():
             if leftover.name not in names and leftover.name != IDENTITY_FILE:
                 leftover.unlink()  # of an attempt to finish
-        (self.folder / INDEX_FILE).write_text(json.dumps(index), "utf-8")
+        write_file(self.folder / INDEX_FILE, json.dumps(index).encode())
         fingerprint = publish(self.folder, self.target, config, tensors, files, self.force)
         (self.target / IDENTITY_FILE).unlink(missing_ok=True)
+        self._unlock()
         return fingerprint
+
+    def _lock(self) -> Callable[[], object]:
+        """Keep other writers out of the draft while this object lives; what ends that."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            descriptor = lock_folder(self.folder)
+        except BlockingIOError:
+            raise PackageError(f"{self.folder}: must have one writer, another is at work") from None
+        except OSError as error:
+            raise PackageError(f"{self.folder}: must be writable, got {error.strerror}") from None
+        return weakref.finalize(self, _close, descriptor)
+
+    def _begin(self, stated: dict[str, Any]) -> None:
+        """Write the identity, before which nothing of this draft was written.
+
+        Without one the folder is what a writer left that was killed: at once, or in the middle of
+        removing the package that the draft had replaced.
+        """
+        for leftover in self.folder.iterdir():
+            leftover.unlink()
+        partial = self.folder / f"{IDENTITY_FILE}.partial"
+        write_file(partial, json.dumps(stated).encode())
+        os.rename(partial, self.folder / IDENTITY_FILE)
 
     def _check_same(self, stated: dict[str, Any], resume: bool) -> None:
         if not resume:
@@ -99,6 +127,11 @@ class PackageDraft:
                     f"{self.folder}: {key} must be as in the attempt to go on with, "
                     f"{found.get(key)!r:.200}, got {stated.get(key)!r:.200}"
                 )
+
+
+def _close(descriptor: int | None) -> None:
+    if descriptor is not None:  # a file system without locks
+        os.close(descriptor)
 
 
 class _OneFileAtATime(Mapping[str, "NDArray[Any]"]):

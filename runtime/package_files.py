@@ -14,12 +14,14 @@ import stat
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from spiketrain.runtime.draft_folder import recover
 from spiketrain.runtime.errors import PackageError
 
 
 def package_root(path: str | os.PathLike[str]) -> Path:
     """The resolved directory of a package. PackageError when it is not a directory."""
     try:
+        recover(Path(path).resolve())
         root = Path(path).resolve(strict=True)
     except (OSError, RuntimeError, ValueError) as error:
         raise PackageError(f"{path}: must be a package directory, got {_reason(error)}") from None

@@ -140,7 +140,7 @@ def release(array: NDArray[Any]) -> None:
 def write_tensors(path: Path, tensors: Mapping[str, NDArray[Any]]) -> None:
     """Write one safetensors file, widest data type first so that every tensor is aligned.
 
-    Raises PackageError if the system does not take it: a full disk, say.
+    Raises PackageError if the system does not take it, as on a full disk; then no file is left.
     """
     order = sorted(tensors, key=lambda name: (-tensors[name].dtype.itemsize, name))
     header: dict[str, Any] = {}
@@ -165,6 +165,8 @@ def write_tensors(path: Path, tensors: Mapping[str, NDArray[Any]]) -> None:
             stream.flush()
             os.fsync(stream.fileno())
     except OSError as error:
+        if not isinstance(error, FileExistsError):
+            path.unlink(missing_ok=True)
         size = 8 + len(raw) + position
         raise PackageError(
             f"{path}: must be writable, {size} bytes, got {error.strerror}"

@@ -8,6 +8,7 @@ import pytest
 import tiny
 from package_edits import make
 
+from spiketrain.runtime import durable_files
 from spiketrain.runtime.errors import PackageError
 from spiketrain.runtime.package import compute_fingerprint, read_package, write_package
 from spiketrain.runtime.tensor_file import map_tensors
@@ -107,6 +108,7 @@ def test_force_does_not_replace_a_checkpoint(tmp_path, content):
 def test_an_interrupt_between_the_renames_leaves_the_old_package(
     tmp_path, package, content, monkeypatch
 ):
+    monkeypatch.setattr(durable_files, "exchange", lambda first, second: False)
     before = {path.name: path.read_bytes() for path in package.iterdir()}
     rename = os.rename
 
@@ -126,6 +128,7 @@ def test_an_interrupt_between_the_renames_leaves_the_old_package(
 @pytest.mark.parametrize("force", [False, True])
 def test_a_failed_write_leaves_everything_as_it_was(tmp_path, content, monkeypatch, broken, force):
     if force:
+        monkeypatch.setattr(durable_files, "exchange", lambda first, second: False)
         make(tmp_path / "p", seed=5)
     before = {f: f.read_bytes() for f in tmp_path.rglob("*") if f.is_file()}
     real, calls = getattr(os, broken), []

@@ -1,6 +1,8 @@
 """Packages written file by file, cut off and gone on with."""
 
+import errno
 import json
+import os
 
 import numpy as np
 import pytest
@@ -54,6 +56,7 @@ def test_an_attempt_that_was_cut_off_goes_on_with_what_is_whole(whole, tmp_path)
     names = list(files)
     first.write(names[0], files[names[0]])
     (first.folder / f"{names[1]}.partial").write_bytes(b"cut off")
+    del first  # as the end of its process does, so that others may write
     with pytest.raises(PackageError, match="--resume goes on with it"):
         PackageDraft(tmp_path / "target", IDENTITY)
     with pytest.raises(PackageError, match=r"weights must be as in the attempt .* 'int8', got 'x'"):
@@ -65,6 +68,35 @@ def test_an_attempt_that_was_cut_off_goes_on_with_what_is_whole(whole, tmp_path)
         second.write(name, files[name])
     (second.folder / "config.json").write_text("left over of an attempt to finish")
     assert second.finish(config(whole), names) == whole.fingerprint
+
+
+def test_a_draft_has_one_writer_at_a_time(whole, tmp_path):
+    first = PackageDraft(tmp_path / "target", IDENTITY)
+    with pytest.raises(PackageError, match="must have one writer, another is at work"):
+        PackageDraft(tmp_path / "target", IDENTITY, resume=True)
+    del first
+    PackageDraft(tmp_path / "target", IDENTITY, resume=True)
+
+
+def test_what_a_killed_writer_did_not_remove_is_no_part_of_a_new_draft(whole, tmp_path):
+    left = tmp_path / ".target.partial"  # the package that was replaced, half removed
+    left.mkdir()
+    (left / "model-0.safetensors").write_bytes(b"of another package")
+    draft = PackageDraft(tmp_path / "target", IDENTITY)
+    assert not draft.has("model-0.safetensors")
+
+
+def test_a_file_that_does_not_fit_the_disk_leaves_no_part_of_it(whole, tmp_path, monkeypatch):
+    draft = PackageDraft(tmp_path / "target", IDENTITY)
+    before = sorted(draft.folder.iterdir())
+
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(PackageError, match="No space left"):
+        draft.write("model-0.safetensors", parts(whole)["model-0.safetensors"])
+    assert sorted(draft.folder.iterdir()) == before
 
 
 def test_a_lacking_tensor_is_named_and_the_draft_stays(whole, tmp_path):
