@@ -54,7 +54,7 @@ def new_file(target: Path) -> Iterator[IO[bytes]]:
     raw: _Watched | None = None
     try:
         with _draft_of(place) as path, _Watched(path, "wb") as raw:
-            with io.BufferedWriter(raw) as stream:
+            with io.BufferedWriter(raw) as stream:  # type: ignore[type-var, unused-ignore]
                 yield stream
                 stream.flush()
                 if path != place:
@@ -74,6 +74,7 @@ def new_file(target: Path) -> Iterator[IO[bytes]]:
 def new_folder(target: Path) -> Iterator[Path]:
     """A folder to fill, which takes the place of `target` when the block ends; see `new_file`."""
     try:
+        target.parent.mkdir(parents=True, exist_ok=True)
         with draft_folder(target) as folder:
             yield folder
             for file in folder.rglob("*"):
@@ -81,6 +82,17 @@ def new_folder(target: Path) -> Iterator[Path]:
             put_in_place(folder, target)
     except OSError as error:
         raise WriteError.of(target, error) from error
+
+
+def append_whole(path: Path, stream: io.FileIO, data: bytes) -> None:
+    """Add `data` to the end of the unbuffered file, or nothing: WriteError names `path`."""
+    size = stream.seek(0, os.SEEK_END)
+    try:
+        while data:  # a write may end early, as at the last byte of a disk
+            data = data[stream.write(data) :]
+    except OSError as error:
+        stream.truncate(size)
+        raise WriteError.of(path, error) from error
 
 
 def sync_directory(path: Path) -> None:

@@ -16,12 +16,14 @@ from torch import Tensor
 
 from spiketrain.lm.conversion import gru, rwkv
 from spiketrain.lm.conversion.thresholds import calibrate_thresholds
+from spiketrain.runtime.durable_files import new_folder, read_all, write_file
 from spiketrain.training.config import ConfigError, TrainConfig, find_data, load_config
 from spiketrain.training.data import read_text
 from spiketrain.training.encoder import file_encoder, folder_encoder
 from spiketrain.training.evaluate import evaluate
 from spiketrain.training.loop import Trainer
 from spiketrain.training.progress import step_bar, tell
+from spiketrain.training.run_folder import save_tensors
 from spiketrain.training.teachers import run_model
 
 LANES, STEPS = 8, 256  # of the text that thresholds are calibrated on
@@ -178,10 +180,10 @@ def fine_tune(
     """Train `student` on by the recipe asked.fine_tune; the trained model and its seconds."""
     assert asked.fine_tune is not None
     start = folder / "calibrated"
-    start.mkdir(parents=True, exist_ok=True)
     tokenizer = folder_encoder(asked.teacher).file
-    (start / tokenizer.name).write_bytes(tokenizer.read_bytes())
-    torch.save({"model": student.state_dict()}, start / "checkpoint.pt")
+    with new_folder(start) as draft:
+        write_file(draft / tokenizer.name, read_all(tokenizer))
+        save_tensors(draft / "checkpoint.pt", {"model": student.state_dict()})
     config = _fine_tuning(asked, start)
     kept = {name: getattr(student.config, name) for name in recipe.kept}
     config = config.model_copy(update={"model": kept | config.model})

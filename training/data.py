@@ -6,27 +6,31 @@ can carry its state from chunk to chunk.
 """
 
 import hashlib
-import lzma
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
-from spiketrain.runtime.errors import DataError
+from spiketrain.runtime.durable_files import new_file
+from spiketrain.runtime.errors import DataError, WriteError
+from spiketrain.runtime.xz_file import open_xz
 
 DOCUMENT_END = "<|endoftext|>"
 
 
 def read_text(path: Path) -> str:
-    """UTF-8 text of a plain or `.xz` file; DataError names the file if it is none."""
-    opener = lzma.open if path.suffix == ".xz" else open
+    """UTF-8 text of a plain or `.xz` file; DataError names the file if it is none.
+
+    An `.xz` file may unpack to 100 times its size, see `spiketrain.runtime.xz_file`.
+    """
     try:
-        with opener(path, "rt", encoding="utf-8", newline="") as file:
-            return file.read()
+        with path.open("rb") as file:
+            raw = open_xz(path, file).read() if path.suffix == ".xz" else file.read()
+        return raw.decode("utf-8")
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: must be UTF-8, is not at byte {error.start}") from error
-    except (lzma.LZMAError, EOFError) as error:
-        raise DataError(f"{path}: must be an .xz file, {error}") from error
+    except OSError as error:
+        raise DataError(f"{path}: must be readable, got {error.strerror}") from error
 
 
 def documents(text: str) -> list[str]:
@@ -47,18 +51,37 @@ def encode_corpus(
     raw = read_text(path)
     digest = hashlib.sha256(key.encode() + b"\0" + raw.encode()).hexdigest()[:16]
     stored = cache / f"{path.name.split('.')[0]}-{digest}.npy" if cache else None
-    if stored and stored.exists():
-        return np.load(stored, allow_pickle=False)
+    if stored and (found := _cached(stored)) is not None:
+        return found
     parts = [np.asarray([*encode(text), eos_id], dtype=np.int32) for text in documents(raw)]
     if not parts:
         raise DataError(f"{path}: must have text, is empty")
     stream = np.concatenate(parts)
     if stored:
-        stored.parent.mkdir(parents=True, exist_ok=True)
-        partial = stored.with_suffix(".partial.npy")
-        np.save(partial, stream)
-        partial.rename(stored)
+        _keep(stored, stream)
     return stream
+
+
+def _cached(stored: Path) -> np.ndarray | None:
+    """The stream kept in a file, None if there is none or the file is damaged."""
+    try:
+        found = np.load(stored, allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        return None
+    whole = isinstance(found, np.ndarray) and found.ndim == 1 and found.dtype == np.int32
+    return found if whole else None
+
+
+def _keep(stored: Path, stream: np.ndarray) -> None:
+    """Write a stream as .npy. Raises WriteError."""
+    try:
+        stored.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise WriteError.of(stored, error) from error
+    with new_file(stored) as file:  # np.save to a file says nothing of why it failed
+        header = np.lib.format.header_data_from_array_1_0(stream)
+        np.lib.format.write_array_header_1_0(file, header)
+        file.write(stream.data)
 
 
 class Lanes:
@@ -70,7 +93,7 @@ class Lanes:
     def __init__(self, stream: np.ndarray, batch: int, steps: int) -> None:
         self.chunks = (len(stream) // batch - 1) // steps
         if self.chunks < 1:
-            raise ValueError(
+            raise DataError(
                 f"{len(stream)} tokens are too few for batch {batch} of {steps} steps and a target"
             )
         self._stream, self._batch, self._steps = stream, batch, steps

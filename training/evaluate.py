@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from spiketrain.lm.progress import OnProgress, silent
+from spiketrain.runtime.errors import DataError
 
 
 @torch.no_grad()
@@ -27,7 +28,7 @@ def evaluate(
     """
     stride = (len(stream) - 1) // lanes
     if stride < 1:
-        raise ValueError(f"{len(stream)} tokens are too few for {lanes} lanes")
+        raise DataError(f"{len(stream)} tokens are too few for {lanes} lanes")
     table = np.stack([stream[i * stride : (i + 1) * stride + 1] for i in range(lanes)])
     tokens = torch.from_numpy(table.astype(np.int64)).to(next(model.parameters()).device)
     with _float32(model):

@@ -15,6 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from spiketrain.runtime.durable_files import read_all, replace_file
+from spiketrain.runtime.errors import SpiketrainError, WriteError
 from spiketrain.training import schedules
 from spiketrain.training.build import build_model
 from spiketrain.training.config import ConfigError, TrainConfig, find_data
@@ -25,8 +27,13 @@ from spiketrain.training.evaluate import evaluate
 from spiketrain.training.optimizers import Optimizers
 from spiketrain.training.plots import plot_curves
 from spiketrain.training.progress import describe, progress_bar
+from spiketrain.training.run_folder import RunFolder, load_tensors
 from spiketrain.training.teachers import load_teacher
 from spiketrain.training.tokenizer import train_tokenizer
+
+
+class Diverged(SpiketrainError, FloatingPointError):  # noqa: N818
+    """A gradient that is no number: the recipe's learning rate or clip is too high."""
 
 
 @dataclass
@@ -55,6 +62,7 @@ class Trainer:
     def __init__(self, config: TrainConfig, recipe: Path, folder: Path, resume: bool) -> None:
         self.config, self.folder = config, folder
         self._check_folder(resume)
+        self.files = RunFolder(_made(folder))
         torch.set_num_threads(config.run.threads)
         torch.manual_seed(config.seed)
         self.device = _device(config.run.device)
@@ -76,10 +84,8 @@ class Trainer:
         self.rates = [torch.zeros(n, device=self.device) for n in sizes]  # of each unit, running
         if (folder / "checkpoint.pt").exists():
             self._load()
-        log = folder / "log.jsonl"
-        log.touch()
-        os.truncate(log, self.at.log_bytes)
-        (folder / "config.json").write_text(config.model_dump_json(indent=2))  # the run is on
+        self.files.cut_log(self.at.log_bytes)
+        self.files.write_json("config.json", config.model_dump_json(indent=2))  # the run is on
 
     def run(self, quiet: bool) -> dict:
         """Train to the end and write the results."""
@@ -97,11 +103,11 @@ class Trainer:
                 self.at.seconds = before + time.monotonic() - started
                 if self.at.chunk % 20 == 0 or self.at.chunk == chunks:
                     record |= {"tokens": self.at.chunk * per_chunk, "seconds": self.at.seconds}
-                    self._write(record)
+                    self.files.append(record)
                     progress.update(bar, description=describe(record))
                 if self.at.chunk % every == 0 and self.at.chunk < chunks:
                     found = self._evaluate(run.evaluate_tokens)
-                    self._write({"tokens": self.at.chunk * per_chunk, **found})
+                    self.files.append({"tokens": self.at.chunk * per_chunk, **found})
                 progress.update(bar, completed=self.at.chunk)
                 if time.monotonic() - saved > run.checkpoint_minutes * 60:
                     self.save()
@@ -124,7 +130,7 @@ class Trainer:
         loss.backward()
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), config.optimizer.clip)
         if not math.isfinite(norm.item()):
-            raise FloatingPointError(
+            raise Diverged(
                 f"gradient norm is {norm.item()} at chunk {self.at.chunk}; "
                 "lower optimizer.learning_rate or optimizer.clip"
             )
@@ -186,7 +192,7 @@ class Trainer:
 
     def save(self) -> None:
         """Write checkpoint.pt, whole or not at all."""
-        self.at.log_bytes = (self.folder / "log.jsonl").stat().st_size
+        self.at.log_bytes = self.files.log_bytes()
         content = {
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -197,9 +203,7 @@ class Trainer:
         }
         if self.teacher is not None:
             content["teacher_state"] = self.teacher.state
-        partial = self.folder / "checkpoint.partial"
-        torch.save(content, partial)
-        partial.replace(self.folder / "checkpoint.pt")
+        self.files.save_checkpoint(content)
 
     def _teacher(self) -> Teacher | None:
         """The teacher of [distil], which needs this run's tokenizer."""
@@ -233,18 +237,16 @@ class Trainer:
     def _start_from(self, run: Path) -> None:
         """Take the weights of a finished run of the same architecture and tokenizer."""
         try:
-            content = torch.load(run / "checkpoint.pt", map_location=self.device, weights_only=True)
+            content = load_tensors(run / "checkpoint.pt", self.device)
             self.model.load_state_dict(content["model"])
-        except (OSError, KeyError, RuntimeError) as error:
+        except (ConfigError, KeyError, RuntimeError) as error:
             raise ConfigError(
                 f"run.start_from must be a run of this model, {run}: {error}"
             ) from error
         self._check_tokenizer(run, "run.start_from")
 
     def _load(self) -> None:
-        content = torch.load(
-            self.folder / "checkpoint.pt", map_location=self.device, weights_only=True
-        )
+        content = load_tensors(self.folder / "checkpoint.pt", self.device)
         self.model.load_state_dict(content["model"])
         self.optimizer.load_state_dict(content["optimizer"])
         self.state, self.rates = content["state"], content["rates"]
@@ -263,18 +265,11 @@ class Trainer:
             **self._test(),
         }
         last = {key: value for key, value in result.items() if key.startswith("valid")}
-        self._write({"tokens": tokens, **last})
-        if hasattr(self.model, "save_pretrained"):
-            self.model.save_pretrained(self.folder / "model")
-        else:
-            torch.save(self.model.state_dict(), self.folder / "model.pt")
-        plot_curves(self.folder / "log.jsonl", self.folder / "curves.png", self.config.name)
-        (self.folder / "result.json").write_text(json.dumps(result, indent=2) + "\n")
+        self.files.append({"tokens": tokens, **last})
+        self.files.save_model(self.model)
+        plot_curves(self.files.log, self.folder / "curves.png", self.config.name)
+        self.files.write_json("result.json", json.dumps(result, indent=2) + "\n")
         return result
-
-    def _write(self, record: dict) -> None:
-        with open(self.folder / "log.jsonl", "ab") as log:
-            log.write((json.dumps(record) + "\n").encode())
 
     def _check_folder(self, resume: bool) -> None:
         """The folder is new, or holds a run of this very recipe that may be resumed."""
@@ -294,9 +289,8 @@ class Trainer:
         data = self.config.data
         target = self.folder / f"tokenizer{Path(data.tokenizer or '.model').suffix or '.model'}"
         if not (self.folder / "config.json").exists():  # a new run
-            self.folder.mkdir(parents=True, exist_ok=True)
             if data.tokenizer:
-                target.write_bytes(find_data(data.tokenizer, self.beside).read_bytes())
+                replace_file(target, read_all(find_data(data.tokenizer, self.beside)))
             else:
                 corpus = find_data(data.train, self.beside)
                 train_tokenizer(corpus, target, data.vocab_size, os.cpu_count() or 1)
@@ -305,6 +299,15 @@ class Trainer:
     def _encode(self, name: str) -> np.ndarray:
         text = find_data(name, self.beside)
         return self.tokenizer.stream(text, self.folder.parent / ".cache")
+
+
+def _made(folder: Path) -> Path:
+    """The folder, which exists from now on. Raises WriteError."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise WriteError.of(folder, error) from error
+    return folder
 
 
 def _device(name: str) -> torch.device:

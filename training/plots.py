@@ -9,6 +9,8 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
+from spiketrain.runtime.durable_files import new_file
+
 
 def plot_curves(log: Path, target: Path, title: str) -> None:
     """Loss and firing rates over tokens, from a run's log.jsonl, as a PNG."""
@@ -29,8 +31,7 @@ def plot_curves(log: Path, target: Path, title: str) -> None:
     right.set(xlabel="million tokens", ylabel="% of units with an event", ylim=(0, 100))
     if right.lines:  # a dense model has no events
         right.legend()
-    figure.savefig(target, dpi=110)
-    plt.close(figure)
+    _save(figure, target)
 
 
 def plot_activity(report: dict[str, Any], target: Path) -> None:
@@ -46,11 +47,19 @@ def plot_activity(report: dict[str, Any], target: Path) -> None:
     axes.axhline(lstm, color="0.4", ls="--", lw=1, label="dense LSTM of equal parameters")
     axes.set(xlabel="% zero outputs, all layers", ylabel="bits per byte on stories/valid")
     axes.legend()
-    figure.savefig(target, dpi=110)
-    plt.close(figure)
+    _save(figure, target)
 
 
 def _mean_rate(report: dict[str, Any], rates: list[float]) -> float:
     """Firing rate over all units, from the rates of the layers."""
     sizes = report["egru_config"]["model"]["hidden_sizes"]
     return sum(r * size for r, size in zip(rates, sizes, strict=True)) / sum(sizes)
+
+
+def _save(figure: Any, target: Path) -> None:
+    """Write a picture and forget it. Raises WriteError."""
+    try:
+        with new_file(target) as stream:
+            figure.savefig(stream, dpi=110, format="png")
+    finally:
+        plt.close(figure)

@@ -12,6 +12,7 @@ from typing import Any
 
 import safetensors
 
+from spiketrain.runtime.durable_files import replace_file
 from spiketrain.training.plots import plot_activity
 
 CARD = """# stories-egru
@@ -59,8 +60,8 @@ def write_report(runs: Path, target: Path) -> dict[str, Any]:
     report = collect(runs)
     target.mkdir(parents=True, exist_ok=True)
     plot_activity(report, target / "activity.png")
-    (target / "README.md").write_text(card(report), encoding="utf-8")
-    (target / "report.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    replace_file(target / "README.md", card(report).encode())
+    replace_file(target / "report.json", (json.dumps(report, indent=1) + "\n").encode())
     return report
 
 

@@ -1,7 +1,6 @@
 """A server: wiring, health, reflection, draining. No policy: the engine has it."""
 
 import asyncio
-import os
 import signal
 import socket
 from collections.abc import Callable
@@ -17,6 +16,7 @@ import spiketrain.v1.generation_pb2_grpc as generation_grpc
 import spiketrain.v1.models_pb2_grpc as models_grpc
 import spiketrain.v1.scoring_pb2_grpc as scoring_grpc
 import spiketrain.v1.tokenization_pb2_grpc as tokenization_grpc
+from spiketrain.runtime.durable_files import replace_file
 from spiketrain.serving.config import ServingConfig
 from spiketrain.serving.engine.engine import Engine
 from spiketrain.serving.engine.scoring import Scoring
@@ -231,12 +231,7 @@ async def _stop(
 
 def _write_port(path: Path, port: int) -> None:
     """Write the port so that whoever waits for the file never reads half a number."""
-    part = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        part.write_text(f"{port}\n")
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    replace_file(path, f"{port}\n".encode())
 
 
 def _why_not(host: str, port: int) -> str:

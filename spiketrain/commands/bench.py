@@ -84,8 +84,9 @@ def bench(
     )
     if png is not None and found["by_context"]:
         from spiketrain.evaluation.pictures import by_context
+        from spiketrain.runtime.durable_files import replace_file
 
-        png.write_bytes(by_context(found["by_context"]))
+        replace_file(png, by_context(found["by_context"]))
     if as_json:
         print(json.dumps(found, allow_nan=False))
     else:

@@ -7,6 +7,7 @@ from typing import Any
 
 from spiketrain.evaluation import html, pictures
 from spiketrain.evaluation.recording import Recording
+from spiketrain.runtime.durable_files import replace_file
 
 
 def draw(
@@ -29,7 +30,7 @@ def write_pngs(pngs: dict[str, bytes], folder: Path) -> None:
     """One file for each picture."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, png in pngs.items():
-        (folder / f"{name}.png").write_bytes(png)
+        replace_file(folder / f"{name}.png", png)
 
 
 def write_html(report: dict[str, Any], pngs: dict[str, bytes], path: Path) -> None:
@@ -67,4 +68,4 @@ def write_html(report: dict[str, Any], pngs: dict[str, bytes], path: Path) -> No
     text = report["joules_note"] if measured is None else f"{measured} J, {report['joules_note']}"
     parts.append(html.note(f"Measured: {text}; {report['tokens_per_s']:,.0f} tokens/s."))
     parts += [html.picture(png, name) for name, png in pngs.items()]
-    path.write_text(html.page(f"Activity of {report['model']}", parts), encoding="utf-8")
+    replace_file(path, html.page(f"Activity of {report['model']}", parts).encode())

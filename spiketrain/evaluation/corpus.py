@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import lzma
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from pathlib import Path
 from typing import IO
 
 from spiketrain.runtime.errors import DataError
+from spiketrain.runtime.xz_file import open_xz
 
 SEPARATOR = "<|endoftext|>"
 MAX_DOCUMENT_BYTES = 64 << 20
@@ -72,13 +72,11 @@ class Corpus:
             with self.path.open("rb") as file:
                 size = self.path.stat().st_size
                 packed = self.path.suffix == ".xz"
-                stream = lzma.LZMAFile(file) if packed else file  # noqa: SIM115 (file is closed)
+                stream = open_xz(self.path, file) if packed else file
                 for document in self._split(stream):
                     yield document
                     if self._on_progress:
                         self._on_progress(file.tell(), size)
-        except (lzma.LZMAError, EOFError) as error:
-            raise DataError(f"{self.path}: must be an intact .xz file, got {error}") from None
         except OSError as error:
             raise DataError(f"{self.path}: must be readable, got {error.strerror}") from None
         if not self._position:

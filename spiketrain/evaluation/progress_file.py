@@ -8,12 +8,14 @@ was changed since is refused by name.
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 from pathlib import Path
 from typing import Any
 
-from spiketrain.runtime.errors import DataError
+from spiketrain.runtime.durable_files import append_whole, replace_file
+from spiketrain.runtime.errors import DataError, WriteError
 
 VERSION = 2
 
@@ -37,25 +39,28 @@ class ProgressFile:
                     )
         counted = self._counted()
         self._digest = hashlib.sha256(counted)  # of the lines
-        self._file = path.open("r+b" if path.exists() else "w+b")
-        self._file.truncate(len(counted))
+        try:
+            self._file = io.FileIO(path, "r+" if path.exists() else "w+")
+            self._file.truncate(len(counted))
+        except OSError as error:
+            raise WriteError.of(path, error) from error
 
     def records(self) -> list[dict[str, Any]]:
         """The documents finished so far."""
-        self._file.seek(0)
-        return [json.loads(line) for line in self._file]
+        return [json.loads(line) for line in self.path.read_bytes().split(b"\n") if line]
 
     def write(self, record: dict[str, Any]) -> None:
-        """Append one document."""
+        """Append one document, or nothing if the system does not take it: WriteError."""
         line = json.dumps(record).encode() + b"\n"
+        append_whole(self.path, self._file, line)
         self._digest.update(line)
-        self._file.seek(0, os.SEEK_END)
-        self._file.write(line)
 
     def keep(self, progress: dict[str, Any]) -> None:
-        """All lines so far count, and the evaluation goes on from `progress`."""
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        """All lines so far count, and the evaluation goes on from `progress`. Raises WriteError."""
+        try:
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            raise WriteError.of(self.path, error) from error
         content = {
             "identity": self._identity,
             "bytes": self._file.seek(0, os.SEEK_END),
@@ -63,9 +68,7 @@ class ProgressFile:
             **progress,
         }
         whole = {"version": VERSION, "sha256": _hash(content), "content": content}
-        partial = self.beside.with_name(self.beside.name + ".partial")
-        partial.write_text(json.dumps(whole))
-        os.replace(partial, self.beside)
+        replace_file(self.beside, json.dumps(whole).encode())
 
     def close(self) -> None:
         """No more lines."""

@@ -8,21 +8,22 @@ a simulator that takes one forward Euler step of 1 for each token.
 
 from __future__ import annotations
 
-import os
-import tempfile
+import io
 from itertools import pairwise
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import nir
 import numpy as np
 
+from spiketrain.runtime.durable_files import replace_file
 from spiketrain.runtime.errors import SpiketrainError
 from spiketrain.runtime.formats import widened
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from spiketrain.runtime.operation import Operation
-from spiketrain.runtime.package import Package
+    from spiketrain.runtime.package import Package
 
 TIME = "one forward Euler step of 1 for each token"
 
@@ -86,9 +87,9 @@ def write_graph(graph: nir.NIRGraph, target: Path, force: bool) -> None:
     """One HDF5 file, whole or not at all; an existing one is replaced only with `force`."""
     if target.exists() and not force:
         raise SpiketrainError(f"{target}: must not exist, or be replaced with --force")
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as folder:
-        nir.write(Path(folder) / "graph.nir", graph)
-        os.replace(Path(folder) / "graph.nir", target)
+    content = io.BytesIO()  # HDF5 does not say why it cannot write to a file
+    nir.write(content, graph)
+    replace_file(target, content.getvalue())
 
 
 def _name(operation: Operation) -> str:

@@ -1,4 +1,4 @@
-"""A limit on the size of files, for tests of writers: a real error of the system, without mounts."""
+"""A limit on the size of files, for tests of writers: a real error of the system, no mount."""
 
 import resource
 from collections.abc import Iterator

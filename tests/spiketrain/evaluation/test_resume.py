@@ -1,16 +1,19 @@
 import json
+import os
 
 import pytest
 import tiny
 from interrupted_model import PROTOCOLS, WIKITEXT, Interrupted, write_documents
+from small_files import small_files
 
 from spiketrain import runtime
 from spiketrain.evaluation import perplexity
 from spiketrain.evaluation import run as running
 from spiketrain.evaluation.measure import measure_perplexity
+from spiketrain.evaluation.progress_file import ProgressFile
 from spiketrain.evaluation.protocols import settle
 from spiketrain.evaluation.sources import open_source
-from spiketrain.runtime.errors import DataError
+from spiketrain.runtime.errors import DataError, WriteError
 
 TIMED = ("tokens_per_s", "peak_memory_bytes")
 
@@ -158,3 +161,22 @@ def test_lines_that_are_gone_are_named(model, text, tmp_path, monkeypatch):
     (tmp_path / "lines").unlink()
     with pytest.raises(DataError, match="lines: must begin with the"):
         run(model, text, "rolling", tmp_path / "lines", resume=True)
+
+
+@pytest.mark.parametrize("num_bytes", [0, 100, 1000])
+def test_lines_that_do_not_fit_the_disk_leave_what_can_be_gone_on_with(tmp_path, num_bytes):
+    file = ProgressFile(tmp_path / "lines", {"model": "a"}, resume=False)
+    file.write({"first": 1})
+    file.keep({"spans": 1})
+    kept = (tmp_path / "lines.progress").read_bytes()
+    with small_files(num_bytes), pytest.raises(WriteError, match="must be writable, got File too"):
+        for _ in range(10):
+            file.write({"text": "x" * 150})
+            file.keep({"spans": 2, "states": "x" * 1000})
+    file.close()
+    assert all(line.endswith(b"\n") for line in (tmp_path / "lines").read_bytes().splitlines(True))
+    assert (tmp_path / "lines.progress").read_bytes() == kept
+    assert sorted(os.listdir(tmp_path)) == ["lines", "lines.progress"]
+    again = ProgressFile(tmp_path / "lines", {"model": "a"}, resume=True)
+    assert again.records() == [{"first": 1}]
+    again.close()
