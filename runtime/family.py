@@ -73,6 +73,10 @@ class Spec(Protocol):
         """Least and greatest value of the tensor `name`."""
 
     @property
+    def bfloat16_scales(self) -> frozenset[str]:
+        """Names of the scale tensors whose values must be numbers that bfloat16 holds."""
+
+    @property
     def state_nbytes(self) -> int:
         """Bytes of one sequence's state."""
 
@@ -82,6 +86,9 @@ class Spec(Protocol):
 
     def state_arrays(self, tensors: Tensors) -> tuple[StateArray, ...]:
         """The arrays of one sequence's state."""
+
+    def check_state(self, arrays: Tensors) -> str | None:
+        """The rule between arrays that a state breaks, in words; None where a state keeps all."""
 
     @property
     def layer_names(self) -> tuple[str, ...]:

@@ -18,11 +18,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spiketrain.runtime.activity import Activity, layer_activities
+from spiketrain.runtime.compiled import CompiledModel
 from spiketrain.runtime.dial import NO_DIAL, checked_dial
 from spiketrain.runtime.errors import CallCancelled, PackageError, SpiketrainError
 from spiketrain.runtime.family import Spec, load_family
-from spiketrain.runtime.package import Package, check_content, check_fingerprint, open_package
-from spiketrain.runtime.state import Layout, State, state_from_bytes
+from spiketrain.runtime.package import (
+    TENSOR_FILE,
+    Package,
+    check_content,
+    check_fingerprint,
+    open_package,
+)
+from spiketrain.runtime.state import MAX_POSITION, Layout, State, state_from_bytes
 
 MAX_THREADS = 256
 DEFAULT_TABLE_BYTES = 1 << 30
@@ -78,9 +85,9 @@ class Model:
             package.fingerprint,
             spec.state_nbytes,
             spec.state_arrays(package.tensors),
+            spec.check_state,
         )
-        network = load_family(package.family).network
-        self._network = network(spec, package.tensors, threads, table_bytes)
+        self._network = _network(package, threads, table_bytes)
         self._lock = threading.Lock()
         self._tokens = 0
         _models.add(self)
@@ -232,10 +239,20 @@ os.register_at_fork(after_in_child=_renew_locks)
 
 
 def _add(state: State, tokens: int, counts: Any) -> None:
-    state.position += tokens
+    state.position = min(state.position + tokens, MAX_POSITION)
     state.events += int(counts[0])
     state.neurons += int(counts[1])
     state.weight_bytes += int(counts[2])
+
+
+def _network(package: Package, threads: int, table_bytes: int) -> CompiledModel:
+    """The compiled network; PackageError names the file of tensors that cannot make one."""
+    try:
+        network = load_family(package.family).network
+        return network(package.spec, package.tensors, threads, table_bytes)
+    except (ValueError, TypeError, ArithmeticError) as error:
+        where = package.path / TENSOR_FILE
+        raise PackageError(f"{where}: tensors must make a network, {error}") from error
 
 
 def _load_tokenizer(package: Package) -> Any:

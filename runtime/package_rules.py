@@ -94,8 +94,11 @@ def check_tensors(where: str, tensors: Mapping[str, NDArray[Any]], spec: Spec) -
 
 def check_values(where: str, tensors: Mapping[str, NDArray[Any]], spec: Spec) -> None:
     """Values as the family's Spec says; reads the tensors that it bounds."""
+    rounded = spec.bfloat16_scales
     for name, array in tensors.items():
         _check_tensor(where, name, array, *spec.bounds(name))
+        if name in rounded:
+            _check_bfloat16(where, name, array)
         release(array)
 
 
@@ -122,6 +125,16 @@ def _check_tensor(where: str, name: str, array: NDArray[Any], low: float, high: 
             index = tuple(map(int, np.unravel_index(at, array.shape)))
             value = widened(flat[at : at + 1])[0]
             raise PackageError(f"{where}: tensor {name!r} at {index} must be {rule}, got {value}")
+
+
+def _check_bfloat16(where: str, name: str, array: NDArray[Any]) -> None:
+    """Every number is one that bfloat16 holds: its lower 16 bits are zero."""
+    good = (array.view(np.uint32) & 0xFFFF) == 0
+    if not good.all():
+        index = tuple(map(int, np.unravel_index(int(np.argmin(good)), array.shape)))
+        raise PackageError(
+            f"{where}: tensor {name!r} at {index} must be a number of bfloat16, got {array[index]}"
+        )
 
 
 def check_generation_config(where: str, values: Mapping[str, Any], vocab_size: int) -> None:

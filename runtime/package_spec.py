@@ -16,7 +16,7 @@ from spiketrain.runtime import fields
 from spiketrain.runtime.dial import NO_DIAL, most_dial
 from spiketrain.runtime.formats import Stored
 from spiketrain.runtime.operation import EventProduct
-from spiketrain.runtime.tensor_table import Entry, num_parameters, stored_tensors
+from spiketrain.runtime.tensor_table import Entry, Matrix, num_parameters, stored_tensors
 
 FORMAT_VERSION = 1
 _OTHER_KEYS = ("model_type", "architectures", "spiketrain")
@@ -118,6 +118,22 @@ class PackageSpec:
     def tensors(self) -> Stored:
         """Name -> (dtype, shape) of every tensor in the package, weights input-major."""
         return stored_tensors(entry for part in self.parts.values() for entry in part)
+
+    @property
+    def bfloat16_scales(self) -> frozenset[str]:
+        """Scales that the kernels hold as bfloat16: those of int4 matrices read as a whole."""
+        entries = (entry for part in self.parts.values() for entry in part)
+        return frozenset(
+            f"{entry.name}.scale"
+            for entry in entries
+            if isinstance(entry, Matrix) and entry.format == "int4-gi"
+        )
+
+    # --- state ------------------------------------------------------------------------------
+
+    def check_state(self, arrays: Tensors) -> str | None:
+        """The rule between arrays that a state breaks, in words; None where a state keeps all."""
+        return None
 
     # --- events -----------------------------------------------------------------------------
 

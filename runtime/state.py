@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import struct
 import sys
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,9 +24,13 @@ MAGIC = b"SPKSTATE"
 FORMAT_VERSION = 1
 MAX_POSITION = (1 << 63) - 1
 
+# Beyond this, sums of squares of a state's numbers may leave float32.
+MOST_NUMBER = 1e15
+
 # magic, format version, bytes of the header, family, fingerprint, position, bytes of the arrays
 _HEADER = struct.Struct("<8sHH20s32sQQ")
 _CHECKSUM_BYTES = 32
+_MOST_BITS = int(np.float32(MOST_NUMBER).view(np.uint32)) >> 16  # as a bfloat16
 _FAMILY_BYTES = 20
 _FINGERPRINT_PREFIX = "sha256:"
 
@@ -34,26 +39,31 @@ _FINGERPRINT_PREFIX = "sha256:"
 class StateArray:
     """One named array in a state's buffer: `offset` in bytes, values in [low, high].
 
-    `high` may be an array with a bound for each element; `initial` fills a new state.
+    Bounds may be arrays with one for each element; `initial` fills a new state. What a model makes
+    of a state within its bounds is within them again, unless the package's own numbers are extreme.
     """
 
     name: str
     dtype: str
     shape: tuple[int, ...]
     offset: int
-    low: float
+    low: float | NDArray[Any]
     high: float | NDArray[Any]
     initial: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Whose states these are and what they hold."""
+    """Whose states these are and what they hold.
+
+    check: what is wrong with arrays that are each within their bounds, None if nothing is.
+    """
 
     family: str
     fingerprint: str
     nbytes: int
     arrays: tuple[StateArray, ...]
+    check: Callable[[Mapping[str, NDArray[Any]]], str | None] | None = None
 
 
 class State:
@@ -91,6 +101,14 @@ class State:
         found = self.arrays().get("dial")
         return NO_DIAL if found is None else as_number(found[0])
 
+    def check(self) -> None:
+        """StateError unless `state_from_bytes` would take what `to_bytes` gives."""
+        for array in self.layout.arrays:
+            _check_values(array, _view(self.buffer, array))
+        wrong = None if self.layout.check is None else self.layout.check(self.arrays())
+        if wrong is not None:
+            raise StateError(f"state: {wrong}")
+
     def copy(self) -> State:
         """An independent state that continues like this one."""
         twin = State(self.layout)
@@ -127,8 +145,7 @@ def state_from_bytes(blob: bytes | bytearray | memoryview, layout: Layout) -> St
     state.position = position
     state.buffer[:] = np.frombuffer(payload, np.uint8)
     state.buffer[:] = _swapped(state.buffer, layout)
-    for array in layout.arrays:
-        _check_values(array, _view(state.buffer, array))
+    state.check()
     return state
 
 
@@ -172,12 +189,12 @@ def _check_values(array: StateArray, values: NDArray[Any]) -> None:
     values = values.reshape(-1)
     good = (values >= array.low) & (values <= array.high)
     if array.dtype == "uint16":  # the bits of bfloat16
-        good &= (values & 0x7F80) != 0x7F80
+        good &= (values & 0x7FFF) <= _MOST_BITS
     if not good.all():
         at = int(np.argmin(good))
-        high = np.broadcast_to(array.high, values.shape)[at]
+        low, high = (np.broadcast_to(x, values.shape)[at] for x in (array.low, array.high))
         raise StateError(
-            f"state: {array.name}[{at}] must be in [{array.low:g}, {high:g}], got {values[at]}"
+            f"state: {array.name}[{at}] must be in [{low:g}, {high:g}], got {values[at]}"
         )
 
 

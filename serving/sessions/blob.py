@@ -12,6 +12,7 @@ import numpy as np
 
 from spiketrain.runtime.errors import StateError
 from spiketrain.serving.engine.starting_point import MAX_RECENT_IDS, Start
+from spiketrain.serving.errors import EngineFailure
 from spiketrain.serving.sessions.errors import BlobDamaged, BlobForeign
 
 MAGIC = b"SPKSESS\0"
@@ -29,6 +30,19 @@ def max_blob_bytes(model: Any) -> int:
     """What no blob of a model has more bytes than."""
     content = model.state_nbytes + 4 * (model.vocab_size + MAX_RECENT_IDS)
     return int(_HEADER.size + _STATE_HEADER_BYTES + content + _CHECKSUM_BYTES)
+
+
+def check_end(end: Start) -> None:
+    """EngineFailure where a model left numbers that `from_blob` would refuse.
+
+    A model of extreme weights may, within the bounds of float32: what is kept can be gone on with.
+    """
+    try:
+        end.state.check()
+    except StateError as error:
+        raise EngineFailure(f"the model left what cannot be kept: {error}") from None
+    if end.logits is not None and not np.isfinite(end.logits.max()):
+        raise EngineFailure("the model left logits of which the greatest is not finite")
 
 
 def to_blob(start: Start, seed: int, fingerprint: str) -> bytes:

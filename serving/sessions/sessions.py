@@ -17,7 +17,7 @@ from spiketrain.runtime.dial import checked_dial
 from spiketrain.runtime.errors import RequestError
 from spiketrain.serving.config import ServingConfig
 from spiketrain.serving.engine.starting_point import Start
-from spiketrain.serving.sessions.blob import from_blob, max_blob_bytes, to_blob
+from spiketrain.serving.sessions.blob import check_end, from_blob, max_blob_bytes, to_blob
 from spiketrain.serving.sessions.errors import (
     BlobDamaged,
     CheckpointNotFound,
@@ -187,7 +187,8 @@ class Sessions:
         return session, from_blob(blob, self._model)[0]
 
     def commit(self, session: Session, end: Start) -> Session:
-        """Put a turn's end in place of what `open` gave. Raises SessionChanged."""
+        """Put a turn's end in place of what `open` gave. Raises SessionChanged, EngineFailure."""
+        check_end(end)
         blob = to_blob(end, session.seed, self._model.fingerprint)
         head = Snapshot(secrets.token_hex(ID_BYTES), end.state.position, len(blob))
         return self._replace(session, {head.key: blob}, head=head)

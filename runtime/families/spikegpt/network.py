@@ -106,7 +106,8 @@ class Model(CompiledModel):
             "shift": spec.place("att_shift" if number == 1 else "ffn_shift", layer),
         }
         if kind == "time":
-            decay = np.exp(self._tensors[f"{name}.time_decay"].astype(np.float64))
+            with np.errstate(over="ignore"):  # limited next
+                decay = np.exp(self._tensors[f"{name}.time_decay"].astype(np.float64))
             limit = float(np.finfo(np.float32).max)
             found["decay"] = (-np.minimum(decay, limit)).astype(np.float32)
             found["bonus"] = self._vector(f"{name}.time_first")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -16,7 +17,7 @@ from spiketrain.runtime.fields import choice, flag, number, stated, weight_class
 from spiketrain.runtime.formats import FLOATS, code_bounds
 from spiketrain.runtime.operation import Operation
 from spiketrain.runtime.package_spec import PackageSpec, Tensors
-from spiketrain.runtime.state import StateArray
+from spiketrain.runtime.state import MOST_NUMBER, StateArray
 from spiketrain.runtime.tensor_table import Array, Embedding, Entry, Matrix
 
 MAX_VOCAB_SIZE = 1 << 24
@@ -28,6 +29,8 @@ MOST_COUNTS = 32767
 MOST_SCALE = float(1 << 20)
 LEAST_POSITIVE = 2.0**-100
 FIRST_EXPONENT = -1e38  # of the WKV state before the first token
+FRESH_EXPONENT = -1e37  # no exponent of a token is as low
+MOST_VALUE = 1e9  # of a token, for the WKV
 
 _CODES = ("int8", "int4")
 HEADS = {"float32": FLOATS, "bfloat16": FLOATS, "int8": _CODES, "int4": _CODES}  # by body
@@ -249,19 +252,24 @@ class Spec(PackageSpec):
     def state_arrays(self, tensors: Tensors) -> tuple[StateArray, ...]:
         """The arrays of one sequence's state, layer by layer.
 
-        Everything is finite, a WKV denominator is not negative, and a membrane that reached its
-        threshold has been reset.
+        A shift is what a LayerNorm gave, and a membrane that reached its threshold has been reset;
+        what holds between the arrays of the WKV says `check_state`.
         """
-        most = float(np.finfo(np.float32).max)
+        most = MOST_NUMBER
         found = []
         for layer in range(self.num_hidden_layers):
             for vector in self.state_vectors:
-                low, initial = -most, 0.0
+                low: float | NDArray[Any] = -most
                 high: float | NDArray[Any] = most
+                initial = 0.0
                 if vector == "denominator":
                     low = 0.0
                 elif vector == "exponent":
-                    initial = FIRST_EXPONENT
+                    low = initial = FIRST_EXPONENT
+                elif vector.endswith("_shift"):
+                    norm = f"blocks.{layer}.ln{1 if vector == 'att_shift' else 2}"
+                    high = self._most_normed(tensors[f"{norm}.weight"], tensors[f"{norm}.bias"])
+                    low = -high
                 elif vector.startswith("membrane"):
                     high = tensors[f"blocks.{layer}.lif{vector[-1]}.threshold"]
                     high = np.nextafter(high, np.float32(-np.inf))
@@ -280,6 +288,29 @@ class Spec(PackageSpec):
             at, most = 4 * self.dial_place, self.max_dial
             found.append(StateArray("dial", "float32", (1,), at, NO_DIAL, most, NO_DIAL))
         return tuple(found)
+
+    def _most_normed(self, weight: NDArray[Any], bias: NDArray[Any]) -> NDArray[Any]:
+        """More than a LayerNorm may give: n numbers of variance 1 are at most sqrt(n) each."""
+        most = 1.01 * math.sqrt(self.hidden_size) * np.abs(weight.astype(np.float64)) + np.abs(bias)
+        return np.minimum(most, MOST_NUMBER)
+
+    def check_state(self, arrays: Tensors) -> str | None:
+        """What is wrong with a WKV state, None if nothing is.
+
+        Its denominator is at least 1, the weight of the greatest exponent, or 0 before any token.
+        The numerator is a mean of values times the denominator.
+        """
+        for layer in range(self.num_hidden_layers):
+            above, below = arrays[f"numerator.{layer}"], arrays[f"denominator.{layer}"]
+            fresh = (below == 0) & (above == 0) & (arrays[f"exponent.{layer}"] <= FRESH_EXPONENT)
+            good = fresh | ((below >= 1) & (np.abs(above) <= MOST_VALUE * below))
+            if not good.all():
+                at = int(np.argmin(good))
+                return (
+                    f"denominator.{layer}[{at}] must be at least 1 and numerator.{layer}[{at}] at "
+                    f"most {MOST_VALUE:g} times that, got {below[at]:g} and {above[at]:g}"
+                )
+        return None
 
     @property
     def dial_place(self) -> int | None:

@@ -15,13 +15,12 @@ import numpy as np
 
 from spiketrain.runtime.dial import NO_DIAL
 from spiketrain.runtime.kernels.decoder import ENTRY_TOKENS
-from spiketrain.runtime.state import StateArray
+from spiketrain.runtime.state import MOST_NUMBER, StateArray
 
 TILE = 64
 CACHES = {"float32": "float32", "bfloat16": "uint16", "int8": "int8"}
 MAX_POSITION = 1 << 31  # rotation is exact to float32 up to here
 
-_MOST = float(np.finfo(np.float32).max)
 _LEAST_SCALE, _MOST_SCALE = 0.0, 1e4
 
 
@@ -65,9 +64,13 @@ class StateShape:
         if self.max_dial > NO_DIAL:
             yield "dial", "float32", (1,), NO_DIAL, self.max_dial
         for layer in self.linear:
-            yield f"state.{layer}", "float32", (heads, size, size), -_MOST, _MOST
+            yield f"state.{layer}", "float32", (heads, size, size), -MOST_NUMBER, MOST_NUMBER
         dtype = CACHES[self.cache]
-        low, high = {"float32": (-_MOST, _MOST), "uint16": (0, 65535), "int8": (-128, 127)}[dtype]
+        low, high = {
+            "float32": (-MOST_NUMBER, MOST_NUMBER),
+            "uint16": (0, 65535),
+            "int8": (-128, 127),
+        }[dtype]
         for layer in sorted(self.visible):
             tiles = self.tiles(layer)
             yield f"keys.{layer}", dtype, (tiles, heads, size, TILE), low, high

@@ -15,6 +15,7 @@ from spiketrain.runtime import load_model
 from spiketrain.runtime.errors import RequestError
 from spiketrain.serving.config import ServingConfig
 from spiketrain.serving.engine.starting_point import MAX_RECENT_IDS, Start, latest
+from spiketrain.serving.errors import EngineFailure
 from spiketrain.serving.sessions.blob import from_blob, to_blob
 from spiketrain.serving.sessions.errors import (
     BlobDamaged,
@@ -339,6 +340,22 @@ def test_what_no_session_can_be_is_refused_though_its_checksum_is_right(model, b
             lying[offset : offset + 8] = struct.pack("<Q", size)
             with pytest.raises(BlobDamaged):
                 from_blob(signed(bytes(lying)), model)
+
+
+def test_an_end_that_could_not_be_gone_on_with_is_not_kept(model):
+    sessions = Sessions(model, MemoryStore(1 << 24), ServingConfig())
+    session = sessions.create(seed=1)
+    _, start = sessions.open(session.id)
+    logits = model.forward(start.state, [1, 2], last_only=True)
+    broken = start.state.copy()
+    broken.arrays()["cell.0"][3] = np.nan
+    with pytest.raises(EngineFailure, match=r"cannot be kept: state: cell\.0\[3\] must be in"):
+        sessions.commit(session, Start(broken, logits, (1, 2)))
+    with pytest.raises(EngineFailure, match="logits of which the greatest is not finite"):
+        sessions.commit(session, Start(start.state, np.full_like(logits, np.nan), (1, 2)))
+    assert sessions.get(session.id) == session
+    sessions.commit(session, Start(start.state, logits, (1, 2)))
+    assert sessions.open(session.id)[1].state.position == 2
 
 
 def test_only_the_latest_tokens_are_kept():

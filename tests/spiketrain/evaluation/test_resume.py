@@ -169,10 +169,14 @@ def test_lines_that_do_not_fit_the_disk_leave_what_can_be_gone_on_with(tmp_path,
     file.write({"first": 1})
     file.keep({"spans": 1})
     kept = (tmp_path / "lines.progress").read_bytes()
-    with small_files(num_bytes), pytest.raises(WriteError, match="must be writable, got File too"):
+
+    def go_on():
         for _ in range(10):
             file.write({"text": "x" * 150})
             file.keep({"spans": 2, "states": "x" * 1000})
+
+    with small_files(num_bytes), pytest.raises(WriteError, match="must be writable, got File too"):
+        go_on()
     file.close()
     assert all(line.endswith(b"\n") for line in (tmp_path / "lines").read_bytes().splitlines(True))
     assert (tmp_path / "lines.progress").read_bytes() == kept
