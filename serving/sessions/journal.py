@@ -1,20 +1,24 @@
 """Journal: changes on their way into an LMDB environment, written in groups by one thread.
 
 While one group waits for the disk the next one gathers, so that however many changes share a wait.
-A group is one transaction, synced as a whole: a crash leaves whole groups, in order.
+A group is one transaction, synced as a whole: a crash leaves whole groups, in order. What callers
+do not wait for is logged besides (`session_log.py`): the end of the process alone loses nothing.
 """
 
 import threading
 from collections.abc import Collection, Mapping
+from pathlib import Path
 from typing import Any
 
 import structlog
 
 from spiketrain.serving.sessions.errors import SessionsNotKept
+from spiketrain.serving.sessions.log import Change, SessionLog, logged, remove_logs
 
 log = structlog.get_logger()
 
 RETRY_S = 1.0  # after a group that could not be written
+_LAST = b"last group"
 MAX_GATHERED_BYTES = 64 << 20  # who changes more has to wait for the disk
 
 
@@ -48,15 +52,21 @@ class Group:
 
 
 class Journal:
-    """Writes to the databases `sessions` and `snapshots` of `env`. Use: start, then close."""
+    """Writes to databases of `env`. Use: start, then close.
 
-    def __init__(self, env: Any, sessions: Any, snapshots: Any) -> None:
+    databases: sessions, snapshots, and what was done last. logs: for changes that no transaction
+    has yet; what they hold from before is for `restore`.
+    """
+
+    def __init__(self, env: Any, databases: tuple[Any, Any, Any], logs: SessionLog | None) -> None:
         self._env = env
-        self._databases = (sessions, snapshots)
+        self._databases = databases
+        self._logs = logs
         self._changed = threading.Condition()
-        self._gathered, self._written = Group(1), Group(0)  # what is or was last written
-        self._done = 0  # number of the last group that is on disk
-        self._failed = 0  # number of the last group that could not be written
+        done = last_done(env, databases[2])
+        self._gathered, self._written = Group(done + 1), Group(0)  # what is or was last written
+        self._done = done  # number of the last group that is on disk
+        self._failed = done  # number of the last group that could not be written
         self._error: BaseException | None = None  # while groups cannot be written
         self._closing = False
         self._thread = threading.Thread(target=self._write, name="session-journal", daemon=True)
@@ -71,6 +81,8 @@ class Journal:
             self._closing = True
             self._changed.notify_all()
         self._thread.join()
+        if self._logs is not None:
+            self._logs.close()
 
     def check(self) -> None:
         """Raise SessionsNotKept while the disk takes nothing."""
@@ -89,6 +101,9 @@ class Journal:
         with self._changed:
             self._gathered.add(session_id, record, new or {})
             self._gathered.drop(gone)
+            if self._logs is not None:
+                snapshots = {**(new or {}), **dict.fromkeys(gone)}
+                self._logs.append(self._gathered.number, Change(session_id, record, snapshots))
             self._changed.notify_all()
             return self._gathered.number
 
@@ -126,7 +141,12 @@ class Journal:
                 continue
             with self._changed:
                 self._written, self._done, self._error = Group(0), group.number, None
+                if self._logs is not None:
+                    self._logs.drop(group.number)
                 self._changed.notify_all()
+
+    def _commit(self, group: Group) -> None:
+        commit(self._env, self._databases, group)
 
     def _give_back(self, group: Group, error: Exception) -> bool:
         """Have a group written again with the next one, after a while; True if it is too late."""
@@ -139,13 +159,33 @@ class Journal:
                 return False
             return True
 
-    def _commit(self, group: Group) -> None:
-        with self._env.begin(write=True) as write:
-            for database, entries in zip(
-                self._databases, (group.sessions, group.snapshots), strict=True
-            ):
-                for key, data in entries.items():
-                    if data is None:
-                        write.delete(key.encode(), db=database)
-                    else:
-                        write.put(key.encode(), data, db=database)
+
+def commit(env: Any, databases: tuple[Any, Any, Any], group: Group) -> None:
+    """Write a group in one synced transaction."""
+    *contents, done = databases
+    with env.begin(write=True) as write:
+        for database, entries in zip(contents, (group.sessions, group.snapshots), strict=True):
+            for key, data in entries.items():
+                if data is None:
+                    write.delete(key.encode(), db=database)
+                else:
+                    write.put(key.encode(), data, db=database)
+        write.put(_LAST, group.number.to_bytes(8, "little"), db=done)
+
+
+def last_done(env: Any, database: Any) -> int:
+    """Number of the last group on disk."""
+    with env.begin() as read:
+        found = read.get(_LAST, db=database)
+    return 0 if found is None else int.from_bytes(found, "little")
+
+
+def restore(env: Any, databases: tuple[Any, Any, Any], folder: Path) -> None:
+    """Write what the logs in `folder` hold of a process that was killed, and remove them."""
+    for number, changes in logged(folder, last_done(env, databases[2])):
+        group = Group(number)
+        for change in changes:
+            group.sessions[change.session_id] = change.record
+            group.snapshots.update(change.snapshots)
+        commit(env, databases, group)
+    remove_logs(folder)

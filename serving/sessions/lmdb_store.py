@@ -2,7 +2,8 @@
 
 Which sessions there are is known in memory, snapshots are read from disk. Changes are written in
 groups (`session_journal.py`): a call waits for the disk if the store is `synced`; else it returns
-at once, and a crash may lose what came after the last group but one. `close` loses nothing.
+once the system has the change. The end of the process loses nothing then. A crash of the machine
+may lose what came after the last group but one.
 """
 
 import fcntl
@@ -12,13 +13,15 @@ from pathlib import Path
 from typing import IO, Any
 
 from spiketrain.serving.errors import ConfigError
-from spiketrain.serving.sessions.journal import Journal
+from spiketrain.serving.sessions.journal import Journal, restore
 from spiketrain.serving.sessions.ledger import Ledger
+from spiketrain.serving.sessions.log import SessionLog
 from spiketrain.serving.sessions.session import Session
 
 _OVERHEAD = 4  # of the map against its content: pages that are freed late, and what is on its way
 _LEAST_MAP_BYTES = 64 << 20
 _MAX_DATABASES = 5
+_DATABASES = (b"sessions", b"snapshots", b"journal")
 _DATA = "data.mdb"  # as LMDB calls it
 
 
@@ -43,25 +46,27 @@ class LmdbStore:
             self._env: Any = lmdb.open(
                 str(path), map_size=_map_bytes(path, max_bytes), max_dbs=_MAX_DATABASES, mode=0o600
             )
-            sessions, self._snapshots = self._read(path)
+            databases = self._read(path)
         except (lmdb.Error, OSError, ValueError, TypeError, KeyError) as error:
             self._claim.close()
             raise ConfigError(f"session_dir must be a directory of sessions: {error}") from None
         self._lock = threading.Lock()  # the order of changes in the ledger is that in the journal
-        self._journal = Journal(self._env, sessions, self._snapshots)
+        self._snapshots = databases[1]
+        self._journal = Journal(self._env, databases, None if synced else SessionLog(path))
         self._journal.start()
 
-    def _read(self, path: Path) -> tuple[Any, Any]:
+    def _read(self, path: Path) -> tuple[Any, Any, Any]:
         """Enter what there is; the databases. Raises ValueError for a file that is cut short."""
         needed = (self._env.info()["last_pgno"] + 1) * self._env.stat()["psize"]
         found = (path / _DATA).stat().st_size
         if found < needed:  # the process would end at the first page that is missing
             raise ValueError(f"{path / _DATA} has {found} of {needed} bytes")
-        sessions, snapshots = (self._env.open_db(name) for name in (b"sessions", b"snapshots"))
+        sessions, snapshots, done = map(self._env.open_db, _DATABASES)
+        restore(self._env, (sessions, snapshots, done), path)
         with self._env.begin() as read, read.cursor(sessions) as cursor:
             for record in cursor.iternext(keys=False):
                 self._ledger.enter(Session.from_json(record))
-        return sessions, snapshots
+        return sessions, snapshots, done
 
     def get(self, session_id: str) -> Session | None:
         """See SessionStore."""
