@@ -1,7 +1,8 @@
 """The character vocabularies of RWKV and SpikeGPT (vocab.json) as a `tokenizer.json`."""
 
-import json
 from typing import Any
+
+from spiketrain.runtime.json_file import parse_json_text
 
 UNKNOWN = "\ue083"  # what the published code puts for a character it does not know
 
@@ -14,7 +15,7 @@ def character_tokenizer(content: bytes) -> dict[str, Any]:
     Raises ValueError if an id is missing or a value is not one character of its own.
     """
     encoding = "utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8"
-    table = json.loads(content.decode(encoding))
+    table = parse_json_text(content.decode(encoding))
     if not isinstance(table, dict) or not table:
         raise ValueError("vocabulary must be a JSON object of characters by id")
     vocab: dict[str, int] = {}

@@ -3,7 +3,6 @@
 No file is unpickled as code: safetensors, or torch.load with weights_only.
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from spiketrain.runtime.errors import SpiketrainError
+from spiketrain.runtime.json_file import read_json_file
 
 
 class CheckpointError(SpiketrainError):
@@ -22,7 +22,7 @@ def read_settings(folder: Path) -> dict[str, Any]:
     """The config.json of a Hugging Face directory; CheckpointError unless it is an object."""
     settings = folder / "config.json"
     try:
-        config = json.loads(settings.read_text("utf-8"))
+        config = read_json_file(settings)
         if not isinstance(config, dict):
             raise ValueError(f"got {type(config).__name__}")
     except (OSError, ValueError) as error:

@@ -1,9 +1,9 @@
 """Which token ends a text, by the config.json beside a tokenizer."""
 
-import json
 from pathlib import Path
 
 from spiketrain.runtime.errors import SpiketrainError
+from spiketrain.runtime.json_file import read_json_file
 
 
 def stated_ends(folder: Path) -> list[int]:
@@ -15,7 +15,7 @@ def stated_ends(folder: Path) -> list[int]:
     if not settings.is_file():
         return []
     try:
-        stated = json.loads(settings.read_text("utf-8"))
+        stated = read_json_file(settings)
         found = stated.get("eos_token_id", (stated.get("data") or {}).get("end_of_text"))
     except (OSError, ValueError, AttributeError) as error:
         raise SpiketrainError(f"{settings}: must be a readable JSON object, {error}") from error

@@ -1,6 +1,5 @@
 """Tensors of a directory of safetensors files, read one at a time: a model need not fit memory."""
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +8,8 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
+
+from spiketrain.runtime.json_file import read_json_file
 
 INDEX = "model.safetensors.index.json"
 _WIDTHS = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "F8_E4M3": 1, "F8_E5M2": 1}
@@ -84,7 +85,7 @@ def _files(folder: Path) -> list[Path]:
             raise ValueError(f"{folder} has no *.safetensors")
         return found
     try:
-        places: Any = json.loads(index.read_text("utf-8"))["weight_map"]
+        places: Any = read_json_file(index)["weight_map"]
         names = sorted(set(places.values()))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{index}: must hold an object weight_map, got {error!r}") from error

@@ -13,6 +13,7 @@ from typing import Any
 import safetensors
 
 from spiketrain.runtime.durable_files import replace_file
+from spiketrain.runtime.json_file import read_json_file
 from spiketrain.training.plots import plot_activity
 
 CARD = """# stories-egru
@@ -175,7 +176,7 @@ def _evaluation(path: Path) -> dict[str, Any]:
 
 
 def _read(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))
+    return read_json_file(path)
 
 
 def main() -> None:

@@ -12,6 +12,7 @@ from spiketrain.lm.shards import Shards
 from spiketrain.training.build import build_model
 from spiketrain.training.config import ConfigError, TrainConfig
 from spiketrain.training.encoder import folder_encoder
+from spiketrain.training.run_folder import load_tensors
 
 CONTEXT = 4096  # tokens that the attention of a directory's model sees at most
 
@@ -32,7 +33,11 @@ def is_run(folder: Path) -> bool:
 def run_model(run: Path, family: str | None = None) -> Any:
     """The model that the finished run ended with."""
     weights = run_weights(run)
-    config = TrainConfig.model_validate_json((run / "config.json").read_text("utf-8"))
+    stored = run / "config.json"
+    try:
+        config = TrainConfig.model_validate_json(stored.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{stored}: must be a run's recipe, got {error}") from error
     found = config.model.get("family")
     if family is not None and found != family:
         raise ConfigError(f"teacher must be a run of family {family!r}, {run} is {found!r}")
@@ -44,9 +49,9 @@ def run_model(run: Path, family: str | None = None) -> Any:
 def run_weights(run: Path) -> dict[str, Tensor]:
     """The weights that the finished run in `run` ended with; ConfigError when there are none."""
     try:
-        content = torch.load(run / "checkpoint.pt", map_location="cpu", weights_only=True)
+        content = load_tensors(run / "checkpoint.pt", torch.device("cpu"))
         weights: dict[str, Tensor] = content["model"]
-    except (OSError, KeyError, RuntimeError) as error:
+    except (ConfigError, KeyError) as error:
         raise ConfigError(f"teacher must be a finished run, {run}: {error}") from error
     return weights
 

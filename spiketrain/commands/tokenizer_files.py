@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from spiketrain.runtime.errors import SpiketrainError
+from spiketrain.runtime.json_file import parse_json_text, read_json_file
 from spiketrain.runtime.package import TOKENIZER_FILES
 from spiketrain.runtime.package_rules import GENERATION_KEYS
 from spiketrain.runtime.tokenizer import parse_tokenizer
@@ -74,7 +75,7 @@ def _sampling_defaults(path: Path) -> dict[str, bytes | Path]:
     if not path.is_file():
         return {}
     try:
-        found = json.loads(path.read_bytes())
+        found = read_json_file(path)
         kept = {key: found[key] for key in GENERATION_KEYS if found.get(key) is not None}
     except (ValueError, AttributeError) as error:
         raise SpiketrainError(f"{path}: must be a JSON object, got {error}") from error
@@ -87,7 +88,7 @@ def _characters(tokenizer: Path) -> bytes | None:
 
     content = tokenizer.read_bytes()
     try:
-        if content[:2] not in (b"\xff\xfe", b"\xfe\xff") and "model" in json.loads(content):
+        if content[:2] not in (b"\xff\xfe", b"\xfe\xff") and "model" in parse_json_text(content):
             return None
         return json.dumps(character_tokenizer(content)).encode()
     except ValueError as error:
@@ -103,7 +104,7 @@ def _end_of_text(tokenizer: Path) -> dict[str, bytes | Path]:
 
     ends = stated_ends(tokenizer.parent)
     if not ends:
-        added = json.loads(tokenizer.read_bytes()).get("added_tokens", [])
+        added = read_json_file(tokenizer).get("added_tokens", [])
         ends = [token["id"] for token in added if token.get("content") == "<|endoftext|>"]
     if not ends:
         return {}

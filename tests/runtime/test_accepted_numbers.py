@@ -96,7 +96,7 @@ def test_any_state_that_is_taken_can_be_gone_on_with_and_stored_again(model, dat
     except StateError:
         return
     if "position" in arrays and state.arrays()["position"][0] > 2**31 - 100:
-        return  # the last position there is; see below
+        return  # near the last position that there is, see below
     for tokens in ([5], [6, 7, 8], list(range(9, 40))):
         logits = model.forward(state, tokens)
         assert np.isfinite(logits).all()
@@ -109,6 +109,16 @@ def test_a_state_at_the_last_count_of_tokens_stays_there(model):
     again = model.state_from_bytes(state.to_bytes())
     model.forward(again, [1, 2])
     assert model.state_from_bytes(again.to_bytes()).position == 2**63 - 1
+
+
+def test_a_state_at_the_last_position_of_a_window_says_that_it_cannot_go_on(tmp_path):
+    model = load_model(write(tmp_path / "p", "spikingbrain float32"))
+    state = model.new_state()
+    state.arrays()["position"][0] = 2**31
+    again = model.state_from_bytes(state.to_bytes())
+    assert np.isfinite(model.forward(again, [1, 2])).all()
+    with pytest.raises(StateError, match=r"position\[0\] must be in \[0, 2.14748e\+09\], got 214"):
+        again.check()
 
 
 def test_a_state_says_that_it_cannot_be_stored(model):

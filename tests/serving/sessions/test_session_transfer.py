@@ -8,6 +8,7 @@ from tiny import tiny_egru_package
 
 from spiketrain.runtime import load_model
 from spiketrain.serving.rpc.sessions_servicer import PIECE_BYTES
+from spiketrain.serving.sessions.blob import from_blob, to_blob
 
 
 @pytest.fixture(scope="module")
@@ -48,3 +49,18 @@ async def test_bytes_that_are_no_session_of_this_model_are_refused(model, tmp_pa
         await refused(import_(served, bytes(1 << 20)), code, "INVALID_REQUEST")
         await refused(import_(served, blob, ttl_s=-1.0), code, "INVALID_REQUEST")
         assert served.server.sessions.count()[0] == 1
+
+
+@pytest.mark.parametrize("tokens", [2**31, 2**53, 2**63 - 1])
+async def test_a_session_of_any_length_is_gone_on_with_and_exported_again(model, tokens):
+    async with serving(model) as served:
+        session = await create(served, seed=2**64 - 1)
+        await served.generation.Generate(turn(session, PROMPT, 4))
+        start, seed = from_blob(await export(served, session), model)
+        start.state.position = tokens
+        moved = await import_(served, to_blob(start, seed, model.fingerprint))
+        assert (moved.num_tokens, moved.seed) == (tokens, 2**64 - 1)
+        reply = await served.generation.Generate(turn(moved, PROMPT, 6))
+        assert len(reply.token_ids) == 6
+        again, _ = from_blob(await export(served, moved), model)
+        assert again.state.position == min(tokens + len(PROMPT) + 6, 2**63 - 1)
