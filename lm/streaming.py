@@ -77,10 +77,18 @@ def convert_shards(
     part.  Raises SpiketrainError, PackageError.
     """
     check_config(str(target), exporter.package_config(), files)  # before the work, not after it
-    draft = PackageDraft(
-        target, {"source": _identity(source)} | dict(options), work.resume, work.force
-    )
-    sizes = plan(exporter, work.max_memory)
+    identity = {"source": _identity(source)} | dict(options)
+    with PackageDraft(target, identity, work.resume, work.force) as draft:
+        names = _write_parts(draft, exporter, plan(exporter, work.max_memory), tell)
+        config = exporter.package_config()
+        config["spiketrain"]["provenance"] = dict(provenance or {})
+        return draft.finish(config, names, files)
+
+
+def _write_parts(
+    draft: PackageDraft, exporter: Any, sizes: Mapping[str, int], tell: Callable[[str], None]
+) -> list[str]:
+    """Write what the draft lacks; the names of all its files."""
     total = len(exporter.parts)
     names = [f"model-{i + 1:05}-of-{total:05}.safetensors" for i in range(total)]
     for name, part in zip(names, exporter.parts, strict=True):
@@ -90,9 +98,7 @@ def convert_shards(
             continue
         draft.write(name, exporter.tensors(part))
         tell(f"{part}: {sizes[part] / 1e6:.1f} MB, peak memory {peak_memory() / 1e9:.2f} GB")
-    config = exporter.package_config()
-    config["spiketrain"]["provenance"] = dict(provenance or {})
-    return draft.finish(config, names, files)
+    return names
 
 
 def peak_memory() -> int:

@@ -30,7 +30,8 @@ class PackageDraft:
     """The draft of a package at `target`.
 
     identity: JSON of what is made from what; a draft that is there is gone on with if `resume` and
-    its identity is the same, else PackageError.  The draft stays if the process ends.
+    its identity is the same, else PackageError.  The draft stays if the process ends. No other
+    writer gets it while this object lives, or until the `with` statement of it ends.
     """
 
     def __init__(
@@ -54,6 +55,12 @@ class PackageDraft:
         except BaseException:
             self._unlock()
             raise
+
+    def __enter__(self) -> PackageDraft:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._unlock()
 
     def has(self, file: str) -> bool:
         """Whether this file was written, whole."""
@@ -111,7 +118,11 @@ class PackageDraft:
         for leftover in self.folder.iterdir():
             leftover.unlink()
         partial = self.folder / f"{IDENTITY_FILE}.partial"
-        write_file(partial, json.dumps(stated).encode())
+        try:
+            write_file(partial, json.dumps(stated).encode())
+        except PackageError:
+            self.folder.rmdir()  # there is nothing to go on with
+            raise
         os.rename(partial, self.folder / IDENTITY_FILE)
 
     def _check_same(self, stated: dict[str, Any], resume: bool) -> None:

@@ -6,6 +6,7 @@ import os
 
 import numpy as np
 import pytest
+from small_files import small_files
 from tiny_spikegpt import tiny_spikegpt_package
 
 from spiketrain.runtime.errors import PackageError
@@ -97,6 +98,12 @@ def test_a_file_that_does_not_fit_the_disk_leaves_no_part_of_it(whole, tmp_path,
     with pytest.raises(PackageError, match="No space left"):
         draft.write("model-0.safetensors", parts(whole)["model-0.safetensors"])
     assert sorted(draft.folder.iterdir()) == before
+
+
+def test_a_draft_that_cannot_begin_leaves_nothing(tmp_path):
+    with small_files(0), pytest.raises(PackageError, match="must be writable, got File too large"):
+        PackageDraft(tmp_path / "target", IDENTITY)
+    assert os.listdir(tmp_path) == []
 
 
 def test_a_lacking_tensor_is_named_and_the_draft_stays(whole, tmp_path):

@@ -165,8 +165,12 @@ def test_a_full_disk_is_said_with_the_file_and_the_conversion_goes_on(
 ):
     import spiketrain.runtime.tensor_file as tensor_file
 
+    synced = os.fsync
+
     def full(descriptor):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        if "safetensors" in os.readlink(f"/proc/self/fd/{descriptor}"):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        synced(descriptor)
 
     package = tmp_path / "package"
     with monkeypatch.context() as patched:
@@ -175,6 +179,7 @@ def test_a_full_disk_is_said_with_the_file_and_the_conversion_goes_on(
     said = " ".join(capsys.readouterr().err.split())
     assert "model-00001-of-00006.safetensors.partial: must be writable" in said
     assert "No space left on device" in said
+    assert [path.name for path in (tmp_path / ".package.partial").iterdir()] == ["draft.json"]
     assert call(monkeypatch, "convert", DATA / "fp", package, "--resume") == 0
     assert torch.isfinite(logits(package)).all()
 
