@@ -111,8 +111,7 @@ def writes(folder: Path, count: int, chance: random.Random) -> Count:
         died = killed(lambda: write(number), chance.uniform(0, 1.2 * longest))  # noqa: B023
         seen.add("rounds")
         seen.add("killed", died)
-        others = len(os.listdir(folder)) - target.exists()
-        seen.add("leftovers" if died else "kept", others)
+        seen.add("leftovers" if died else "kept", len(set(os.listdir(folder)) - {target.name}))
         try:
             package = read_package(target)
         except PackageError as error:
@@ -125,7 +124,7 @@ def writes(folder: Path, count: int, chance: random.Random) -> Count:
         seen.add("new" if new else "old")
         before = package.fingerprint
     write(0)
-    seen.add("kept", len(os.listdir(folder)) - 1)
+    seen.add("kept", len(set(os.listdir(folder)) - {target.name}))
     return seen
 
 

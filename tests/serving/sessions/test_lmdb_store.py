@@ -195,3 +195,16 @@ def test_a_disk_that_takes_nothing_is_said_so_and_tried_again(tmp_path, monkeypa
     assert found.page("", "", 1000) == kept
     assert all(found.load(s.head.key) for s in kept)
     found.close()
+
+
+def test_a_map_that_is_full_is_said_and_what_was_kept_before_stays(tmp_path, monkeypatch):
+    pytest.importorskip("lmdb")
+    monkeypatch.setattr(session_store_lmdb, "_map_bytes", lambda path, max_bytes: 256 << 10)
+    store = LmdbStore(tmp_path, 64 << 20)
+    assert store.put(session(), data("s"), None)
+    with pytest.raises(SessionsNotKept, match="MDB_MAP_FULL"):
+        store.put(session("b", head="t"), {"t": bytes(1 << 20)}, None)
+    store.close()
+    again = LmdbStore(tmp_path, 64 << 20)
+    assert again.load("s") == b"s........."
+    again.close()
