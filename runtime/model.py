@@ -250,7 +250,7 @@ def _network(package: Package, threads: int, table_bytes: int) -> CompiledModel:
     try:
         network = load_family(package.family).network
         return network(package.spec, package.tensors, threads, table_bytes)
-    except (ValueError, TypeError, ArithmeticError) as error:
+    except (ValueError, OverflowError) as error:
         where = package.path / TENSOR_FILE
         raise PackageError(f"{where}: tensors must make a network, {error}") from error
 
