@@ -54,12 +54,7 @@ $(VENV)/.base: $(VENV)/.created pyproject.toml
 
 # torch first, as a CPU build: left to itself pip may choose one with several GB of CUDA.
 $(VENV)/.test: $(VENV)/.base
-	@$(VENV)/bin/python -c 'import torch' 2>/dev/null || \
-	    { echo "installing torch $(TORCH), CPU build"; \
-	      $(PIP) 'torch==$(TORCH)+cpu' || \
-	      { [ "$$(uname -sm)" != 'Linux x86_64' ] && $(PIP) 'torch==$(TORCH)'; } || \
-	      { echo "pip found no CPU build of torch $(TORCH): name an index that has it in" \
-	             "PIP_EXTRA_INDEX_URL, or install one into $(VENV) yourself" >&2; exit 1; }; }
+	@$(VENV)/bin/python tools/install_torch.py $(TORCH)
 	$(PIP) $(EDITABLE) '.[train,test]' -Cbuild-dir=build/release
 	@touch $@
 
