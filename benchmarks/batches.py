@@ -1,12 +1,11 @@
 """Sequences that decode together against one, and what share of the int8 peak their products reach.
 
     python benchmarks/batches.py [spikegpt] [egru] [--model PKG] [--batches 1 8 32]
-        [--threads 1 2] [--rounds 5] [--json]
+        [--threads 1 2] [--rounds 5] [--json FILE]
 
 spikegpt: the published 216M dimensions, random int8 weights (or --model), one token for each
 sequence a step, and prompts of 512 tokens with the logits of the last. egru: the three layers of
-decode.py, about 15 % active. All take turns in every round; figures are medians of rounds, ratios
-medians of ratios to the first batch within a round.
+models/egru.py, about 15 % active. The first batch is the yardstick.
 
 The peak is that of int8_peak.py in the same rounds, on as many threads. The share of it counts each
 weight of the model once a token, as if all were read; squares take two bytes an input, so that
@@ -21,31 +20,28 @@ of neighbouring rows of which a sequence wants any.
 from __future__ import annotations
 
 import argparse
-import json
-import statistics
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from decode import VOCAB_SIZE, Weights, build_model, calibrate
+from harness import Measure, Report, Sample, Turns, in_turns, parser, timed
 from int8_peak import Peak
-from spikegpt import INNER, LAYERS, VOCAB, WIDTH, write_spikegpt
+from models.egru import GAIN, VOCAB_SIZE, Weights, build_model, calibrate
+from models.spikegpt import INNER, LAYERS, VOCAB, WIDTH, write_package
 
 from spiketrain import runtime
 
 PROMPT_TOKENS = 512
-PROMPT = "prompt"
+PROMPT = f"a prompt of {PROMPT_TOKENS}"
+PEAK = "the peak"
 BODY = LAYERS * (4 * WIDTH * WIDTH + 2 * WIDTH * INNER + WIDTH * WIDTH)
 HEAD = WIDTH * VOCAB
 ROWS_OF_A_QUAD = 4
 BYTES_OF_AN_EVENT = 2
-GAIN = 1.5  # of the EGRU's sums, as in decode.py
-
-Times = dict[Any, list[tuple[float, float]]]
 
 
 class Batch:
@@ -55,57 +51,53 @@ class Batch:
         self._model = model
         self._states = [model.new_state() for _ in range(size)]
         self._rng = np.random.default_rng(size)
-        self.run(2)
 
-    def run(self, steps: int) -> tuple[float, float]:
-        """Wall and processor seconds a token."""
+    def run(self, steps: int) -> Sample:
+        """Seconds a token."""
         ids = self._rng.integers(0, self._model.vocab_size, (steps, len(self._states)))
-        self._model.forward(
-            self._model.new_state(), ids.ravel(), last_only=True
-        )  # fills token tables
-        start_s, used_s = time.perf_counter(), time.process_time()
-        for tokens in ids:
-            self._model.step(self._states, tokens)
-        wall_s, processor_s = time.perf_counter() - start_s, time.process_time() - used_s
-        return wall_s / ids.size, processor_s / ids.size
+        # fills token tables
+        self._model.forward(self._model.new_state(), ids.ravel(), last_only=True)
+
+        def decode() -> None:
+            for tokens in ids:
+                self._model.step(self._states, tokens)
+
+        return timed(decode, ids.size)
 
 
-def read_prompt(model: Any) -> tuple[float, float]:
-    """Wall and processor seconds a token of a prompt."""
+def read_prompt(model: Any) -> Sample:
+    """Seconds a token of a prompt."""
     ids = np.random.default_rng(0).integers(0, model.vocab_size, PROMPT_TOKENS)
-    start_s, used_s = time.perf_counter(), time.process_time()
-    model.forward(model.new_state(), ids, last_only=True)
-    wall_s, processor_s = time.perf_counter() - start_s, time.process_time() - used_s
-    return wall_s / ids.size, processor_s / ids.size
+    return timed(lambda: model.forward(model.new_state(), ids, last_only=True), ids.size)
 
 
-def measure(model: Any, options: argparse.Namespace, threads: int, prompts: bool) -> dict[str, Any]:
-    """Every batch in every round, and the peak."""
-    batches = [Batch(model, size) for size in options.batches]
-    peak = Peak.compiled()
-    times: Times = {}
-    peaks = []
-    for _ in range(options.rounds):
-        for size, batch in zip(options.batches, batches, strict=True):
-            times.setdefault(size, []).append(batch.run(max(options.tokens // size, 3)))
-        if prompts:
-            times.setdefault(PROMPT, []).append(read_prompt(model))
-        if peak is not None:
-            peaks.append(peak.multiplications_per_s(threads))
-    one = times[options.batches[0]]
-    return {
-        "peak": statistics.median(peaks) if peaks else None,
-        "rows": {name: summary(found, one) for name, found in times.items()},
+def measure(model: Any, options: argparse.Namespace, threads: int, prompts: bool) -> Turns:
+    """Every batch in every round, and the time of one multiplication at the peak."""
+    variants: dict[str, Measure] = {
+        name_of(size): partial(Batch(model, size).run, max(options.tokens // size, 3))
+        for size in options.batches
     }
+    if prompts:
+        variants[PROMPT] = partial(read_prompt, model)
+    if (peak := Peak.compiled()) is not None:
+        variants[PEAK] = partial(at_peak, peak, threads)
+    return in_turns(variants, options.rounds)
 
 
-def summary(found: list[tuple[float, float]], one: list[tuple[float, float]]) -> dict[str, float]:
-    """Medians, and those of ratios to one sequence within a round."""
-    return {
-        "tokens_per_s": 1 / statistics.median(wall for wall, _ in found),
-        "processor_us_per_token": 1e6 * statistics.median(used for _, used in found),
-        "times_one": statistics.median(a[0] / b[0] for a, b in zip(one, found, strict=True)),
-    }
+def at_peak(peak: Peak, threads: int) -> Sample:
+    """Seconds of a multiplication, of all threads together."""
+    wall_s = 1 / peak.multiplications_per_s(threads)
+    return Sample(wall_s, threads * wall_s)
+
+
+def name_of(size: int) -> str:
+    """A batch as a variant."""
+    return f"{size} sequences" if size > 1 else "1 sequence"
+
+
+def without_peak(turns: Turns) -> Turns:
+    """The variants whose unit is a token."""
+    return Turns({name: one for name, one in turns.samples.items() if name != PEAK})
 
 
 @contextmanager
@@ -114,37 +106,54 @@ def package(given: Path | None) -> Iterator[Path]:
     with tempfile.TemporaryDirectory() as folder:
         if given is None:
             given = Path(folder) / "spikegpt"
-            write_spikegpt(given, "int8")
+            write_package(given, "int8")
         yield given
 
 
-def measure_spikegpt(options: argparse.Namespace) -> dict[str, Any]:
-    """By number of threads."""
-    result = {}
+def measure_spikegpt(report: Report, options: argparse.Namespace) -> None:
+    """By number of threads, with the share of the peak that products reach."""
     with package(options.model) as path:
         for threads in options.threads:
             model = runtime.load_model(path, threads=threads)
-            found = measure(model, options, threads, prompts=True)
-            for name, row in found["rows"].items():
-                weights = BODY if name == PROMPT else BODY + HEAD
-                if found["peak"]:
-                    row["share_of_peak"] = row["tokens_per_s"] * weights / found["peak"]
-            result[threads] = found
-    return result
+            turns = measure(model, options, threads, prompts=True)
+            shares = shares_of_peak(turns) if PEAK in turns.samples else {}
+            columns = {
+                "share of the peak": {name: f"{100 * one:.0f} %" for name, one in shares.items()}
+            }
+            title = f"spikegpt, {threads} threads, peak {peak_of(turns)}"
+            tokens = without_peak(turns)
+            report.turns(title, "token", tokens, columns, {"shares_of_peak": shares})
 
 
-def measure_egru(options: argparse.Namespace) -> dict[str, Any]:
+def shares_of_peak(turns: Turns) -> dict[str, float]:
+    """Every weight once a token, at the peak, over the time that a token took."""
+    return {
+        name: (BODY if name == PROMPT else BODY + HEAD) * turns.wall_ratio(PEAK, to=name).median
+        for name in turns.samples
+        if name != PEAK
+    }
+
+
+def peak_of(turns: Turns) -> str:
+    """The peak, as far as it was measured."""
+    if PEAK not in turns.samples:
+        return "unknown"
+    return f"{1e-9 / turns.wall_s(PEAK).median:.0f} billion/s"
+
+
+def measure_egru(report: Report, options: argparse.Namespace) -> None:
     """By number of threads, with the microseconds a token that rows would take at the peak."""
     weights = Weights.random()
-    biases = calibrate(weights, GAIN)
-    result = {}
+    biases = calibrate(weights)
     for threads in options.threads:
         model = build_model(weights, GAIN, biases, threads, VOCAB_SIZE)
-        found = measure(model, options, threads, prompts=False)
-        if found["peak"]:
-            found["bounds_us"] = bounds_us(model, found["peak"])
-        result[threads] = found
-    return result
+        turns = measure(model, options, threads, prompts=False)
+        title = f"egru, {threads} threads, peak {peak_of(turns)}"
+        report.turns(title, "token", without_peak(turns))
+        if PEAK in turns.samples:
+            bounds = bounds_us(model, 1 / turns.wall_s(PEAK).median)
+            rows = [[what, f"{us:.0f} us"] for what, us in bounds.items()]
+            report.table("A token's rows at the peak", ["rows", "time"], rows, bounds)
 
 
 def bounds_us(model: Any, peak: float) -> dict[str, float]:
@@ -167,49 +176,23 @@ def bounds_us(model: Any, peak: float) -> dict[str, float]:
     }
 
 
-def print_table(name: str, result: dict[int, Any]) -> None:
-    """A result as Markdown."""
-    print(f"\n{name}\n")
-    print(
-        "| threads | sequences | tokens/s | of one | processor time a token | share of the peak |"
-    )
-    print("|---|---|---|---|---|---|")
-    for threads, found in result.items():
-        for size, row in found["rows"].items():
-            share = f"{100 * row['share_of_peak']:.0f} %" if "share_of_peak" in row else ""
-            what = f"a prompt of {PROMPT_TOKENS}" if size == PROMPT else size
-            print(
-                f"| {threads} | {what} | {row['tokens_per_s']:,.0f} | {row['times_one']:.2f}x "
-                f"| {row['processor_us_per_token']:,.0f} us | {share} |"
-            )
-    print()
-    for threads, found in result.items():
-        peak = "unknown" if found["peak"] is None else f"{found['peak'] / 1e9:.0f} billion/s"
-        bounds = ", ".join(f"{what} {us:.0f}" for what, us in found.get("bounds_us", {}).items())
-        print(f"{threads} threads: peak {peak}" + (f"; us a token at it: {bounds}" * bool(bounds)))
-
-
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description="Batches of sequences against one.")
-    parser.add_argument("models", nargs="*", help="spikegpt, egru; both without any")
-    parser.add_argument("--model", type=Path, help="SpikeGPT package of these dimensions")
-    parser.add_argument("--batches", type=int, nargs="+", default=[1, 8, 32])
-    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--tokens", type=int, default=64, help="of a round, at least 3 steps")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
-    options = parser.parse_args()
     known = {"spikegpt": measure_spikegpt, "egru": measure_egru}
+    shared = parser(__doc__, rounds=5)
+    shared.add_argument("models", nargs="*", help="spikegpt, egru; both without any")
+    shared.add_argument("--model", type=Path, help="SpikeGPT package of these dimensions")
+    shared.add_argument("--batches", type=int, nargs="+", default=[1, 8, 32])
+    shared.add_argument("--threads", type=int, nargs="+", default=[1, 2])
+    shared.add_argument("--tokens", type=int, default=64, help="of a round, at least 3 steps")
+    options = shared.parse_args(arguments)
     unknown = set(options.models) - set(known)
     if unknown:
-        parser.error(f"models must be of {', '.join(known)}, got {', '.join(sorted(unknown))}")
-    results = {name: known[name](options) for name in options.models or known}
-    if options.json:
-        print(json.dumps(results))
-        return
-    for name, result in results.items():
-        print_table(name, result)
+        shared.error(f"models must be of {', '.join(known)}, got {', '.join(sorted(unknown))}")
+    report = Report(options)
+    for name in options.models or known:
+        known[name](report, options)
+    report.finish()
 
 
 if __name__ == "__main__":

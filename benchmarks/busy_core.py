@@ -1,30 +1,26 @@
 """Decoding with one thread and with two, while another process keeps a core busy or does not.
 
-    python benchmarks/busy_core.py [--json] [--rounds 9] [--tokens 1000]
+    python benchmarks/busy_core.py [--rounds 9] [--tokens 1000] [--json FILE]
 
 Two threads must not be slower than one beside a core that is taken. The model is that of
-`decode.py` with fewer words; the other process spins on the last core and is stopped in between.
-Contenders take turns in every round; figures are medians of elapsed time, ratios medians of ratios
-within a round.
+models/egru.py with fewer words; the other process spins on the last core and is stopped in between.
 """
 
 from __future__ import annotations
 
-import argparse
 import contextlib
-import json
 import os
 import signal
-import statistics
 import subprocess
 import sys
 from collections.abc import Iterator
-from typing import Any
 
-from decode import LAYERS, Decoder, Weights, build_model, firing_rates
+from decode import Decoder
+from harness import Measure, Report, Sample, in_turns, parser
+from models.egru import LAYERS, Weights, build_model, firing_rates
 
 VOCAB_SIZE = 8192
-BIAS = -1.5
+GAIN, BIAS = 2.0, -1.5
 THREADS = (1, 2)
 
 
@@ -41,58 +37,39 @@ def neighbour(core: int) -> Iterator[subprocess.Popen[bytes]]:
         process.wait()
 
 
-def measure(rounds: int, tokens: int) -> dict[str, Any]:
-    """Milliseconds a token by threads, beside an idle and a busy core."""
-    weights = Weights.random()
-    models = {t: build_model(weights, 2.0, [BIAS] * LAYERS, t, VOCAB_SIZE) for t in THREADS}
-    decoders = {threads: Decoder(model) for threads, model in models.items()}
-    rates = firing_rates(models[1])
-    times: dict[tuple[bool, int], list[float]] = {
-        (busy, threads): [] for busy in (False, True) for threads in THREADS
-    }
-    with neighbour(max(os.sched_getaffinity(0))) as process:
-        for decoder in decoders.values():
-            decoder.run(tokens)
-        for _ in range(rounds):
-            for (busy, threads), found in times.items():
-                process.send_signal(signal.SIGCONT if busy else signal.SIGSTOP)
-                found.append(decoders[threads].run(tokens)[0])
-    rows = []
-    for (busy, threads), found in times.items():
-        alone = times[busy, 1]
-        ratios = [one / time for one, time in zip(alone, found, strict=True)]
-        rows.append(
-            {
-                "busy": busy,
-                "threads": threads,
-                "ms": 1e3 * statistics.median(found),
-                "than_one_thread": statistics.median(ratios),
-                "slowest_round": min(ratios),
-            }
-        )
-    return {"firing_rates": rates, "rounds": rounds, "tokens": tokens, "rows": rows}
+def beside(process: subprocess.Popen[bytes], busy: bool, decoder: Decoder, tokens: int) -> Measure:
+    """Decoding while the process spins, or while it is stopped."""
+
+    def measure() -> Sample:
+        process.send_signal(signal.SIGCONT if busy else signal.SIGSTOP)
+        return decoder.run(tokens)
+
+    return measure
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description="Threads beside a busy core.")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
-    parser.add_argument("--rounds", type=int, default=9, help="rounds")
-    parser.add_argument("--tokens", type=int, default=1000, help="tokens a contender and round")
-    options = parser.parse_args()
-    result = measure(options.rounds, options.tokens)
-    if options.json:
-        print(json.dumps(result))
-        return
-    rates = ", ".join(f"{100 * rate:.0f} %" for rate in result["firing_rates"])
-    print(f"Units that fire, by layer: {rates}; medians of {options.rounds} rounds.\n")
-    print("| other core | threads | time a token | than one thread | slowest round |")
-    print("|---|---|---|---|---|")
-    for row in result["rows"]:
-        print(
-            f"| {'busy' if row['busy'] else 'idle'} | {row['threads']} | {row['ms']:.3f} ms "
-            f"| {row['than_one_thread']:.2f}x | {row['slowest_round']:.2f}x |"
-        )
+    shared = parser(__doc__, rounds=9)
+    shared.add_argument("--tokens", type=int, default=1000, help="tokens a variant and round")
+    options = shared.parse_args(arguments)
+    report = Report(options)
+    weights = Weights.random()
+    models = {
+        threads: build_model(weights, GAIN, [BIAS] * LAYERS, threads, VOCAB_SIZE)
+        for threads in THREADS
+    }
+    rates = firing_rates(models[1])
+    decoders = {threads: Decoder(model) for threads, model in models.items()}
+    with neighbour(max(os.sched_getaffinity(0))) as process:
+        for busy in (False, True):
+            variants = {
+                f"{threads} threads": beside(process, busy, decoder, options.tokens)
+                for threads, decoder in decoders.items()
+            }
+            title = f"Decoding beside a core that is {'busy' if busy else 'idle'}"
+            turns = in_turns(variants, options.rounds)
+            report.turns(title, "token", turns, facts={"firing_rates": rates})
+    report.finish()
 
 
 if __name__ == "__main__":

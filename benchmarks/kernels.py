@@ -1,6 +1,6 @@
 """Products of one token: time, bytes touched, share of the read bandwidth, against dense and torch.
 
-    python benchmarks/kernels.py [--json] [--plot FILE.png] [--rounds 5] [--seconds 0.02]
+    python benchmarks/kernels.py [--json FILE] [--plot FILE.png] [--rounds 5] [--seconds 0.02]
         [--shapes 1024x1024 ...] [--densities 1 10 100 ...] [--products int8-graded ...]
         [--no-torch] [--processor-time]
 
@@ -8,76 +8,69 @@ One thread; about five minutes without options. Products read the rows of events
 (16-bit events, EGRU), `int8-counts` and `int4-counts` (spike counts), `float32-graded` and
 `bfloat16-graded`; lists are made before. Dense products of integer weights quantise their input as
 well; torch's int8 is a dynamically quantised Linear, its bfloat16 a Linear. Rows come from memory
-(kernel_calls.py). All take turns in every round; times are medians of a round's calls and over
-rounds, ratios medians of ratios within a round, shares those of a sequential read of huge pages in
-the same round (NumPy's search for the largest byte). Where the slowest round took a multiple of the
-fastest, the machine was busy. `--processor-time` counts the thread's own time, which a busy machine
-disturbs less.
+(kernel_calls.py). A time is the median of a round's calls, and of the rounds; shares are those of a
+sequential read of huge pages in the same round (NumPy's search for the largest byte). Where the
+slowest round took a multiple of the fastest, the machine was busy. `--processor-time` counts the
+thread's own time, which a busy machine disturbs less.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import sys
 import time
-from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
+from harness import Clock, Report, Sample, Turns, in_turns, parser, repeated, timed
 from kernel_calls import Call, Rows, call_dense, dense_bytes, torch_calls, update_calls
+from kernel_plot import plot
 
-from spiketrain.runtime.kernels import dispatch
 from spiketrain.runtime.memory import Arena
 
 SHAPES = ("1024x1024", "2048x2048", "4096x4096", "3584x18944")
 DENSITIES = (1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 40.0, 50.0, 65.0, 80.0, 100.0)
 PRODUCTS = ("int8-graded", "int8-counts", "int4-counts")
 PIECE_BYTES = 4 << 20
+READ_BYTES = 256 << 20
 # Share of the read bandwidth and gain over dense of int8 rows at 10 %, by outputs.
 ROW_TARGETS = {18944: (0.85, 9.0), 4096: (0.75, 7.0), 1024: (0.65, 6.0)}
 DENSE_TARGET = ((3584, 18944), 0.9)
+READ = "sequential read"
+HEADER = (
+    "product", "active", "touched", "time", "slowest to fastest round", "GB/s", "share of read",
+    "than dense", "than torch int8", "than torch bfloat16",
+)  # fmt: skip
 
-Clock = Callable[[], float]
+Product = tuple[str, float]  # name, percent of the inputs
 
 
 class Read:
     """Sequential reading of 256 MB on one thread."""
 
-    def __init__(self) -> None:
-        size = 256 << 20
-        self.bytes = Arena(size + 64).place(np.ones((1, size), np.uint8))[0]
+    def __init__(self, clock: Clock) -> None:
+        self._bytes = Arena(READ_BYTES + 64).place(np.ones((1, READ_BYTES), np.uint8))[0]
+        self._clock = clock
 
-    def bandwidth(self, clock: Clock) -> float:
-        """Bytes per second: the median over pieces."""
-        times = []
-        for start in range(0, self.bytes.size, PIECE_BYTES):
-            piece = self.bytes[start : start + PIECE_BYTES]
-            begin = clock()
-            piece.max()
-            times.append(clock() - begin)
-        return PIECE_BYTES / statistics.median(times)
-
-
-def seconds(call: Call, budget_s: float, clock: Clock) -> float:
-    """Median seconds of a call over about `budget_s`, after one that counts for nothing."""
-    call()
-    times = []
-    end = clock() + budget_s
-    while clock() < end or len(times) < 3:
-        start = clock()
-        call()
-        times.append(clock() - start)
-    return statistics.median(times)
+    def __call__(self) -> Sample:
+        """Seconds a byte: the median over pieces."""
+        pieces = [
+            timed(self._bytes[start : start + PIECE_BYTES].max, PIECE_BYTES, self._clock)
+            for start in range(0, READ_BYTES, PIECE_BYTES)
+        ]
+        return Sample(
+            statistics.median(piece.wall_s for piece in pieces),
+            statistics.median(piece.processor_s for piece in pieces),
+        )
 
 
 def contenders(
     shape: tuple[int, int], options: argparse.Namespace
-) -> dict[tuple[str, float], tuple[Call, int]]:
+) -> dict[Product, tuple[Call, int]]:
     """(name, percent of the inputs) -> (call, bytes that it touches)."""
-    found: dict[tuple[str, float], tuple[Call, int]] = {}
+    found: dict[Product, tuple[Call, int]] = {}
     rows: dict[str, Rows] = {}
     for product in options.products:
         weights, kind = product.split("-")
@@ -108,45 +101,46 @@ def measure_shape(
 ) -> dict[str, Any]:
     """Rows of one shape, and where event-driven and dense products cross."""
     calls = contenders(shape, options)
-    times: dict[tuple[str, float], list[float]] = {key: [] for key in calls}
-    bandwidths = []
-    for _ in range(options.rounds):
-        bandwidths.append(read.bandwidth(options.clock))
-        for key, (call, _) in calls.items():
-            times[key].append(seconds(call, options.seconds, options.clock))
-
-    def ratio(key: tuple[str, float], other: tuple[str, float]) -> float | None:
-        if other not in times:
-            return None
-        pairs = zip(times[other], times[key], strict=True)
-        return statistics.median(theirs / ours for theirs, ours in pairs)
-
-    rows = []
-    for (name, percent), (_, touched) in calls.items():
-        key, found = (name, percent), times[name, percent]
-        pairs = zip(found, bandwidths, strict=True)
-        rows.append(
-            {
-                "product": name,
-                "percent": percent,
-                "us": 1e6 * statistics.median(found),
-                "touched_bytes": touched,
-                "gb_per_s": touched / statistics.median(found) / 1e9,
-                "slowest_round_by": max(found) / min(found),
-                "share_of_read": statistics.median(touched / t / b for t, b in pairs),
-                "than_dense": ratio(key, (f"{name.split('-')[0]}-dense", 100.0)),
-                "than_torch_int8": ratio(key, ("torch int8", 100.0)),
-                "than_torch_bfloat16": ratio(key, ("torch bfloat16", 100.0)),
-            }
-        )
+    variants: dict[str, Any] = {READ: read}
+    for key, (call, _) in calls.items():
+        variants[label(key)] = lambda call=call: repeated(call, options.seconds, options.clock)
+    turns = in_turns(variants, options.rounds, warm_up=0)  # every call warms up by itself
+    rows = [row_of(key, touched, turns) for key, (_, touched) in calls.items()]
     crosses = {
         product: crossing(
             [(r["percent"], r["than_dense"]) for r in rows if r["product"] == product]
         )
         for product in options.products
     }
-    read_gb_per_s = statistics.median(bandwidths) / 1e9
+    read_gb_per_s = 1e-9 / turns.wall_s(READ).median
     return {"shape": shape, "rows": rows, "crosses_at": crosses, "read_gb_per_s": read_gb_per_s}
+
+
+def label(key: Product) -> str:
+    """The name of a variant."""
+    return f"{key[0]}, {key[1]:g} %"
+
+
+def row_of(key: Product, touched: int, turns: Turns) -> dict[str, Any]:
+    """The figures of a product."""
+    name, spread = label(key), turns.wall_s(label(key))
+
+    def gain(other: str) -> float | None:
+        other = label((other, 100.0))
+        return turns.wall_ratio(other, to=name).median if other in turns.samples else None
+
+    return {
+        "product": key[0],
+        "percent": key[1],
+        "us": 1e6 * spread.median,
+        "touched_bytes": touched,
+        "gb_per_s": touched / spread.median / 1e9,
+        "slowest_round_by": spread.max / spread.min,
+        "share_of_read": touched * turns.wall_ratio(READ, to=name).median,
+        "than_dense": gain(f"{key[0].split('-')[0]}-dense"),
+        "than_torch_int8": gain("torch int8"),
+        "than_torch_bfloat16": gain("torch bfloat16"),
+    }
 
 
 def targets(shapes: list[dict[str, Any]]) -> list[tuple[str, float, float]]:
@@ -166,26 +160,29 @@ def targets(shapes: list[dict[str, Any]]) -> list[tuple[str, float, float]]:
     return found
 
 
-def print_shape(result: dict[str, Any]) -> None:
-    """One shape as Markdown."""
+def report_shape(report: Report, result: dict[str, Any]) -> None:
+    """One shape."""
     inputs, outputs = result["shape"]
-    print(f"\n{inputs} x {outputs}, sequential read {result['read_gb_per_s']:.1f} GB/s\n")
-    print(
-        "| product | active | touched | time | slowest to fastest round | GB/s | share of read "
-        "| than dense | than torch int8 | than torch bfloat16 |\n"
-        "|---|---|---|---|---|---|---|---|---|---|"
-    )
+    rows = []
     for row in result["rows"]:
-        gains = " | ".join(
+        gains = [
             f"{row[key]:.2f}x" if row[key] else ""
             for key in ("than_dense", "than_torch_int8", "than_torch_bfloat16")
+        ]
+        rows.append(
+            [
+                row["product"],
+                f"{row['percent']:g} %",
+                f"{row['touched_bytes'] / 1e6:.2f} MB",
+                f"{row['us']:.1f} us",
+                f"{row['slowest_round_by']:.1f}x",
+                f"{row['gb_per_s']:.1f}",
+                f"{100 * row['share_of_read']:.0f} %",
+                *gains,
+            ]
         )
-        print(
-            f"| {row['product']} | {row['percent']:g} % "
-            f"| {row['touched_bytes'] / 1e6:.2f} MB | {row['us']:.1f} us "
-            f"| {row['slowest_round_by']:.1f}x | {row['gb_per_s']:.1f} "
-            f"| {100 * row['share_of_read']:.0f} % | {gains} |"
-        )
+    title = f"{inputs} x {outputs}, sequential read {result['read_gb_per_s']:.1f} GB/s"
+    report.table(title, HEADER, rows, result)
     for product, percent in result["crosses_at"].items():
         print(
             f"\n{product}: dense is faster from "
@@ -193,93 +190,50 @@ def print_shape(result: dict[str, Any]) -> None:
         )
 
 
-def print_rest(shapes: list[dict[str, Any]], updates: dict[str, float]) -> None:
-    """Targets and what reads no weights, as Markdown."""
-    print("\n| target | found | target |\n|---|---|---|")
-    for what, found, target in targets(shapes):
-        print(f"| {what} | {found:.2f} | {target:.2f} |")
-    print("\n| without weights | time |\n|---|---|")
-    for name, us in updates.items():
-        print(f"| {name} | {us:.1f} us |")
-
-
-def plot(shapes: list[dict[str, Any]], file: str) -> None:
-    """Share of the read bandwidth and gain over dense by density: a column for each product."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    names = list(shapes[0]["crosses_at"])
-    figure, axes = plt.subplots(
-        2, len(names), figsize=(4 * len(names), 7), squeeze=False, sharex=True, layout="constrained"
+def report_rest(report: Report, shapes: list[dict[str, Any]], options: argparse.Namespace) -> None:
+    """Targets and what reads no weights."""
+    found = targets(shapes)
+    rows = [[what, f"{figure:.2f}", f"{target:.2f}"] for what, figure, target in found]
+    report.table("Targets", ["target", "found", "target"], rows)
+    variants = {
+        name: lambda call=call: repeated(call, options.seconds, options.clock)
+        for name, call in update_calls().items()
+    }
+    report.turns(
+        "Without weights", "call", in_turns(variants, options.rounds, warm_up=0), compare=False
     )
-    for column, name in enumerate(names):
-        share, gain = axes[0][column], axes[1][column]
-        for result in shapes:
-            rows = sorted((r for r in result["rows"] if r["product"] == name), key=_percent)
-            percents = [r["percent"] for r in rows]
-            label = " x ".join(str(size) for size in result["shape"])
-            share.plot(percents, [100 * r["share_of_read"] for r in rows], "o-", label=label)
-            gain.plot(percents, [r["than_dense"] for r in rows], "o-", label=label)
-        gain.plot(percents, [100 / p for p in percents], "k:", label="bytes of dense / touched")
-        gain.axhline(1.0, color="0.6", lw=1)
-        share.set(title=name, ylabel="% of sequential read", xscale="log", ylim=(0, None))
-        gain.set(xlabel="% of inputs active", ylabel="faster than dense by", yscale="log")
-    axes[0][0].legend()
-    axes[1][0].legend()
-    figure.savefig(file, dpi=110)
 
 
-def _percent(row: dict[str, Any]) -> float:
-    return row["percent"]
-
-
-def parse() -> argparse.Namespace:
-    """The command line; `clock` is added."""
-    parser = argparse.ArgumentParser(description="Event-driven and dense products of one token.")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
-    parser.add_argument("--plot", metavar="FILE", help="write a picture (needs matplotlib)")
-    parser.add_argument("--rounds", type=int, default=5, help="rounds")
-    parser.add_argument("--seconds", type=float, default=0.02, help="of a contender in a round")
-    parser.add_argument("--shapes", nargs="+", default=SHAPES, help="inputs x outputs")
-    parser.add_argument("--densities", nargs="+", type=float, default=DENSITIES, help="percents")
-    parser.add_argument(
+def main(arguments: list[str] | None = None) -> None:
+    """Measure and print."""
+    shared = parser(__doc__, rounds=5)
+    shared.add_argument("--plot", metavar="FILE", help="write a picture (needs matplotlib)")
+    shared.add_argument("--seconds", type=float, default=0.02, help="of a variant in a round")
+    shared.add_argument("--shapes", nargs="+", default=SHAPES, help="inputs x outputs")
+    shared.add_argument("--densities", nargs="+", type=float, default=DENSITIES, help="percents")
+    shared.add_argument(
         "--products",
         nargs="+",
         default=PRODUCTS,
         choices=[*PRODUCTS, "float32-graded", "bfloat16-graded"],
     )
-    parser.add_argument("--no-torch", dest="torch", action="store_false", help="leave torch out")
-    parser.add_argument("--processor-time", action="store_true", help="of the thread, not elapsed")
-    options = parser.parse_args()
-    options.clock = time.thread_time if options.processor_time else time.perf_counter
-    return options
-
-
-def main() -> None:
-    """Measure and print."""
-    options = parse()
-    read, shapes = Read(), []
+    shared.add_argument("--no-torch", dest="torch", action="store_false", help="leave torch out")
+    shared.add_argument("--processor-time", action="store_true", help="of the thread, not elapsed")
+    options = shared.parse_args(arguments)
+    thread = Clock(time.thread_time, time.thread_time)
+    options.clock = thread if options.processor_time else Clock()
+    report = Report(options)
+    print(f"\nOne thread, {'processor' if options.processor_time else 'elapsed'} time.")
+    read, shapes = Read(options.clock), []
     for shape in options.shapes:
         inputs, outputs = (int(size) for size in shape.split("x"))
         shapes.append(measure_shape((inputs, outputs), read, options))
+        report_shape(report, shapes[-1])
         print(f"{shape} measured", file=sys.stderr)
-    updates = {
-        name: 1e6 * seconds(call, options.seconds, options.clock)
-        for name, call in update_calls().items()
-    }
+    report_rest(report, shapes, options)
     if options.plot:
         plot(shapes, options.plot)
-    if options.json:
-        result = {"build": dispatch.active(), "rounds": options.rounds, "shapes": shapes}
-        print(json.dumps({**result, "us_without_weights": updates}))
-        return
-    timed = "processor time" if options.processor_time else "elapsed time"
-    print(f"Build {dispatch.active()}, one thread, {timed}, medians of {options.rounds} rounds.")
-    for result in shapes:
-        print_shape(result)
-    print_rest(shapes, updates)
+    report.finish()
 
 
 if __name__ == "__main__":

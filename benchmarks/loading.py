@@ -1,6 +1,6 @@
 """How long a package takes to load, by a fresh process, and how much memory at most.
 
-    python benchmarks/loading.py DIR [--rounds 3] [--threads 2] [--json]
+    python benchmarks/loading.py DIR [--rounds 3] [--threads 2] [--json FILE]
 
 The files are read once before, so that they are in the page cache. First the machine is as it was
 found: pages that a virtual machine has not used lately have to be had from its host, which can take
@@ -14,101 +14,109 @@ import argparse
 import json
 import mmap
 import resource
-import statistics
 import subprocess
 import sys
-import time
+from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from harness import Report, Sample, in_turns, parser, runtime_module, timed
+
+AS_FOUND, USED_BEFORE = "memory as found", "memory in use before"
 
 
 def take(nbytes: int) -> dict[str, float]:
     """Write to that much memory, page by page."""
-    start = time.perf_counter()
-    region = mmap.mmap(-1, nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    if hasattr(mmap, "MADV_HUGEPAGE"):
-        region.madvise(mmap.MADV_HUGEPAGE)
-    np.frombuffer(region, np.uint8)[:: mmap.PAGESIZE] = 1
-    return {"seconds": time.perf_counter() - start}
+
+    def write() -> None:
+        region = mmap.mmap(-1, nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        if hasattr(mmap, "MADV_HUGEPAGE"):
+            region.madvise(mmap.MADV_HUGEPAGE)
+        np.frombuffer(region, np.uint8)[:: mmap.PAGESIZE] = 1
+
+    return asdict(timed(write))
 
 
 def load(path: Path, threads: int) -> dict[str, float]:
     """Load a package once."""
-    from spiketrain import runtime
-
-    start, processor = time.perf_counter(), time.process_time()
-    model = runtime.load_model(path, threads=threads)
+    runtime = runtime_module()
+    sample = timed(lambda: runtime.load_model(path, threads=threads))
     return {
-        "seconds": time.perf_counter() - start,
-        "processor_s": time.process_time() - processor,
+        **asdict(sample),
         "peak_bytes": 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
-        "state_bytes": model.state_nbytes,
     }
 
 
-def elsewhere(*arguments: str) -> dict[str, float]:
-    """What a process of its own finds."""
-    command = [sys.executable, __file__, *arguments]
-    found: dict[str, float] = json.loads(
-        subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout
-    )
-    return found
+class Elsewhere:
+    """Runs of this script with other arguments, each a process of its own."""
+
+    def __init__(self, *arguments: str) -> None:
+        self._command = [sys.executable, __file__, *arguments]
+        self.answers: list[dict[str, Any]] = []
+
+    def __call__(self) -> Sample:
+        """What one more run took."""
+        done = subprocess.run(self._command, check=True, stdout=subprocess.PIPE)
+        self.answers.append(json.loads(done.stdout))
+        return Sample(self.answers[-1]["wall_s"], self.answers[-1]["processor_s"])
+
+    def peak(self, file_bytes: int) -> str:
+        """The most memory that any run took, of the files' size."""
+        return f"{100 * max(one['peak_bytes'] for one in self.answers) / file_bytes:.0f} %"
 
 
-def measure(path: Path, threads: int, rounds: int) -> dict[str, Any]:
-    """The load as the machine was found, and `rounds` loads from memory in use before."""
+def read_once(path: Path) -> int:
+    """Bring the package's tensors into the page cache; return their bytes."""
     nbytes = 0
     for file in sorted(path.glob("*.safetensors")):
         nbytes += file.stat().st_size
         with open(file, "rb") as stream:
             while stream.read(1 << 24):
                 pass
-    loading = ("--load", str(path), "--threads", str(threads))
-    first = elsewhere(*loading)
-    taken, loaded = [], []
-    for _ in range(rounds):
-        taken.append(elsewhere("--take", str(nbytes + nbytes // 4)))
-        loaded.append(elsewhere(*loading))
-    return {"file_bytes": nbytes, "as_found": first, "taken": taken, "loaded": loaded}
+    return nbytes
 
 
-def print_table(result: dict[str, Any]) -> None:
-    """The result as Markdown."""
-    size = result["file_bytes"]
-    print("| loading | seconds | processor seconds | most memory, of the files' size |")
-    print("|---|---|---|---|")
-    rows = [("memory as found", [result["as_found"]]), ("memory in use before", result["loaded"])]
-    for name, found in rows:
-        seconds, processor, peak = (
-            statistics.median(one[key] for one in found)
-            for key in ("seconds", "processor_s", "peak_bytes")
-        )
-        print(f"| {name} | {seconds:.1f} | {processor:.1f} | {100 * peak / size:.0f} % |")
-    taken = ", ".join(f"{one['seconds']:.1f}" for one in result["taken"])
-    print(f"\n{1.25 * size / 1e9:.1f} GB were written in {taken} s before each of the latter.")
+def after(first: Callable[[], object], then: Elsewhere) -> Callable[[], Sample]:
+    """Time the second of two."""
+
+    def measure() -> Sample:
+        first()
+        return then()
+
+    return measure
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description="Loading a package: time and memory.")
-    parser.add_argument("path", type=Path, nargs="?", help="a package")
-    parser.add_argument("--rounds", type=int, default=3, help="loads from memory in use before")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
-    parser.add_argument("--take", type=int, help=argparse.SUPPRESS)
-    parser.add_argument("--load", type=Path, help=argparse.SUPPRESS)
-    options = parser.parse_args()
+    shared = parser(__doc__, rounds=3)
+    shared.add_argument("path", type=Path, nargs="?", help="a package")
+    shared.add_argument("--threads", type=int, default=2)
+    shared.add_argument("--take", type=int, help=argparse.SUPPRESS)
+    shared.add_argument("--load", type=Path, help=argparse.SUPPRESS)
+    options = shared.parse_args(arguments)
     if options.take:
         print(json.dumps(take(options.take)))
-    elif options.load:
+        return
+    if options.load:
         print(json.dumps(load(options.load, options.threads)))
-    elif options.path is None:
-        parser.error("a package must be named")
-    else:
-        result = measure(options.path, options.threads, options.rounds)
-        print(json.dumps(result)) if options.json else print_table(result)
+        return
+    if options.path is None:
+        shared.error("a package must be named")
+    report = Report(options)
+    nbytes = read_once(options.path)
+    flags = ("--load", str(options.path), "--threads", str(options.threads))
+    loading = Elsewhere(*flags)
+    as_found = in_turns({AS_FOUND: loading}, 1, warm_up=0)
+    most = {AS_FOUND: loading.peak(nbytes)}
+    header = "most memory, of the files' size"
+    report.turns("One load", "load", as_found, {header: most}, {"file_bytes": nbytes})
+    taking, loading = Elsewhere("--take", str(nbytes + nbytes // 4)), Elsewhere(*flags)
+    used = in_turns({USED_BEFORE: after(taking, loading)}, options.rounds, warm_up=0)
+    most = {USED_BEFORE: loading.peak(nbytes)}
+    report.turns("Later loads", "load", used, {header: most}, {"written": taking.answers})
+    report.finish()
 
 
 if __name__ == "__main__":

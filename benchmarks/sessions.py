@@ -1,26 +1,22 @@
 """What sessions cost: memory of idle ones, and time to fork, save, restore and go on.
 
-    python benchmarks/sessions.py [MODEL] [--sessions 10000] [--json]
+    python benchmarks/sessions.py [MODEL] [--sessions 10000] [--json FILE]
 
 In one process, without gRPC. Memory is the growth of the resident set over sessions that have each
 read a prompt of their own; the target is 1.1 times state, last logits and sampler state, and 4 KB.
 "Save, restore and go on" is export, import and one more token; its logits are compared, bit for
-bit, with those of the session that went on without it. Times are medians.
+bit, with those of the session that went on without it. The three take turns, --rounds times.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-import statistics
 import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import psutil
+from harness import Report, in_turns, parser, timed
 
 import spiketrain
 from spiketrain import runtime
@@ -50,17 +46,9 @@ def fill(model: Any, sessions: Sessions, count: int) -> list[str]:
     return names
 
 
-def milliseconds(work: Callable[[], Any], times: int) -> float:
-    """Median time of a piece of work."""
-    taken = []
-    for _ in range(times):
-        started_s = time.perf_counter()
-        work()
-        taken.append(1e3 * (time.perf_counter() - started_s))
-    return statistics.median(taken)
-
-
-def measure_store(model: Any, store: SessionStore, count: int, times: int) -> dict[str, Any]:
+def measure_store(
+    report: Report, model: Any, name: str, store: SessionStore, count: int, rounds: int
+) -> None:
     """Everything that is reported of one store."""
     sessions = Sessions(model, store, ServingConfig(session_bytes=BUDGET))
     fill(model, sessions, 50)  # fills the model's tables
@@ -76,57 +64,62 @@ def measure_store(model: Any, store: SessionStore, count: int, times: int) -> di
     expected = read(model, sessions.open(names[0])[1], [1])
     moved = move()
     same = moved.logits.tobytes() == expected.logits.tobytes()
+    same = same and moved.state.to_bytes() == expected.state.to_bytes()
+    turns = in_turns(
+        {
+            "fork": lambda: timed(lambda: sessions.fork(names[1])),
+            "checkpoint": lambda: timed(lambda: sessions.checkpoint(names[2], "here")),
+            "save, restore, go on": lambda: timed(move),
+        },
+        rounds,
+    )
     sampler = 8 + 4 * PROMPT_TOKENS
-    result = {
+    facts = {
         "sessions": count,
         "bytes_per_session": grown / count,
         "target_bytes": 1.1 * (model.state_nbytes + 4 * model.vocab_size + sampler) + 4096,
-        "fork_ms": milliseconds(lambda: sessions.fork(names[1]), times),
-        "checkpoint_ms": milliseconds(lambda: sessions.checkpoint(names[2], "here"), times),
-        "save_restore_go_on_ms": milliseconds(move, times),
-        "bitwise_equal": same and moved.state.to_bytes() == expected.state.to_bytes(),
+        "bitwise_equal": same,
     }
+    columns = {"result": {"save, restore, go on": "bitwise equal" if same else "DIFFERENT"}}
+    report.turns(title(name, facts), "call", turns, columns, facts, compare=False)
     sessions.close()
-    return result
 
 
-def main() -> None:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(description="What sessions cost.")
-    parser.add_argument("model", nargs="?", type=Path, help="package; without it the bundled one")
-    parser.add_argument("--sessions", type=int, default=10_000)
-    parser.add_argument("--times", type=int, default=200, help="repetitions of what is timed")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
-    options = parser.parse_args()
-    model = runtime.load_model(options.model or spiketrain.bundled_model())
-    result = {"memory": measure_store(model, MemoryStore(BUDGET), options.sessions, options.times)}
+def title(store: str, facts: dict[str, Any]) -> str:
+    """The store, how many sessions it has and, of memory, what each takes."""
+    sessions = f"{store}, {facts['sessions']:,} sessions"
+    if store != "memory":
+        return sessions
+    return f"{sessions} of {facts['bytes_per_session']:,.0f} bytes ({facts['target_bytes']:,.0f})"
+
+
+def measure_disk(report: Report, model: Any, sessions: int, rounds: int) -> None:
+    """The same of the store on disk, if LMDB is installed, and of one that waits for the disk."""
     try:
         import lmdb  # noqa: F401
-
-        from spiketrain.serving.sessions.lmdb_store import LmdbStore
     except ImportError:
-        pass
-    else:
-        for name, synced in (("disk", False), ("disk, synced", True)):
-            with tempfile.TemporaryDirectory() as folder:
-                store = LmdbStore(Path(folder), 1 << 30, synced)
-                few, times = options.sessions // 100, options.times
-                if synced:  # most of the time is the disk's
-                    few, times = max(few // 10, 3), max(times // 10, 3)
-                result[name] = measure_store(model, store, few, times)
-    if options.json:
-        print(json.dumps(result))
         return
-    print("| store | sessions | bytes each (target) | fork | checkpoint | save, restore, go on |")
-    print("|---|---|---|---|---|---|")
-    for name, row in result.items():
-        each = f"{row['bytes_per_session']:,.0f} ({row['target_bytes']:,.0f})"
-        same = "bitwise equal" if row["bitwise_equal"] else "DIFFERENT"
-        print(
-            f"| {name} | {row['sessions']:,} | {each if name == 'memory' else 'on disk'} "
-            f"| {row['fork_ms']:.2f} ms | {row['checkpoint_ms']:.2f} ms "
-            f"| {row['save_restore_go_on_ms']:.2f} ms, {same} |"
-        )
+    from spiketrain.serving.sessions.lmdb_store import LmdbStore
+
+    for name, synced, share in (("disk", False, 1), ("disk, synced", True, 10)):
+        with tempfile.TemporaryDirectory() as folder:
+            store = LmdbStore(Path(folder), 1 << 30, synced)
+            few = max(sessions // 100 // share, 3)
+            measure_store(report, model, name, store, few, max(rounds // share, 3))
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Measure and print."""
+    shared = parser(__doc__, rounds=200)
+    shared.add_argument("model", nargs="?", type=Path, help="package; without it the bundled one")
+    shared.add_argument("--sessions", type=int, default=10_000)
+    options = shared.parse_args(arguments)
+    report = Report(options)
+    model = runtime.load_model(options.model or spiketrain.bundled_model())
+    store = MemoryStore(BUDGET)
+    measure_store(report, model, "memory", store, options.sessions, options.rounds)
+    measure_disk(report, model, options.sessions, options.rounds)
+    report.finish()
 
 
 if __name__ == "__main__":

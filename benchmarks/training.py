@@ -1,17 +1,18 @@
-"""Training speed of EGRU: fused steps against a plain autograd loop and against torch's dense LSTM.
+"""Training speed of EGRU: fused steps, a plain autograd loop, and torch's dense LSTM.
 
-Forward and backward of the whole language model on random tokens, no optimizer, alternating in one
-process; medians and ratios.  Usage: python benchmarks/training.py [--threads N] [--json]
+    python benchmarks/training.py [--threads 2] [--batch 32] [--steps 64] [--rounds 7] [--json FILE]
+
+Forward and backward of the whole language model on random tokens, without an optimizer.
 """
 
-import argparse
-import json
-import statistics
-import time
+from __future__ import annotations
+
 from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
 
 import torch
+from harness import Report, in_turns, parser, timed
 from torch import nn
 from torch.nn import functional as F  # noqa: N812 - its usual name
 
@@ -111,44 +112,26 @@ def products_alone(batch: int, steps: int) -> Callable[[], None]:
     return run
 
 
-def measure(ids: torch.Tensor, rounds: int) -> dict[str, float]:
-    """Median tokens per second of each contestant over alternating rounds."""
+def main(arguments: list[str] | None = None) -> None:
+    """Parse flags, measure, print."""
+    shared = parser(__doc__, rounds=7)
+    shared.add_argument("--threads", type=int, default=2)
+    shared.add_argument("--batch", type=int, default=32)
+    shared.add_argument("--steps", type=int, default=64)
+    options = shared.parse_args(arguments)
+    report = Report(options)
+    torch.set_num_threads(options.threads)
+    torch.manual_seed(0)
+    ids = torch.randint(0, VOCAB, (options.batch, options.steps))
     runs: dict[str, Callable[[], object]] = {
-        name: lambda loss=loss: loss().backward() for name, loss in contestants(ids).items()
+        name: lambda loss=loss: loss().backward()  # type: ignore[misc]
+        for name, loss in contestants(ids).items()
     }
     runs["its matrix products alone, bfloat16"] = products_alone(*ids.shape)
-    times: dict[str, list[float]] = {name: [] for name in runs}
-    for round_index in range(rounds + 1):
-        for name, run in runs.items():
-            start = time.perf_counter()
-            run()
-            if round_index:
-                times[name].append(time.perf_counter() - start)
-    return {name: ids.numel() / statistics.median(spent) for name, spent in times.items()}
-
-
-def main() -> None:
-    """Parse flags, measure, print."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--steps", type=int, default=64)
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--json", action="store_true")
-    flags = parser.parse_args()
-    torch.set_num_threads(flags.threads)
-    torch.manual_seed(0)
-    found = measure(torch.randint(0, VOCAB, (flags.batch, flags.steps)), flags.rounds)
-    if flags.json:
-        print(json.dumps({"threads": flags.threads, "tokens_per_s": found}))
-        return
-    fastest = found["EGRU fused, bfloat16"]
-    print(
-        f"| {flags.threads} threads, batch {flags.batch}, {flags.steps} steps | tokens/s | ratio |"
-    )
-    print("|---|---|---|")
-    for name, speed in found.items():
-        print(f"| {name} | {speed:,.0f} | {fastest / speed:.2f} |")
+    variants = {name: partial(timed, run, ids.numel()) for name, run in runs.items()}
+    title = f"{options.threads} threads, batch {options.batch}, {options.steps} steps"
+    report.turns(title, "token", in_turns(variants, options.rounds))
+    report.finish()
 
 
 if __name__ == "__main__":

@@ -9,9 +9,9 @@ import pytest
 import tiny
 
 for name in ("torch", "neurobench"):
-    pytest.importorskip(name, reason=f"{name} is not installed: benchmarks/neurobench_check.py")
+    pytest.importorskip(name, reason=f"{name} is not installed: tools/neurobench_check.py")
 
-SCRIPT = Path(__file__).parents[3] / "benchmarks" / "neurobench_check.py"
+SCRIPT = Path(__file__).parents[3] / "tools" / "neurobench_check.py"
 
 
 @pytest.fixture(scope="module")

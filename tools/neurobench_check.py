@@ -1,7 +1,7 @@
 """Our synaptic operations and activation sparsity beside those of the neurobench package.
 
     pip install '.[train]' tqdm && pip install --no-deps neurobench snntorch
-    python benchmarks/neurobench_check.py [PACKAGE] [--tokens 200] [--json]
+    python tools/neurobench_check.py [PACKAGE] [--tokens 200] [--json]
 
 Two programs count the same networks over the same random tokens. Ours are the counters of the
 runtime, as `spiketrain eval activity` prints them. NeuroBench hooks torch modules: an EGRU package

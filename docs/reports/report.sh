@@ -1,7 +1,7 @@
 #!/bin/sh
 # A package's report in one call: tables, page and pictures, as docs/evaluation.md shows them.
 #
-#   sh benchmarks/report.sh PACKAGE TEXT FOLDER        PACKAGE may be `bundled`
+#   sh docs/reports/report.sh PACKAGE TEXT FOLDER        PACKAGE may be `bundled`
 #
 # activity.txt, report.html and four pictures from the first 16,000 tokens of the text, bench.txt
 # and context.png from decoding on one thread after up to 262,144 tokens of context. Times need an

@@ -6,7 +6,6 @@ head, its thresholds set so that a tenth of each matrix's inputs is not zero.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,6 @@ CALIBRATION_WORDS = 512  # the head of the model on which thresholds are set
 CALIBRATION_TOKENS = 32
 CALIBRATION_ROUNDS = 16
 
-Run = Callable[[list[int]], None]
 Tensors = dict[str, np.ndarray]
 
 
@@ -46,14 +44,14 @@ def config_of(weights: str, vocab: int = VOCAB) -> dict[str, Any]:
     }
 
 
-def write_spikegpt(path: Path, weights: str) -> None:
+def write_package(path: Path, weights: str) -> None:
     """A package with random weights of about the size that training gives."""
-    from spiketrain.runtime.package import write_package
+    from spiketrain.runtime.package import write_package as write
 
     tensors = random_tensors(config_of(weights))
     if weights == SPIKE_DRIVEN:
         tensors |= calibrated_thresholds()
-    write_package(path, config_of(weights), tensors)
+    write(path, config_of(weights), tensors)
 
 
 def random_tensors(config: dict[str, Any]) -> Tensors:
@@ -111,23 +109,6 @@ def calibrated_thresholds() -> Tensors:
             rate = max(float(np.mean(counts != 0)), 0.01)
             found[name] = found[name] * np.float32((rate / TARGET_RATE) ** 0.25)
     return found
-
-
-def serve_spikegpt(path: str, threads: int) -> tuple[Run, Run]:
-    """(decode, prefill) of a package."""
-    from spiketrain import runtime
-
-    model = runtime.load_model(path, threads=threads)
-    state = model.new_state()
-
-    def decode(tokens: list[int]) -> None:
-        for token in tokens:
-            model.step([state], [token])
-
-    def prefill(tokens: list[int]) -> None:
-        model.forward(model.new_state(), tokens, last_only=True)
-
-    return decode, prefill
 
 
 def activity_of(path: Path, tokens: int = 64) -> dict[str, float]:

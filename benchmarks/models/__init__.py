@@ -1,0 +1,1 @@
+"""Packages of random weights at the sizes that benchmarks measure: a module for each family."""
