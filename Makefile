@@ -1,9 +1,11 @@
-# make demo: see a spiking language model write.  make test: pass the tests.
-# make check: everything that a change has to pass.  make sanitize: watch the kernels run.
-# All work in .venv and build/.
+# make help: what there is, and how long it takes. All work in .venv and build/.
 
 PYTHON ?= python3
 TORCH ?= 2.13.0
+# Of the tests: processes, and what pytest is told besides.
+WORKERS ?= logical
+PYTEST_FLAGS ?=
+COVERAGE := --cov --cov-report=term
 
 VENV := .venv
 CHECKED := build/checked-env
@@ -15,25 +17,28 @@ EDITABLE := --no-build-isolation --editable
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
 
-.PHONY: help demo test check lint lint-imports test-release test-checked sanitize \
+.PHONY: help demo test quick check lint lint-imports test-release test-checked sanitize \
         sanitize-address sanitize-thread dist smoke clean distclean
 .DELETE_ON_ERROR:
 
+# Times on two cores, of a second call: the first one also installs and builds, 2 to 4 minutes.
 help:
-	@echo "make demo       install and watch the bundled model write, over gRPC (PROMPT=...)"
-	@echo "make test       install test and training extras, run the tests"
-	@echo "make check      lint, types, import rule, tests on the checked and the release build"
-	@echo "make lint       the static part of check"
-	@echo "make sanitize   tests of the kernels under gcc's address, undefined and thread sanitizers"
-	@echo "make dist       build the wheel and the sdist into dist/"
-	@echo "make smoke      install both outside the checkout and run them"
-	@echo "make clean      remove builds and caches; make distclean: .venv as well"
+	@echo "make demo       10 s    install and watch the bundled model write, over gRPC (PROMPT=...)"
+	@echo "make quick       2 min  the tests without slow ones, last failures and edits first"
+	@echo "make test        5 min  install test and training extras, run all tests"
+	@echo "make check      14 min  lint, tests on the checked build and, with coverage, on the release one"
+	@echo "make lint        1 min  the static part of check"
+	@echo "make sanitize   15 min  tests of the kernels under address, undefined and thread sanitizers"
+	@echo "make dist        1 min  build the wheel and the sdist into dist/"
+	@echo "make smoke       4 min  dist; install both outside the checkout and run them"
+	@echo "make clean       1 s    remove builds and caches; make distclean: .venv as well"
 
 demo: $(VENV)/.base
 	@$(VENV)/bin/python tools/demo.py $(if $(PROMPT),"$(PROMPT)")
 
 test: test-release
 
+check: PYTEST_FLAGS := $(COVERAGE)
 check: lint test-checked test-release
 
 # --- environments -------------------------------------------------------------------------------
@@ -78,14 +83,20 @@ $(RACES)/.test: SETUP := -Dsanitizer=thread -Doptimization=1
 
 # --- checks -------------------------------------------------------------------------------------
 
-# A report goes to the process's own stderr; everything takes several times as long.
-WATCHED := --capture=sys --timeout=0
+# Workers take tests as they go; tests of one xdist_group stay together.
+PARALLEL := --numprocesses $(WORKERS) --maxprocesses 8 --dist loadgroup
 
 test-release: $(VENV)/.test
-	$(VENV)/bin/python -m pytest
+	$(VENV)/bin/python -m pytest $(PARALLEL) $(PYTEST_FLAGS)
+
+quick: $(VENV)/.test
+	$(VENV)/bin/python -m pytest $(PARALLEL) -m "not slow" --failed-first --new-first $(PYTEST_FLAGS)
 
 test-checked: $(CHECKED)/.test
-	PATH="$(CURDIR)/$(CHECKED)/bin:$$PATH" $(CHECKED)/bin/python -m pytest
+	PATH="$(CURDIR)/$(CHECKED)/bin:$$PATH" $(CHECKED)/bin/python -m pytest $(PARALLEL)
+
+# A report goes to the process's own stderr; everything takes several times as long.
+WATCHED := --capture=sys --timeout=0
 
 sanitize: sanitize-address sanitize-thread
 

@@ -1,5 +1,6 @@
 """Rules for the whole suite: where torch is required, no test may go without it."""
 
+import importlib
 import os
 import re
 
@@ -9,6 +10,10 @@ from hypothesis import HealthCheck, settings
 # A busy machine is no failure: property tests are bounded by their number of examples alone.
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("patient")
+
+# Workers share the cores: without this, torch starts a thread for each core in every one of them.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 NEEDED = re.compile(r"\b(torch|transformers)\b")
 
@@ -47,6 +52,9 @@ class RequiredTorch:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Watch skips if the environment says that torch is required."""
+    """Watch skips if the environment says that torch is required; build before workers start."""
+    if config.getoption("numprocesses", None):
+        # An editable install builds what changed when it is imported: once, not in every worker.
+        importlib.import_module("spiketrain")
     if os.environ.get("SPIKETRAIN_REQUIRE_TORCH"):
         config.pluginmanager.register(RequiredTorch(), "required-torch")

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -128,14 +127,3 @@ def test_a_torch_that_cannot_be_had_is_an_error_that_shows_every_try(machine):
     assert status == 1
     for part in (CPU_BUILD, WITH_UV, PLAIN[:-1], "PIP_EXTRA_INDEX_URL"):
         assert part in said
-
-
-def test_the_makefile_pins_the_release_that_it_installs():
-    make = shutil.which("make")
-    if make is None:
-        pytest.skip("make is not installed")
-    command = [make, "--dry-run", "--always-make", ".venv/.test"]
-    done = subprocess.run(
-        command, cwd=TOOL.parent.parent, capture_output=True, text=True, check=True
-    )
-    assert "tools/install_torch.py 2.13.0" in done.stdout

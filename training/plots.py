@@ -24,13 +24,13 @@ def plot_curves(log: Path, target: Path, title: str) -> None:
     ):
         left.plot([r["tokens"] / 1e6 for r in chosen], [r[key] for r in chosen], style, label=label)
     left.set(xlabel="million tokens", ylabel="nats per token", title=title)
-    left.legend()
+    left.legend(loc="upper right")
     for layer in range(len(steps[0]["firing_rates"]) if steps else 0):
         rates = [100 * r["firing_rates"][layer] for r in steps]
         right.plot([r["tokens"] / 1e6 for r in steps], rates, lw=0.8, label=f"layer {layer + 1}")
     right.set(xlabel="million tokens", ylabel="% of units with an event", ylim=(0, 100))
     if right.lines:  # a dense model has no events
-        right.legend()
+        right.legend(loc="upper right")
     _save(figure, target)
 
 
@@ -46,7 +46,7 @@ def plot_activity(report: dict[str, Any], target: Path) -> None:
     lstm = report["lstm"]["valid_bits_per_byte"]
     axes.axhline(lstm, color="0.4", ls="--", lw=1, label="dense LSTM of equal parameters")
     axes.set(xlabel="% zero outputs, all layers", ylabel="bits per byte on stories/valid")
-    axes.legend()
+    axes.legend(loc="upper left")
     _save(figure, target)
 
 

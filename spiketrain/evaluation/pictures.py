@@ -98,7 +98,7 @@ def count_histogram(recording: Recording) -> bytes:
     if not graded:
         axes.xaxis.get_major_locator().set_params(integer=True)
     if axes.patches:
-        axes.legend()
+        axes.legend(loc="upper right")
     return _png(figure)
 
 

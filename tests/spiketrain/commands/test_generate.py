@@ -28,7 +28,7 @@ def package(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def address(package):
-    engine = Engine(runtime.load_model(package), ServingConfig())
+    engine = Engine(runtime.load_model(package), ServingConfig(port=0))
     log_to_stderr("error")  # also of a request that ends between two tests
     with serving_locally(engine, "tiny") as address:
         yield address
