@@ -24,7 +24,7 @@ unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
 # Times on two cores, of a second call: the first one also installs and builds, 2 to 4 minutes.
 help:
 	@echo "make demo       10 s    install and watch the bundled model write, over gRPC (PROMPT=...)"
-	@echo "make quick       2 min  the tests without slow ones, last failures and edits first"
+	@echo "make quick       2 min  the tests without slow ones, the last failures first"
 	@echo "make test        5 min  install test and training extras, run all tests"
 	@echo "make check      14 min  lint, tests on the checked build and, with coverage, on the release one"
 	@echo "make lint        1 min  the static part of check"
@@ -90,7 +90,7 @@ test-release: $(VENV)/.test
 	$(VENV)/bin/python -m pytest $(PARALLEL) $(PYTEST_FLAGS)
 
 quick: $(VENV)/.test
-	$(VENV)/bin/python -m pytest $(PARALLEL) -m "not slow" --failed-first --new-first $(PYTEST_FLAGS)
+	$(VENV)/bin/python -m pytest $(PARALLEL) -m "not slow" --failed-first $(PYTEST_FLAGS)
 
 test-checked: $(CHECKED)/.test
 	PATH="$(CURDIR)/$(CHECKED)/bin:$$PATH" $(CHECKED)/bin/python -m pytest $(PARALLEL)

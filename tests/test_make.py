@@ -1,5 +1,6 @@
 """What `make` shows and runs."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -15,7 +16,10 @@ if shutil.which("make") is None:
 
 def make(*arguments):
     command = ["make", "--no-print-directory", *arguments]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    # A make around this test has variables of its own in the environment, such as PYTEST_FLAGS.
+    path = {"PATH": os.environ["PATH"]}
+    done = subprocess.run(command, cwd=ROOT, env=path, capture_output=True, text=True, check=True)
+    return done.stdout
 
 
 def test_the_help_names_every_target_with_its_time():
