@@ -101,13 +101,13 @@ def without_peak(turns: Turns) -> Turns:
 
 
 @contextmanager
-def package(given: Path | None) -> Iterator[Path]:
-    """The given one, or one of random weights."""
+def package(path: Path | None) -> Iterator[Path]:
+    """The package at `path`, or one of random weights."""
     with tempfile.TemporaryDirectory() as folder:
-        if given is None:
-            given = Path(folder) / "spikegpt"
-            write_package(given, "int8")
-        yield given
+        if path is None:
+            path = Path(folder) / "spikegpt"
+            write_package(path, "int8")
+        yield path
 
 
 def measure_spikegpt(report: Report, options: argparse.Namespace) -> None:
@@ -165,14 +165,14 @@ def bounds_us(model: Any, peak: float) -> dict[str, float]:
     for token in ids[100:]:
         model.step([state], [token])
     activity = model.activity()
-    own = activity.weight_bytes_touched_per_token
+    touched = activity.weight_bytes_touched_per_token
     every = activity.weight_bytes_dense / activity.tokens
-    wanted = 1 - (1 - own / every) ** ROWS_OF_A_QUAD
+    read_share = 1 - (1 - touched / every) ** ROWS_OF_A_QUAD
     scale = 1e6 * BYTES_OF_AN_EVENT / peak
     return {
-        "own rows": own * scale,
+        "own rows": touched * scale,
         "all rows for all": every * scale,
-        "fours of rows that are wanted": every * wanted * scale,
+        "fours of rows that are wanted": every * read_share * scale,
     }
 
 

@@ -70,22 +70,22 @@ def contenders(
     shape: tuple[int, int], options: argparse.Namespace
 ) -> dict[Product, tuple[Call, int]]:
     """(name, percent of the inputs) -> (call, bytes that it touches)."""
-    found: dict[Product, tuple[Call, int]] = {}
+    calls: dict[Product, tuple[Call, int]] = {}
     rows: dict[str, Rows] = {}
     for product in options.products:
         weights, kind = product.split("-")
         if weights not in rows:
             rows[weights] = Rows(weights, *shape)
             dense = call_dense(weights, *shape)
-            found[f"{weights}-dense", 100.0] = (dense, dense_bytes(weights, *shape))
+            calls[f"{weights}-dense", 100.0] = (dense, dense_bytes(weights, *shape))
         for percent in options.densities:
             call = getattr(rows[weights], kind)(percent / 100)
-            found[product, percent] = (call, rows[weights].touched(percent / 100))
+            calls[product, percent] = (call, rows[weights].touched(percent / 100))
     if options.torch:
         for name, call in torch_calls(*shape).items():
             size = shape[0] * shape[1]
-            found[name, 100.0] = (call, size * (2 if "bfloat16" in name else 1))
-    return found
+            calls[name, 100.0] = (call, size * (2 if "bfloat16" in name else 1))
+    return calls
 
 
 def crossing(ratios: list[tuple[float, float]]) -> float | None:
@@ -144,8 +144,8 @@ def row_of(key: Product, touched: int, turns: Turns) -> dict[str, Any]:
 
 
 def targets(shapes: list[dict[str, Any]]) -> list[tuple[str, float, float]]:
-    """(what, found, target) of the row lengths and of the dense product, as far as measured."""
-    found = []
+    """(what, figure, target) of the row lengths and of the dense product, as far as measured."""
+    figures = []
     for result in shapes:
         inputs, outputs = result["shape"]
         for row in result["rows"]:
@@ -153,11 +153,11 @@ def targets(shapes: list[dict[str, Any]]) -> list[tuple[str, float, float]]:
             if row["product"].startswith("int8-") and row["percent"] == 10.0:
                 share, gain = ROW_TARGETS.get(outputs, (None, None))
                 if share is not None:
-                    found.append((f"{what}, 10 %: share of read", row["share_of_read"], share))
-                    found.append((f"{what}, 10 %: than dense", row["than_dense"], gain))
+                    figures.append((f"{what}, 10 %: share of read", row["share_of_read"], share))
+                    figures.append((f"{what}, 10 %: than dense", row["than_dense"], gain))
             if row["product"].endswith("-dense") and (inputs, outputs) == DENSE_TARGET[0]:
-                found.append((f"{what}: share of read", row["share_of_read"], DENSE_TARGET[1]))
-    return found
+                figures.append((f"{what}: share of read", row["share_of_read"], DENSE_TARGET[1]))
+    return figures
 
 
 def report_shape(report: Report, result: dict[str, Any]) -> None:
@@ -192,8 +192,8 @@ def report_shape(report: Report, result: dict[str, Any]) -> None:
 
 def report_rest(report: Report, shapes: list[dict[str, Any]], options: argparse.Namespace) -> None:
     """Targets and what reads no weights."""
-    found = targets(shapes)
-    rows = [[what, f"{figure:.2f}", f"{target:.2f}"] for what, figure, target in found]
+    figures = targets(shapes)
+    rows = [[what, f"{figure:.2f}", f"{target:.2f}"] for what, figure, target in figures]
     report.table("Targets", ["target", "found", "target"], rows)
     variants = {
         name: lambda call=call: repeated(call, options.seconds, options.clock)

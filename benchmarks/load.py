@@ -120,12 +120,12 @@ class Clients:
         chance = random.Random(seed)
         due_s = time.monotonic()
         end_s = due_s + seconds
-        asked = []
+        answers = []
         while due_s < end_s:
             await asyncio.sleep(max(0.0, due_s - time.monotonic()))
-            asked.append(asyncio.ensure_future(self.ask(due_s)))
+            answers.append(asyncio.ensure_future(self.ask(due_s)))
             due_s += chance.expovariate(rate)
-        return list(await asyncio.gather(*asked))
+        return list(await asyncio.gather(*answers))
 
 
 def decode(model: Any, tokens: int) -> None:

@@ -96,15 +96,15 @@ def measure(read: Any, rows: Rows, density: float, options: argparse.Namespace) 
     calls: dict[Any, Call] = {way: reading(read, rows, density, *way) for way in WAYS}
     calls |= {"product": rows.counts(density), "call": empty(rows)}
     turns = in_turns(variants_of(calls, options.seconds), options.rounds, warm_up=0)
-    found = {key: turns.wall_s(str(key)).median for key in calls}
-    best = min(WAYS, key=lambda way: found[way])
+    medians = {key: turns.wall_s(str(key)).median for key in calls}
+    best = min(WAYS, key=lambda way: medians[way])
     touched = rows.touched(density)
     return [
         f"{rows.inputs} x {rows.outputs}",
         f"{100 * density:g} %",
-        f"{1e6 * found['product']:.1f} us, {touched / found['product'] / 1e9:.1f} GB/s",
-        f"{1e6 * found['call']:.1f} us",
-        f"{1e6 * found[best]:.1f} us, {touched / found[best] / 1e9:.1f} GB/s",
+        f"{1e6 * medians['product']:.1f} us, {touched / medians['product'] / 1e9:.1f} GB/s",
+        f"{1e6 * medians['call']:.1f} us",
+        f"{1e6 * medians[best]:.1f} us, {touched / medians[best] / 1e9:.1f} GB/s",
         f"{best[0]}, {best[1]}",
         f"{turns.wall_ratio('product', to=str(best)).median:.2f}",
     ]

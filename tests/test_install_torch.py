@@ -81,20 +81,20 @@ def test_a_torch_that_is_there_is_kept_in_silence(machine):
 
 def test_the_configured_indexes_come_first(machine):
     machine.has("uv", "uv")
-    status, calls, said = machine.install(CPU_BUILD, WITH_UV, PLAIN)
+    status, calls, printed = machine.install(CPU_BUILD, WITH_UV, PLAIN)
     assert (status, len(calls)) == (0, 2)
     assert calls[1].endswith(CPU_BUILD)
-    assert "CPU build of torch 9.9.9 in pip's indexes" in said
+    assert "CPU build of torch 9.9.9 in pip's indexes" in printed
 
 
 def test_uv_is_asked_where_no_index_has_a_cpu_build(machine):
     machine.has("uv", "uv")
-    status, calls, said = machine.install(WITH_UV, PLAIN)
+    status, calls, printed = machine.install(WITH_UV, PLAIN)
     assert (status, len(calls)) == (0, 3)
     assert calls[2].startswith("uv pip install")
     assert str(machine.folder / "python") in calls[2]
     assert calls[2].endswith(WITH_UV)
-    assert "GB" not in said
+    assert "GB" not in printed
 
 
 def test_a_missing_uv_is_fetched_into_a_folder_that_is_gone_afterwards(machine):
@@ -106,24 +106,24 @@ def test_a_missing_uv_is_fetched_into_a_folder_that_is_gone_afterwards(machine):
 
 
 def test_the_plain_release_is_the_last_resort_and_its_size_is_said_before(machine):
-    status, calls, said = machine.install(DRY_RUN, PLAIN)
+    status, calls, printed = machine.install(DRY_RUN, PLAIN)
     assert status == 0
     assert DRY_RUN in calls[-2]
     assert calls[-1].endswith(PLAIN[:-1])
-    assert "no CPU build of torch 9.9.9 was found" in said
-    assert "2.34 GB in 1 files" in said
+    assert "no CPU build of torch 9.9.9 was found" in printed
+    assert "2.34 GB in 1 files" in printed
 
 
 def test_a_size_that_nobody_tells_keeps_nobody_from_installing(machine):
     machine.reports((machine.folder / "gone.whl").as_uri())
-    status, _, said = machine.install(DRY_RUN, PLAIN)
+    status, _, printed = machine.install(DRY_RUN, PLAIN)
     assert status == 0
-    assert "1 files of unknown size" in said
+    assert "1 files of unknown size" in printed
 
 
 def test_a_torch_that_cannot_be_had_is_an_error_that_shows_every_try(machine):
     machine.has("uv", "uv")
-    status, _, said = machine.install()
+    status, _, printed = machine.install()
     assert status == 1
     for part in (CPU_BUILD, WITH_UV, PLAIN[:-1], "PIP_EXTRA_INDEX_URL"):
-        assert part in said
+        assert part in printed

@@ -41,30 +41,30 @@ pseudo_derivative_width: 3.6
 def spikegpt() -> Shapes:
     """Tensors of SpikeGPT-216M.pth."""
     layers, C, V = 18, 768, 50277
-    found: Shapes = {"emb.weight": (V, C), "head.weight": (V, C)}
+    shapes: Shapes = {"emb.weight": (V, C), "head.weight": (V, C)}
     norms = ["blocks.0.ln0", "ln_out"]
     norms += [f"blocks.{i}.ln{n}" for i in range(layers) for n in (1, 2)]
     for name in norms:
-        found |= {f"{name}.weight": (C,), f"{name}.bias": (C,)}
+        shapes |= {f"{name}.weight": (C,), f"{name}.bias": (C,)}
     for i in range(layers):
         att, ffn = f"blocks.{i}.att", f"blocks.{i}.ffn"
-        found |= {f"{att}.time_decay": (C,), f"{att}.time_first": (C,)}
-        found |= {f"{att}.time_mix_{x}": (1, 1, C) for x in "kvr"}
-        found |= {f"{att}.{x}.weight": (C, C) for x in ("key", "value", "receptance", "output")}
-        found |= {f"{ffn}.time_mix_{x}": (1, 1, C) for x in "kr"}
-        found |= {f"{ffn}.key.weight": (4 * C, C), f"{ffn}.value.weight": (C, 4 * C)}
-        found[f"{ffn}.receptance.weight"] = (C, C)
-    return found
+        shapes |= {f"{att}.time_decay": (C,), f"{att}.time_first": (C,)}
+        shapes |= {f"{att}.time_mix_{x}": (1, 1, C) for x in "kvr"}
+        shapes |= {f"{att}.{x}.weight": (C, C) for x in ("key", "value", "receptance", "output")}
+        shapes |= {f"{ffn}.time_mix_{x}": (1, 1, C) for x in "kr"}
+        shapes |= {f"{ffn}.key.weight": (4 * C, C), f"{ffn}.value.weight": (C, 4 * C)}
+        shapes[f"{ffn}.receptance.weight"] = (C, C)
+    return shapes
 
 
 def evnn() -> Shapes:
     """Tensors of EvNN's EGRU_best_model.cpt on WikiText-2."""
     V, e, sizes = 33278, 750, (1350, 1350, 750)
-    found: Shapes = {"embeddings.weight": (V, e), "decoder.decoder.weight": (V, e)}
-    found["decoder.decoder.bias"] = (V,)
+    shapes: Shapes = {"embeddings.weight": (V, e), "decoder.decoder.weight": (V, e)}
+    shapes["decoder.decoder.bias"] = (V,)
     inputs = e
     for layer, H in enumerate(sizes):
-        found |= {
+        shapes |= {
             f"rnns.{layer}.kernel": (inputs, 3 * H),
             f"rnns.{layer}.recurrent_kernel": (H, 3 * H),
             f"rnns.{layer}.bias": (3 * H,),
@@ -72,9 +72,9 @@ def evnn() -> Shapes:
             f"rnns.{layer}.thr": (H,),
         }
         for name in ("dampening_factor", "pseudo_derivative_support", "_max_norm"):
-            found[f"rnns.{layer}.{name}"] = (1,)
+            shapes[f"rnns.{layer}.{name}"] = (1,)
         inputs = H
-    return found
+    return shapes
 
 
 def spikingbrain(spiking: bool) -> Shapes:
@@ -83,29 +83,29 @@ def spikingbrain(spiking: bool) -> Shapes:
     D, F, V, group = c["hidden_size"], c["intermediate_size"], c["vocab_size"], 128
     d = D // c["num_attention_heads"]
     kv = c["num_key_value_heads"] * d
-    found: Shapes = {"model.embeddings.weight": (V, D), "lm_head.weight": (V, D)}
-    found["model.norm.weight"] = (D,)
+    shapes: Shapes = {"model.embeddings.weight": (V, D), "lm_head.weight": (V, D)}
+    shapes["model.norm.weight"] = (D,)
     for i in range(c["num_hidden_layers"]):
         layer = f"model.layers.{i}"
-        found |= {f"{layer}.{x}_norm.weight": (D,) for x in ("attn", "mlp")}
+        shapes |= {f"{layer}.{x}_norm.weight": (D,) for x in ("attn", "mlp")}
         linear: Shapes = {"attn.q_proj": (D, D), "attn.k_proj": (kv, D), "attn.v_proj": (kv, D)}
-        found |= {f"{layer}.{name}.bias": shape[:1] for name, shape in linear.items()}
+        shapes |= {f"{layer}.{name}.bias": shape[:1] for name, shape in linear.items()}
         linear |= {"attn.o_proj": (D, D), "mlp.gate_proj": (F, D), "mlp.up_proj": (F, D)}
         linear["mlp.down_proj"] = (D, F)
         if i not in c["attn_layers"]:
-            found[f"{layer}.attn.g_norm.weight"] = (d,)
+            shapes[f"{layer}.attn.g_norm.weight"] = (d,)
             if spiking:
                 linear["attn.gk_proj"] = (kv, D)
-                found[f"{layer}.attn.gk_proj.bias"] = (kv,)
+                shapes[f"{layer}.attn.gk_proj.bias"] = (kv,)
             else:
-                found |= {f"{layer}.attn.gk_proj.0.weight": (16, D)}
-                found |= {f"{layer}.attn.gk_proj.1.weight": (kv, 16)}
-                found |= {f"{layer}.attn.gk_proj.1.bias": (kv,)}
-        found |= {f"{layer}.{name}.weight": shape for name, shape in linear.items()}
+                shapes |= {f"{layer}.attn.gk_proj.0.weight": (16, D)}
+                shapes |= {f"{layer}.attn.gk_proj.1.weight": (kv, 16)}
+                shapes |= {f"{layer}.attn.gk_proj.1.bias": (kv,)}
+        shapes |= {f"{layer}.{name}.weight": shape for name, shape in linear.items()}
         if spiking:
             for name, (out, inputs) in linear.items():
-                found[f"{layer}.{name}.weight_quantizer.scales"] = (out, inputs // group, 1)
-    return found
+                shapes[f"{layer}.{name}.weight_quantizer.scales"] = (out, inputs // group, 1)
+    return shapes
 
 
 def write_torch(shapes: Shapes, path: Path) -> None:

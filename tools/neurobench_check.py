@@ -202,8 +202,8 @@ def count(network: nn.Module, tokens: np.ndarray) -> dict[str, Any]:
     loader = torch.utils.data.DataLoader(samples, batch_size=1)
     metrics = [[], [ActivationSparsity, SynapticOperations]]
     with torch.no_grad():
-        found = Benchmark(wrapped, loader, [], [], metrics).run(quiet=True)
-    return {"activation_sparsity": found["ActivationSparsity"], **found["SynapticOperations"]}
+        results = Benchmark(wrapped, loader, [], [], metrics).run(quiet=True)
+    return {"activation_sparsity": results["ActivationSparsity"], **results["SynapticOperations"]}
 
 
 def compare(path: Path, network: nn.Module, tokens: np.ndarray) -> dict[str, Any]:
@@ -240,7 +240,7 @@ def check(package: Path, num_tokens: int) -> dict[str, dict[str, Any]]:
     """Every network that both can run; the first is the EGRU package."""
     rng = np.random.default_rng(0)
     vocab = read_package(package).config["vocab_size"]
-    found = {"egru": compare(package, EGRU(package), rng.integers(0, vocab, num_tokens))}
+    figures = {"egru": compare(package, EGRU(package), rng.integers(0, vocab, num_tokens))}
     tokens = rng.integers(0, VOCAB, num_tokens)
     for name, family, weights, fields in (
         ("spikegpt, residual", "spikegpt", "float32", {}),
@@ -254,8 +254,8 @@ def check(package: Path, num_tokens: int) -> dict[str, dict[str, Any]]:
             if weights == "int8":
                 without_zeros(path)
             network = Recurrent(with_modules(model, read_package(path).tensors))
-            found[name] = compare(path, network, tokens)
-    return found
+            figures[name] = compare(path, network, tokens)
+    return figures
 
 
 def main() -> None:
@@ -264,13 +264,13 @@ def main() -> None:
     parser.add_argument("package", nargs="?", type=Path, default=spiketrain.bundled_model())
     parser.add_argument("--tokens", type=int, default=200)
     parser.add_argument("--json", action="store_true")
-    asked = parser.parse_args()
+    options = parser.parse_args()
     torch.set_num_threads(1)
-    found = check(asked.package, asked.tokens)
-    if asked.json:
-        print(json.dumps(found))
+    figures = check(options.package, options.tokens)
+    if options.json:
+        print(json.dumps(figures))
         return
-    for name, one in found.items():
+    for name, one in figures.items():
         title = f"{name}, {one['tokens']} tokens"
         print(f"{title:<32}", *(f"{column:>16}" for column in COLUMNS))
         for key in one["neurobench"]:

@@ -100,15 +100,15 @@ def calibrated_thresholds() -> Tensors:
     spec = Spec.from_config(config)
     tensors = random_tensors(config)
     tokens = np.random.default_rng(1).integers(0, CALIBRATION_WORDS, CALIBRATION_TOKENS)
-    found = {name: tensors[name] for name in tensors if name.endswith(".threshold_scale")}
+    thresholds = {name: tensors[name] for name in tensors if name.endswith(".threshold_scale")}
     for _ in range(CALIBRATION_ROUNDS):
-        package = Package(Path("random"), config, spec, tensors | found, {}, None)
+        package = Package(Path("random"), config, spec, tensors | thresholds, {}, None)
         model = Model(package, 1, 0)
         for place, counts in model.record(model.new_state(), tokens).items():
             name = f"{place}.threshold_scale"
             rate = max(float(np.mean(counts != 0)), 0.01)
-            found[name] = found[name] * np.float32((rate / TARGET_RATE) ** 0.25)
-    return found
+            thresholds[name] = thresholds[name] * np.float32((rate / TARGET_RATE) ** 0.25)
+    return thresholds
 
 
 def activity_of(path: Path, tokens: int = 64) -> dict[str, float]:
@@ -119,8 +119,8 @@ def activity_of(path: Path, tokens: int = 64) -> dict[str, float]:
     state = model.new_state()
     for token in np.random.default_rng(2).integers(0, VOCAB, tokens):
         model.step([state], [token])
-    found = model.activity()
+    activity = model.activity()
     return {
-        "firing_rate": found.firing_rate,
-        "weight_bytes_touched_per_token": found.weight_bytes_touched_per_token,
+        "firing_rate": activity.firing_rate,
+        "weight_bytes_touched_per_token": activity.weight_bytes_touched_per_token,
     }
