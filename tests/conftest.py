@@ -51,6 +51,21 @@ class RequiredTorch:
             terminalreporter.line(f"FAILED {nodeid}: torch is required (SPIKETRAIN_REQUIRE_TORCH)")
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Start long tests first where workers share them, so that none is left with one in the end."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        items.sort(key=lambda item: -_length(item))
+
+
+def _length(item: pytest.Item) -> float:
+    """0 of a quick test, 1 of a slow one, its limit in seconds of one that has its own."""
+    own_limit = item.get_closest_marker("timeout")
+    if own_limit is not None and own_limit.args:
+        return float(own_limit.args[0])
+    return float(item.get_closest_marker("slow") is not None)
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Watch skips if the environment says that torch is required; build before workers start."""
     if config.getoption("numprocesses", None):

@@ -22,6 +22,7 @@ def test_without():
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("required", "status"), [("", 0), ("1", 1)])
 def test_a_skip_for_want_of_torch_fails_where_torch_is_required(tmp_path, required, status):
     shutil.copy(Path(__file__).parent / "conftest.py", tmp_path)

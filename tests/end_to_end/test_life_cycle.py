@@ -2,6 +2,7 @@
 
 import signal
 
+import pytest
 import trustme
 from command_line import ENDLESS, ENDLESS_FLAGS, PATIENCE_S, run, server, started
 
@@ -48,6 +49,7 @@ def test_a_second_signal_cuts_the_grace_period_short(package):
         assert process.wait(PATIENCE_S) == 0
 
 
+@pytest.mark.slow
 def test_a_server_that_dies_mid_stream_is_a_clear_error(package):
     with (
         server(package) as (process, address),
@@ -89,6 +91,7 @@ def test_settings_come_from_flags_environment_and_file(package, tmp_path, monkey
     assert (limits.max_batch_size, limits.max_queue, limits.max_new_tokens) == (3, 6, 8)
 
 
+@pytest.mark.slow
 def test_a_guarded_server_serves_the_command_line(package, tmp_path):
     authority = trustme.CA()
     issued = authority.issue_cert("localhost")

@@ -24,6 +24,7 @@ def request(index, **fields):
     return Request(PROMPTS[index % len(PROMPTS)], seed=index, max_new_tokens=24, **fields)
 
 
+@pytest.mark.slow
 def test_in_process_and_over_grpc_give_the_same_text_for_the_same_seed(package, address):
     sampling = ("--seed", 7, "--max-new-tokens", 40, "--temperature", "0.7", "--top-p", "0.9")
     local = run("generate", "The cat", "--model", package, *sampling)
@@ -38,6 +39,7 @@ def test_in_process_and_over_grpc_give_the_same_text_for_the_same_seed(package, 
         assert b"weights touched per token" in result.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("write", "fields"),
     [

@@ -10,6 +10,7 @@ from spiketrain.serving.client.client import Client
 from spiketrain.serving.request.request import Request
 
 
+@pytest.mark.slow
 def test_what_is_piped_is_the_text_alone_and_figures_start_a_line(package, address):
     options = ("--seed", 7, "--max-new-tokens", 9)
     with Client(address) as client:

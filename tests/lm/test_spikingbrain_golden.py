@@ -78,6 +78,7 @@ def test_hidden_states_are_the_official_ones():
             close(after[0], hidden[layer + 1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("down_proj", [None, "spiked"])
 def test_quantised_spiking_logits_are_the_official_ones(down_proj):
     wanted = golden("w8_g32")

@@ -41,6 +41,7 @@ def networks(path, monkeypatch, table_bytes):
     return package.spec, compiled, twin
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("weights", "tied", "projection"), VARIANTS)
 @pytest.mark.parametrize("table_bytes", [0, 1 << 20])
 def test_a_network_is_its_twin_in_state_logits_and_counters(

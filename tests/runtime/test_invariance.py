@@ -65,6 +65,7 @@ def test_any_cut_of_the_prompt_gives_the_logits_of_single_steps(models, ids, cut
     assert model.forward(state, ids, last_only=True).tobytes() == expected[-1].tobytes()
 
 
+@pytest.mark.slow
 @given(
     batch=st.lists(tokens, min_size=1, max_size=40),
     which=st.integers(0, 2),
@@ -112,6 +113,7 @@ print(dispatch.active(), hashlib.sha256(logits.tobytes() + state.to_bytes()).hex
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_all_instruction_sets_give_the_same_bits(tmp_path, kind):
     path = write(tmp_path / "model", kind)

@@ -201,6 +201,7 @@ def test_a_parameter_out_of_range_is_refused_by_name(field, value):
     assert repr(value) in str(caught.value)
 
 
+@pytest.mark.slow
 @given(
     npst.arrays(np.float32, st.integers(1, 40), elements=st.floats(-50, 50, width=32)),
     st.floats(0, 10),

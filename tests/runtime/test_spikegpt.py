@@ -45,6 +45,7 @@ def networks(path, monkeypatch):
     return compiled, twin
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fields", KINDS, ids=str)
 def test_a_network_is_its_twin_in_state_logits_and_counters(tmp_path, monkeypatch, fields):
     path = package(tmp_path, **SMALL, **fields)

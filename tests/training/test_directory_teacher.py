@@ -94,6 +94,7 @@ def test_a_directory_converts_without_distillation(folder, tmp_path):
     assert not made.codes
 
 
+@pytest.mark.slow
 def test_a_student_of_a_directory_comes_nearer_to_its_teacher(folder, tmp_path):
     given = asked(folder, fine_tune=folder / "distil.toml")
     made = convert_transformer(given, None, "float32", tmp_path / "steps", quiet=True)

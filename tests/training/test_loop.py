@@ -88,6 +88,7 @@ def interrupt(monkeypatch, chunk):
     monkeypatch.setattr(Trainer, "_step", interrupted)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("family", "fields", "kind"), RUNS)
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_an_interrupted_run_goes_on_as_if_nothing_happened(
@@ -106,6 +107,7 @@ def test_an_interrupted_run_goes_on_as_if_nothing_happened(
     assert parts == whole
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("teacher", ["egru", "lstm"])
 def test_an_interrupted_distillation_goes_on_as_if_nothing_happened(
     recipe, tmp_path, monkeypatch, teacher
@@ -143,6 +145,7 @@ LEARNERS = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("family", "fields"), LEARNERS)
 def test_a_run_learns_and_leaves_its_files(recipe, tmp_path, family, fields):
     path = recipe(family)
@@ -156,6 +159,7 @@ def test_a_run_learns_and_leaves_its_files(recipe, tmp_path, family, fields):
     assert not list((tmp_path / "run").glob("*.partial"))
 
 
+@pytest.mark.slow
 def test_a_folder_with_a_run_is_not_overwritten(recipe, tmp_path):
     path = recipe()
     config = load_config(path)
@@ -175,6 +179,7 @@ def test_a_folder_with_a_run_is_not_overwritten(recipe, tmp_path):
         train(config, path, tmp_path / "run", resume=True, quiet=True)
 
 
+@pytest.mark.slow
 def test_a_run_may_start_from_the_weights_of_another(recipe, tmp_path):
     path = recipe()
     config = load_config(path, ["run.tokens=6400"])
@@ -193,6 +198,7 @@ def test_a_run_may_start_from_the_weights_of_another(recipe, tmp_path):
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("family", "fields"), [("egru", LAYERS), ("spikegpt", DRIVEN)])
 def test_the_penalty_quiets_a_layer(recipe, tmp_path, family, fields):
     rates = []

@@ -7,6 +7,8 @@ import pytest
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
+pytestmark = pytest.mark.slow  # a teacher is trained before any of them
+
 from tales import tales  # noqa: E402
 from tiny_llama import TEACHER  # noqa: E402
 

@@ -54,6 +54,7 @@ def test_counts_are_their_twins(build, pools, weights, seed, tokens, inputs, out
     assert same(y, expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("weights", FORMATS)
 @pytest.mark.parametrize("outputs", [*WIDTHS, 1000, 8192, 8193, 10300])
 def test_neither_tokens_nor_threads_change_an_event_driven_bit(build, pools, weights, outputs):
@@ -147,6 +148,7 @@ def test_blocks_of_tokens_are_their_twins(
     assert same(y, expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("weights", ["int8", "int4"])
 @pytest.mark.parametrize("density", [0.05, 0.5, 1.0])
 @pytest.mark.parametrize("outputs", [64, 141])
@@ -186,6 +188,7 @@ def test_builds_agree_on_event_driven_products(weights):
     assert all(same(y, found[0]) for y in found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tokens", [1, 12])
 @pytest.mark.parametrize("weights", ["int8", "int4"])
 def test_event_sums_are_exact_where_int32_would_overflow(build, pools, weights, tokens):

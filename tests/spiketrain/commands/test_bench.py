@@ -14,6 +14,7 @@ FAST = ("--contexts", "0,50", "--prefills", "8,16", "--batches", "1,3", "--token
         "--rounds", "1", "--threads", "2")  # fmt: skip
 
 
+@pytest.mark.slow
 def test_every_row_that_was_asked_for_is_there(tmp_path, monkeypatch, capsys):
     package = tiny.tiny_egru_package(tmp_path / "p")
     assert run(monkeypatch, package, *FAST, "--json") == 0
@@ -31,6 +32,7 @@ def test_every_row_that_was_asked_for_is_there(tmp_path, monkeypatch, capsys):
         assert row["weight_bytes_per_token"] > 0
 
 
+@pytest.mark.slow
 def test_the_table_and_the_picture(tmp_path, monkeypatch, capsys):
     pytest.importorskip("matplotlib")
     package = tiny.tiny_egru_package(tmp_path / "p")

@@ -69,6 +69,7 @@ def test_an_interrupted_evaluation_goes_on_at_its_own_dial_alone(package, text, 
         measured(1.0, True)
 
 
+@pytest.mark.slow
 def test_activity_and_bench_run_at_a_dial(package, text, read, monkeypatch, capsys):
     command = ("eval", "activity", package, "--data", text, "--limit", 60)
     plain, turned = read(*command), read(*command, "--dial", 1.5)

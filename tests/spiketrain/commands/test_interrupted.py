@@ -126,6 +126,7 @@ FAST = ("--contexts", "0,50", "--prefills", "8,16", "--batches", "1,3", "--token
         "--rounds", "1", "--threads", "1")  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("rows", "counts"), [(0, [0, 0, 0, 0]), (3, [2, 1, 0, 0]), (6, [2, 2, 2, 0])]
 )

@@ -15,6 +15,7 @@ from spiketrain.runtime.scoring import token_nats
 pytest.importorskip("lm_eval")
 
 pytestmark = [
+    pytest.mark.slow,  # importing lm_eval takes ten seconds
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
     pytest.mark.filterwarnings("ignore::FutureWarning"),
     pytest.mark.filterwarnings("ignore::ResourceWarning"),

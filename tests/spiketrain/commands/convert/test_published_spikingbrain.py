@@ -269,6 +269,7 @@ async def over_grpc(package, messages, prompt):
         await server.stop(0.0)
 
 
+@pytest.mark.slow
 def test_dead_zones_are_set_on_a_text_and_reported(tmp_path, monkeypatch, capsys):
     source = tmp_path / "source"
     shutil.copytree(DATA / "w8_g32", source)

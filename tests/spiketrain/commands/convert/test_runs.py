@@ -58,6 +58,7 @@ def test_convert_folds_a_projection_on_request_and_says_what_lacks_one(
     assert not (tmp_path / "q").exists()
 
 
+@pytest.mark.slow
 def test_a_gru_becomes_an_egru_step_by_step(recipe, tmp_path, monkeypatch, capsys):
     with_model(recipe, GRU, 3072)
     (tmp_path / "fine.toml").write_text(FINE_TUNE)
@@ -103,6 +104,7 @@ def test_a_recipe_looks_at_its_target_before_it_works(tmp_path, monkeypatch, cap
     assert "must not exist yet" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("variant", "rates"), [("residual", 4), ("projections", 9)])
 def test_an_rwkv_becomes_a_spikegpt_step_by_step(
     recipe, tmp_path, monkeypatch, capsys, variant, rates

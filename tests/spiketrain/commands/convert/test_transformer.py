@@ -14,6 +14,7 @@ from tiny_llama import TEACHER, llama_directory
 from spiketrain import runtime
 
 
+@pytest.mark.slow
 def test_a_llama_becomes_a_package_that_measures_as_reported(tmp_path, monkeypatch, capsys):
     text = tmp_path / "tales.txt"
     text.write_text(tales(8))
@@ -38,6 +39,7 @@ def test_a_llama_becomes_a_package_that_measures_as_reported(tmp_path, monkeypat
     assert measured["bits_per_byte"] == pytest.approx(wanted, rel=0.25)
 
 
+@pytest.mark.slow
 def test_a_directory_becomes_a_package_that_ends_texts_where_its_config_says(tmp_path, monkeypatch):
     source, recipe = llama_directory(tmp_path)
     package = tmp_path / "package"

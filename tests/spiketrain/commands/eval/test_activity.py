@@ -50,6 +50,7 @@ def test_a_page_that_cannot_be_written_is_refused_at_once(
     assert "--html" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_command_writes_pictures_and_a_page(models, tmp_path, monkeypatch, capsys):
     pytest.importorskip("matplotlib")
     (tmp_path / "t.txt").write_text("An owl flew over the wood, and a fox sat under it. " * 9)

@@ -97,6 +97,7 @@ def test_a_dial_is_the_same_in_both_backends(tmp_path, monkeypatch, text, read):
     assert abs(turned - plain) > 10 * abs(torch_alone["nll_nats"] - turned)
 
 
+@pytest.mark.slow
 def test_activity_counts_spikes_and_draws_them(converted, text, tmp_path, read):
     pytest.importorskip("matplotlib")
     name, package, _ = converted
@@ -118,6 +119,7 @@ def test_activity_counts_spikes_and_draws_them(converted, text, tmp_path, read):
     assert page.read_text("utf-8").count("data:image/png;base64,") == 4
 
 
+@pytest.mark.slow
 def test_bench_has_every_row(converted, read):
     _, package, _ = converted
     sizes = ("--contexts", "0,40", "--prefills", "8", "--batches", "1,2", "--tokens", "2")
