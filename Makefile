@@ -90,7 +90,7 @@ test-release: $(VENV)/.test
 	$(VENV)/bin/python -m pytest $(PARALLEL) $(PYTEST_FLAGS)
 
 quick: $(VENV)/.test
-	$(VENV)/bin/python -m pytest $(PARALLEL) -m "not slow" --failed-first $(PYTEST_FLAGS)
+	$(VENV)/bin/python -m pytest $(PARALLEL) -m "not slow" --failed-first --durations 5 $(PYTEST_FLAGS)
 
 test-checked: $(CHECKED)/.test
 	PATH="$(CURDIR)/$(CHECKED)/bin:$$PATH" $(CHECKED)/bin/python -m pytest $(PARALLEL)
@@ -136,7 +136,7 @@ smoke: dist
 
 clean:
 	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
-	rm -f $(VENV)/.base $(VENV)/.test $(VENV)/.dev
+	rm -f .coverage .coverage.* $(VENV)/.base $(VENV)/.test $(VENV)/.dev
 	find . -name __pycache__ -not -path './.venv*' -type d -prune -exec rm -rf {} +
 
 distclean: clean

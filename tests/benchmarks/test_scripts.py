@@ -55,6 +55,7 @@ def test_a_script_measures_and_writes_a_file(script, package, tmp_path):
         assert section["title"] in done.stdout
 
 
+@pytest.mark.slow
 def test_two_builds_are_compared_in_turns(package, tmp_path):
     arguments = ["--old", sys.executable, "--packages", str(package.parent)]
     arguments += ["--families", "egru", "--threads", "1", "2", "--rounds", "2"]
