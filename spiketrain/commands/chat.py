@@ -119,7 +119,7 @@ def _local(
     source = read_chat_template(directory, chat_template)
     loaded: Any = runtime.load_model(directory, threads=threads, table_bytes=DEFAULT_TABLE_BYTES)
     own = load_tokenizer(tokenizer) if tokenizer is not None else None
-    engine = Engine(loaded, ServingConfig(max_batch_size=1), tokenizer=own)
+    engine = Engine(loaded, ServingConfig(port=0, max_batch_size=1), tokenizer=own)
     template = ChatTemplate(*source) if source is not None else None
     with serving_locally(engine, directory.name, template) as address, Client(address) as client:
         yield client

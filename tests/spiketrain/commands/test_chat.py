@@ -8,6 +8,7 @@ import structlog
 from tiny import tiny_egru_package
 
 from spiketrain.cli import main
+from spiketrain.serving.rpc.server import Server
 
 TEMPLATE = (
     "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
@@ -78,3 +79,16 @@ def test_nobody_there_is_one_line(call):
     assert (status, out) == (1, "")
     assert err.startswith("error: server: UNAVAILABLE")
     assert err.count("\n") == 1
+
+
+def test_a_chat_without_a_server_listens_on_a_free_port(call, package, monkeypatch):
+    ports = []
+    listen = Server._listen
+
+    def noted(server):
+        ports.append(server._config.port)
+        return listen(server)
+
+    monkeypatch.setattr("spiketrain.serving.rpc.server.Server._listen", noted)
+    call("--model", package, stdin="Hi\n")
+    assert ports == [0]
