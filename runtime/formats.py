@@ -18,6 +18,7 @@ FLOATS = ("float32", "bfloat16")
 GROUP = 32  # inputs that share a scale in int4-gi
 SPAN = 128  # outputs of a row that share a multiplier in int4-go
 MAX_MULTIPLIER = 15
+EVENT_BITS = {"float32": 32, "fixed16": 16, "fixed12": 12, "counts": 8, "int8": 8}  # by form
 
 Stored = dict[str, tuple[str, tuple[int, ...]]]  # name -> (dtype, shape)
 

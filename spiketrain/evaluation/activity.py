@@ -27,10 +27,10 @@ from spiketrain.evaluation.sources import Source
 from spiketrain.evaluation.stop import NEVER, Stop
 from spiketrain.evaluation.synops import synops_by_neurobench
 from spiketrain.runtime.errors import DataError
+from spiketrain.runtime.formats import EVENT_BITS
 from spiketrain.runtime.operation import EVENT_STEPS
 
 SATURATED = 0.95  # of tokens with an event
-_EVENT_BITS = {"float32": 32, "fixed16": 16, "fixed12": 12, "counts": 8, "int8": 8}
 
 
 def tokens_of(model: Any, tokenizer: Any, source: Source, limit: int) -> NDArray[np.int64]:
@@ -74,7 +74,7 @@ def measure_activity(
     if counters.total.macs_dense:
         state_bytes = 2.0 * model.state_nbytes  # read and written
         spec = model.spec
-        of = operation(spec.body_format, _EVENT_BITS.get(spec.events, 16))
+        of = operation(spec.body_format, EVENT_BITS[spec.events])
         total = counters.total
         spiking = energy(
             of,

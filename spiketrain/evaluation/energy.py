@@ -15,6 +15,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from spiketrain.runtime.formats import FLOATS
+
 SOURCE = "Horowitz, ISSCC 2014, 45 nm, 0.9 V"
 ADD_PJ = {"int8": 0.03, "int16": 0.05, "int32": 0.1, "float16": 0.4, "float32": 0.9}
 MULTIPLY_PJ = {"int8": 0.2, "int32": 3.1, "float16": 1.1, "float32": 3.7}
@@ -38,7 +40,7 @@ def operation(weights: str, event_bits: int = 16) -> Operation:
     The table has no product of 8 by 16 bits: one is counted as a product for each byte of the
     event, which is how the kernels form it. int4 weights count as int8.
     """
-    if weights in ("float32", "bfloat16"):
+    if weights in FLOATS:
         multiply, add = MULTIPLY_PJ["float32"], ADD_PJ["float32"]
         return Operation(multiply + add, add, f"{multiply} (float32 mult) + {add} (float32 add)")
     products = -(-event_bits // 8)

@@ -9,7 +9,8 @@ the published directories; export.py and formats.py write the runtime's tensors 
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from spiketrain.lm.families.spikingbrain.config import Config
-from spiketrain.lm.families.spikingbrain.export import WEIGHT_FORMATS, Exporter, to_runtime
+from spiketrain.lm.families.spikingbrain.export import Exporter, to_runtime
+from spiketrain.lm.families.spikingbrain.formats import WEIGHT_FORMATS
 from spiketrain.lm.families.spikingbrain.model import Model
 from spiketrain.lm.families.spikingbrain.upstream import (
     from_upstream,

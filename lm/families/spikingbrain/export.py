@@ -26,7 +26,6 @@ from spiketrain.runtime.families.spikingbrain.spec import MOST_K, Spec
 from spiketrain.runtime.formats import SPAN, group_of
 from spiketrain.runtime.tensor_table import Array, Embedding, Entry, Matrix, stored_tensors
 
-WEIGHT_FORMATS = ("float32", "bfloat16", "int8", "int4")
 BLOCK_BYTES = 128 << 20  # of float32 weights that are quantised at once
 
 Arrays = dict[str, np.ndarray]
@@ -94,13 +93,13 @@ class Exporter:
 
     def tensors(self, part: str) -> Arrays:
         """The tensors of one of `parts` under their names in the package."""
-        found: Stored = {}
+        stored: Stored = {}
         for entry in self.spec.parts[part]:
-            found |= self._stored(entry)
-        for name in found:
+            stored |= self._stored(entry)
+        for name, value in stored.items():
             if name.endswith(".extra"):
-                self.corrections[name.removesuffix(".extra")] = found[name].numel()
-        return {name: value.contiguous().numpy() for name, value in found.items()}
+                self.corrections[name.removesuffix(".extra")] = value.numel()
+        return {name: value.contiguous().numpy() for name, value in stored.items()}
 
     def remember(self, part: Mapping[str, np.ndarray]) -> None:
         """Take note of a part that an earlier run made."""

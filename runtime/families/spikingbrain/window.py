@@ -14,11 +14,12 @@ from typing import Any
 import numpy as np
 
 from spiketrain.runtime.dial import NO_DIAL
+from spiketrain.runtime.formats import FLOATS, FORMATS
 from spiketrain.runtime.kernels.decoder import ENTRY_TOKENS
 from spiketrain.runtime.state import MOST_NUMBER, StateArray
 
 TILE = 64
-CACHES = {"float32": "float32", "bfloat16": "uint16", "int8": "int8"}
+CACHES = {name: FORMATS[name].dtype for name in (*FLOATS, "int8")}
 MAX_POSITION = 1 << 31  # rotation is exact to float32 up to here
 
 _LEAST_SCALE, _MOST_SCALE = 0.0, 1e4
