@@ -94,8 +94,10 @@ def is_int8(name: str) -> bool:
     return name == "int8" or group_of(name) > 0
 
 
-def int4_layout(by_rows: bool) -> str:
-    """The int4 format of a matrix: along outputs if rows of events are read, else along inputs."""
+def stored_format(name: str, by_rows: bool) -> str:
+    """The format of a matrix: int4 stands for int4-go if rows of events are read, else int4-gi."""
+    if name != "int4":
+        return name
     return "int4-go" if by_rows else "int4-gi"
 
 

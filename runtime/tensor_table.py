@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from math import prod
 
-from spiketrain.runtime.formats import FLOATS, Stored, corrected, format_named, int4_layout
+from spiketrain.runtime.formats import FLOATS, Stored, corrected, format_named, stored_format
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class Array:
 
 @dataclass(frozen=True, slots=True)
 class Matrix:
-    """A matrix in the format `weights`; int4 has a layout for each way of reading it.
+    """A matrix in the format `weights`, which may depend on the way of reading the matrix.
 
     by_rows: only the rows of events are read. counts: these events are spike counts whose threshold
     is a tensor `threshold_scale`. corrections: codes outside int8.
@@ -55,7 +55,7 @@ class Matrix:
     @property
     def format(self) -> str:
         """The name of its weight format."""
-        return int4_layout(self.by_rows) if self.weights == "int4" else self.weights
+        return stored_format(self.weights, self.by_rows)
 
     @property
     def group(self) -> int:

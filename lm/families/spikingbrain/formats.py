@@ -4,11 +4,10 @@ from dataclasses import dataclass
 
 from spiketrain.lm.families.spikingbrain.config import Config
 from spiketrain.runtime.errors import SpiketrainError
-from spiketrain.runtime.formats import FLOATS, int4_layout
+from spiketrain.runtime.formats import FLOATS, stored_format
 
 WEIGHT_FORMATS = (*FLOATS, "int8", "int4")
-_HEADS = {"int4": "int4-gi"}  # others under the name they are asked for
-_EMBEDDINGS = {"int4": "int8"}
+_EMBEDDINGS = {"int4": "int8"}  # other formats are their own
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,17 +33,14 @@ class Formats:
         keeps_codes = weights == "int8" and group is not None
         if keeps_codes and group is not None and group % 4:
             raise SpiketrainError(f"quant_weight_group_size must be a multiple of 4, got {group}")
-        body = f"int8-gi{group}" if keeps_codes else weights
-        if weights == "int4":
-            body = int4_layout(by_rows=config.spikes)
+        body = f"int8-gi{group}" if keeps_codes else stored_format(weights, config.spikes)
         raw = config.spikes and config.down_proj == "published" and not real
         rest = "float32" if keeps_codes else weights
-        read_by_head = rest if head is None else head
         return cls(
             embedding=_EMBEDDINGS.get(rest, rest),
             body=body,
             down="float32" if raw else body,
-            head=_HEADS.get(read_by_head, read_by_head),
+            head=stored_format(rest if head is None else head, by_rows=False),
             fidelity="exact" if real or keeps_codes else "integer",
         )
 
