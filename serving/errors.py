@@ -37,6 +37,18 @@ class TooManyStreams(QueueFull):
         self.args = (f"{most} streams of scores are open, no more may be",)
 
 
+class TooManyQuestions(QueueFull):
+    """As many constraints, texts or messages wait for a limited process as may."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__(most)
+        self.args = (f"{most} requests wait for a process with limits, no more may",)
+
+
+class ConfinementFailed(ServingError):  # noqa: N818
+    """A process with limits cannot be started: no fault of the request."""
+
+
 class Draining(ServingError):  # noqa: N818
     """The server is shutting down and takes no new requests."""
 
@@ -112,3 +124,10 @@ class ConstraintFailed(ServingError):  # noqa: N818
 
 class EngineFailure(ServingError):  # noqa: N818
     """The model failed on a batch; the server goes on with other requests."""
+
+
+class Internal(ServingError):  # noqa: N818
+    """A call failed in a way that nobody foresaw."""
+
+    def __init__(self) -> None:
+        super().__init__("internal error, see the server's log")

@@ -90,6 +90,7 @@ class Engine:
         self._wake(due)
         if self._thread.is_alive():
             self._thread.join()
+        self.intake.close()
 
     def __enter__(self) -> "Engine":
         self.start()

@@ -1,8 +1,11 @@
 """Intake: requests to jobs. Checks, encodes, looks for a kept beginning of the prompt."""
 
 import asyncio
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
+
+import structlog
 
 from spiketrain.runtime.tokenizer import Detokenizer
 from spiketrain.serving.config import ServingConfig
@@ -11,10 +14,14 @@ from spiketrain.serving.engine.job import Job, Origin
 from spiketrain.serving.engine.prefix_cache import PrefixCache, worth_keeping
 from spiketrain.serving.engine.starting_point import Start, Turn
 from spiketrain.serving.engine.text import CompletionText
+from spiketrain.serving.errors import ServingError
+from spiketrain.serving.isolation.confinement import MOST_RUNNING, MOST_WAITING
 from spiketrain.serving.request.chat import Chat
 from spiketrain.serving.request.constraint import Grammars
 from spiketrain.serving.request.preparation import Prepared, check_tokenizer, prepare, prompt_ids
 from spiketrain.serving.request.request import Defaults, Request
+
+log = structlog.get_logger()
 
 LONG_PROMPT = 4096  # characters or tokens; read outside the event loop
 
@@ -32,12 +39,30 @@ class Intake:
         self._grammars = None
         if tokenizer is not None:
             self._grammars = Grammars(tokenizer, model.vocab_size, model.eos_token_ids)
+        # One more than may wait, so that it is refused; others' work beside the loop goes on.
+        self._constraint_threads = ThreadPoolExecutor(
+            MOST_RUNNING + MOST_WAITING + 1, thread_name_prefix="constraint"
+        )
+
+    def warm(self) -> None:
+        """Start what constraints need, in a thread, so that the first of them does not wait."""
+        if self._grammars is not None:
+            self._constraint_threads.submit(_warm, self._grammars)
+
+    def close(self) -> None:
+        """End what was started for constraints."""
+        if self._grammars is not None:
+            self._grammars.close()
 
     async def completion(self, request: Request, turn: Turn | None, arrived_s: float) -> Completion:
         """A completion for a reader on this event loop. Raises RequestError, NoTokenizer."""
         loop = asyncio.get_running_loop()
         prompt = request.prompt or ()
-        if request.constraint or (not isinstance(prompt, Chat) and len(prompt) > LONG_PROMPT):
+        if request.constraint:
+            return await loop.run_in_executor(
+                self._constraint_threads, self.completion_now, request, turn, arrived_s, loop
+            )
+        if not isinstance(prompt, Chat) and len(prompt) > LONG_PROMPT:
             return await asyncio.to_thread(self.completion_now, request, turn, arrived_s, loop)
         return self.completion_now(request, turn, arrived_s, loop)
 
@@ -102,3 +127,10 @@ class Intake:
             state.events = state.neurons = state.weight_bytes = 0  # another request's
         new = {length: key for length, key in worth_keeping(keys).items() if length > skipped}
         return Origin(Start(state) if skipped else None, skipped, new, dial=request.dial)
+
+
+def _warm(grammars: Grammars) -> None:
+    try:
+        grammars.warm()
+    except ServingError as error:  # constraints will be refused for it
+        log.error("constraints cannot be tried", error=str(error))

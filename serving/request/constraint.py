@@ -1,10 +1,15 @@
 """Constraints on a text: a JSON schema, a regular expression or a grammar, as masks over tokens.
 
 llguidance does the parsing; it is imported when the first request asks for a constraint. Grammars
-come from clients: its limits on work and size are kept, and nothing it names is ever fetched.
+come from clients: its limits on work and size are kept, and nothing it names is ever fetched. Each
+one is tried in a process with limits (`constraint_trial.py`) before this one compiles it.
 """
 
+import functools
+import hashlib
+import json
 import threading
+from collections import OrderedDict
 from typing import Any, Protocol
 
 import numpy as np
@@ -12,9 +17,14 @@ from numpy.typing import NDArray
 
 from spiketrain.runtime.errors import RequestError
 from spiketrain.serving.errors import ConstraintFailed
+from spiketrain.serving.isolation.confined_process import Limits, Refused
+from spiketrain.serving.isolation.confinement import Confinement, Died
+from spiketrain.serving.request.schema_numbers import check_schema_numbers
 
 # Field of a request -> what llguidance calls it.
 KINDS = {"json_schema": "json_schema", "regex": "regex", "grammar": "lark"}
+TRIAL = Limits(cpu_s=2.0, wall_s=10.0, memory_bytes=256 << 20)
+_MOST_TRIED = 1024  # constraints that need no further trial
 _MESSAGE = 300  # characters of llguidance's explanation that a client gets to see
 
 
@@ -75,54 +85,74 @@ class Grammars:
     ) -> None:
         self._vocabulary = vocabulary
         self._vocab_size = vocab_size
-        self._eos_token_ids = eos_token_ids
+        self._ends = eos_token_ids or (vocab_size,)  # one that no model writes
         self._lock = threading.Lock()
         self._tokenizer: Any = None
+        self._pieces: list[bytes] | None = None
+        self._trial: Confinement | None = None
+        self._tried: OrderedDict[bytes, None] = OrderedDict()  # digests of what has passed
 
     def compile(self, field: str, source: str) -> Constraint:
         """The constraint that `source` describes; `field` is one of KINDS.
 
-        Raises RequestError naming the field when `source` is no such thing.
+        It is tried first where a crash or a hang harms nobody. Raises RequestError naming the field
+        when `source` is no such thing or passes a limit; TooManyQuestions; ConfinementFailed.
         """
-        import llguidance
+        check_schema_numbers(field, source)
+        try:
+            self._try(KINDS[field], source)
+            matcher = self._matcher(KINDS[field], source)
+        except (Died, Refused) as error:
+            rule = f"compile ({error!s:.{_MESSAGE}})"
+            raise RequestError(field, rule, source[:40]) from None
+        return Constraint(matcher, self._vocab_size)
+
+    def warm(self) -> None:
+        """Start the process that tries constraints, so that no request waits for it."""
+        self._confinement().warm()
+
+    def close(self) -> None:
+        """End the process that tries constraints."""
+        if self._trial is not None:
+            self._trial.close()
+
+    def _try(self, kind: str, source: str) -> None:
+        """Have another process do it first, if it has not. Raises Refused, Died."""
+        question = json.dumps((kind, source)).encode()
+        digest = hashlib.sha256(question).digest()
+        with self._lock:
+            tried = digest in self._tried
+        if not tried:
+            self._confinement().ask(question)
+        with self._lock:
+            self._tried[digest] = None
+            self._tried.move_to_end(digest)
+            if len(self._tried) > _MOST_TRIED:
+                self._tried.popitem(last=False)
+
+    def _confinement(self) -> Confinement:
+        with self._lock:
+            if self._trial is None:
+                from spiketrain.serving.request import constraint_trial
+
+                setup = functools.partial(constraint_trial.setup_of, self._known(), self._ends)
+                self._trial = Confinement(constraint_trial, setup, TRIAL)
+            return self._trial
+
+    def _matcher(self, kind: str, source: str) -> Any:
+        from spiketrain.serving.request.constraint_trial import matcher_of, tokenizer_of
 
         with self._lock:
             if self._tokenizer is None:
-                self._tokenizer = self._for_llguidance()
-        try:
-            grammar = llguidance.grammar_from(KINDS[field], source)  # type: ignore[arg-type]
-        except ValueError as error:
-            raise RequestError(field, f"compile ({error!s:.{_MESSAGE}})", source[:40]) from None
-        limits = llguidance.LLParserLimits(verbose_errors=False)
-        matcher = llguidance.LLMatcher(self._tokenizer, grammar, log_level=0, limits=limits)
-        if matcher.is_error():
-            reason = matcher.get_error()[:_MESSAGE]
-            raise RequestError(field, f"compile ({reason})", source[:40])
-        return Constraint(matcher, self._vocab_size)
+                encode = self._vocabulary.encode
+                self._tokenizer = tokenizer_of(self._known(), self._ends, encode)
+        return matcher_of(self._tokenizer, kind, source)
 
-    def _for_llguidance(self) -> Any:
-        """The vocabulary in llguidance's terms, with an end of text even if the model has none."""
-        import llguidance
-
-        known = min(self._vocabulary.vocab_size, self._vocab_size)
-        pieces = [self._vocabulary.piece_bytes(token) for token in range(known)]
-        pieces += [b""] * (self._vocab_size - known)
-        if not self._eos_token_ids:
-            pieces.append(b"")
-        ends = list(self._eos_token_ids) or [self._vocab_size]
-        wrapped = llguidance.TokenizerWrapper(_Pieces(self._vocabulary, pieces, ends[0]))
-        return llguidance.LLTokenizer(wrapped, n_vocab=len(pieces), eos_token=ends)
-
-
-class _Pieces:
-    """What llguidance's TokenizerWrapper wants to find; special tokens get names of their own."""
-
-    def __init__(self, vocabulary: Vocabulary, pieces: list[bytes], eos_token_id: int) -> None:
-        self._vocabulary = vocabulary
-        self.eos_token_id = eos_token_id
-        self.bos_token_id = None
-        self.special_token_ids = [token for token, piece in enumerate(pieces) if not piece]
-        self.tokens = [piece or b"<|%d|>" % token for token, piece in enumerate(pieces)]
-
-    def __call__(self, text: str) -> list[int]:
-        return self._vocabulary.encode(text)
+    def _known(self) -> list[bytes]:
+        """The bytes of every token, and of an end of text that the model may lack."""
+        if self._pieces is None:
+            known = min(self._vocabulary.vocab_size, self._vocab_size)
+            pieces = [self._vocabulary.piece_bytes(token) for token in range(known)]
+            size = max(self._vocab_size, 1 + max(self._ends))
+            self._pieces = pieces + [b""] * (size - known)
+        return self._pieces

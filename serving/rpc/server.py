@@ -188,6 +188,7 @@ async def serve(
     config = engine.config
     server = Server(engine, name, template)
     port = await server.start()
+    engine.intake.warm()
     signals: asyncio.Queue[signal.Signals] = asyncio.Queue()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -1,9 +1,11 @@
 """Error kind -> gRPC status with details: one table. Raises nothing of its own."""
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
+import grpc
 import structlog
 from google.protobuf import any_pb2, duration_pb2
 from google.protobuf.message import Message
@@ -13,10 +15,12 @@ from grpc_status import rpc_status
 from spiketrain.runtime.errors import RequestError, TokenizerError
 from spiketrain.serving.errors import (
     Cancelled,
+    ConfinementFailed,
     ConstraintFailed,
     DeadlineExceeded,
     Draining,
     EngineFailure,
+    Internal,
     NoChatTemplate,
     NothingAllowed,
     NoTokenizer,
@@ -35,6 +39,9 @@ from spiketrain.serving.sessions.errors import (
     SessionStoreFull,
 )
 
+log = structlog.get_logger()
+
+_NO_FAULTS = (asyncio.CancelledError, GeneratorExit, KeyboardInterrupt, SystemExit)
 DOMAIN = "spiketrain"
 MAX_MESSAGE = 300  # characters
 
@@ -61,16 +68,30 @@ TABLE: dict[type[Exception], tuple[int, str]] = {
     BlobForeign: (code_pb2.FAILED_PRECONDITION, "SESSION_OF_ANOTHER_MODEL"),
     Cancelled: (code_pb2.CANCELLED, "CANCELLED"),
     EngineFailure: (code_pb2.INTERNAL, "MODEL_FAILED"),
+    ConfinementFailed: (code_pb2.INTERNAL, "INTERNAL"),
+    Internal: (code_pb2.INTERNAL, "INTERNAL"),
 }
 
 
 @asynccontextmanager
 async def errors_as_status(context: Any) -> AsyncIterator[None]:
-    """Abort the RPC with the table's status when the body raises one of its errors."""
+    """Abort the RPC with the table's status when the body raises one of its errors.
+
+    Anything else is answered as an Internal, also what is no Exception: a panic of a library would
+    leave the call without an answer.
+    """
     try:
         yield
     except tuple(TABLE) as error:
-        await context.abort_with_status(rpc_status.to_status(to_status(error)))
+        failure: Exception = error
+    except (grpc.aio.AbortError, *_NO_FAULTS):
+        raise
+    except BaseException as error:
+        log.error("a call failed", error=repr(error), exc_info=error)
+        failure = Internal()
+    else:
+        return
+    await context.abort_with_status(rpc_status.to_status(to_status(failure)))
 
 
 def to_status(error: Exception) -> status_pb2.Status:

@@ -6,6 +6,7 @@ from fake_model import END_OF_TEXT, VOCAB_SIZE, ByteTokenizer
 
 from spiketrain.runtime.errors import RequestError
 from spiketrain.serving.errors import ConstraintFailed
+from spiketrain.serving.isolation.confinement import Confinement, Died
 from spiketrain.serving.request.constraint import Grammars
 
 SCHEMA = {
@@ -16,9 +17,32 @@ SCHEMA = {
 }
 
 
+LEAST = -(2**63)
+CRASHES = [  # llguidance 1.9.1 ends the process on each
+    ("json_schema", {"const": LEAST}),
+    ("json_schema", {"const": LEAST + 1}),
+    ("json_schema", {"enum": ["a", LEAST]}),
+    ("json_schema", {"const": {"a": [LEAST]}}),
+    ("json_schema", {"type": "integer", "minimum": LEAST, "maximum": LEAST}),
+    ("json_schema", {"type": "integer", "minimum": -1e300, "maximum": -1e300}),
+    ("json_schema", {"allOf": [{"type": "integer", "minimum": LEAST}, {"maximum": LEAST}]}),
+    ("json_schema", {"properties": {"const": {"items": {"const": LEAST}}}}),
+    ("json_schema", {"$defs": {"x": {"const": LEAST}}, "$ref": "#/$defs/x"}),
+    ("grammar", {"const": LEAST}),
+    ("grammar", {"anyOf": [{"type": "string"}, {"const": LEAST}]}),
+]
+
+
+def source_of(field, schema):
+    text = json.dumps(schema)
+    return text if field == "json_schema" else f'start: "x" | y\ny: %json {text}'
+
+
 @pytest.fixture(scope="module")
 def grammars():
-    return Grammars(ByteTokenizer(), VOCAB_SIZE + 3, (END_OF_TEXT,))
+    opened = Grammars(ByteTokenizer(), VOCAB_SIZE + 3, (END_OF_TEXT,))
+    yield opened
+    opened.close()
 
 
 def walk(constraint, seed, longest=200):
@@ -68,7 +92,9 @@ def test_padding_of_the_vocabulary_is_never_allowed(grammars):
 
 
 def test_a_model_without_an_end_of_text_stops_where_nothing_may_follow():
-    constraint = Grammars(ByteTokenizer(), VOCAB_SIZE, ()).compile("regex", "a?b")
+    grammars = Grammars(ByteTokenizer(), VOCAB_SIZE, ())
+    constraint = grammars.compile("regex", "a?b")
+    grammars.close()
     assert constraint.allowed().shape == (VOCAB_SIZE,)
     constraint.push(ord("b"))
     assert constraint.complete
@@ -115,3 +141,66 @@ def test_a_grammar_of_too_much_work_is_refused(grammars):
 
     with pytest.raises(ConstraintFailed, match="Too many items"):
         follow()
+
+
+@pytest.mark.parametrize(("field", "schema"), CRASHES)
+def test_integers_that_end_the_library_are_refused_by_name(grammars, field, schema):
+    with pytest.raises(RequestError, match=f"{field} must hold numbers from -") as caught:
+        grammars.compile(field, source_of(field, schema))
+    assert caught.value.field == field
+
+
+@pytest.mark.parametrize(("field", "schema"), CRASHES)
+def test_a_crash_that_nobody_foresaw_is_a_refusal(grammars, monkeypatch, field, schema):
+    monkeypatch.setattr(
+        "spiketrain.serving.request.constraint.check_schema_numbers", lambda *_: None
+    )
+    with pytest.raises(RequestError, match="crashes its library") as caught:
+        grammars.compile(field, source_of(field, schema))
+    assert caught.value.field == field
+
+
+@pytest.mark.parametrize(
+    ("schema", "name"),
+    [
+        ('{"const": 1e400}', "const"),
+        ('{"maximum": 1e400}', "maximum"),
+        ('{"multipleOf": 1e19}', "multipleOf"),
+        ('{"const": 9007199254740993}', "const"),  # rounded: another number would be written
+        ('{"maximum": 9223372036854775808}', "maximum"),
+        ('{"exclusiveMinimum": -9223372036854775808}', "exclusiveMinimum"),
+        ('{"minItems": 1' + "0" * 5000 + "}", "minItems"),
+        (' {"not": {"enum": [[1e30]]}}', "enum"),
+    ],
+)
+def test_numbers_that_do_not_fit_are_refused_by_name(grammars, schema, name):
+    with pytest.raises(RequestError, match=f"hold numbers from .* in {name}"):
+        grammars.compile("json_schema", schema)
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"const": 2**53},
+        {"type": "integer", "maximum": 2**63 - 1},
+        {"default": 1e300, "examples": [LEAST], "const": 1},
+        {"properties": {"const": {"maxItems": 2**63 - 1}, "minimum": {"type": "string"}}},
+    ],
+)
+def test_numbers_that_fit_or_say_nothing_are_taken(grammars, schema):
+    grammars.compile("json_schema", json.dumps(schema))
+
+
+def test_a_constraint_that_passed_is_not_tried_again(grammars, monkeypatch):
+    grammars.compile("regex", "passed")
+    monkeypatch.setattr(grammars, "_confinement", lambda: pytest.fail("tried again"))
+    grammars.compile("regex", "passed")
+
+
+def test_a_constraint_that_takes_too_long_or_too_much_is_a_refusal(grammars, monkeypatch):
+    def ask(*_):
+        raise Died("takes more than 2 s of work")
+
+    monkeypatch.setattr(Confinement, "ask", ask)
+    with pytest.raises(RequestError, match=r"regex must compile \(takes more than 2 s of work"):
+        grammars.compile("regex", "never seen")
