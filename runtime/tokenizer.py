@@ -9,6 +9,7 @@ takes it away again, unless the tokens continue an earlier text.
 from __future__ import annotations
 
 import codecs
+import copy
 import hashlib
 import json
 import os
@@ -16,9 +17,10 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from spiketrain.runtime.errors import TokenizerError
+from spiketrain.runtime.errors import SpiketrainError, TokenizerError
 from spiketrain.runtime.package import find_tokenizer
 from spiketrain.runtime.package_files import package_root, read_limited
+from spiketrain.runtime.tokenizer_work import MOST_PIECE, unbounded_part
 
 MAX_TOKENIZER_BYTES = 64 << 20
 _SPACE = "\u2581"  # stands for a blank in SentencePiece vocabularies
@@ -34,8 +36,12 @@ class Tokenizer:
         encode: Callable[[str], list[int]],
         pieces: list[bytes],
         strips_blank: bool,
+        unbounded: str | None = None,
     ) -> None:
+        """unbounded: the part, if any, whose work a text may drive up (`tokenizer_work.py`)."""
         self.kind = kind
+        self.unbounded = unbounded
+        self.source = source if unbounded is not None else b""  # to load it elsewhere
         self.hash = f"sha256:{hashlib.sha256(source).hexdigest()}"
         self.vocab_size = len(pieces)
         self.strips_blank = strips_blank
@@ -43,14 +49,27 @@ class Tokenizer:
         self._pieces = pieces
 
     def encode(self, text: str) -> list[int]:
-        """Token ids of the text, without special tokens around them."""
+        """Token ids of the text, without special tokens around them. Raises TokenizerError."""
         try:
             text.encode("utf-8")
         except UnicodeEncodeError as error:
             raise TokenizerError(
                 f"text must be valid Unicode, got a lone surrogate at character {error.start}"
             ) from None
-        return self._encode(text)
+        try:
+            return self._encode(text)
+        except (SpiketrainError, KeyboardInterrupt, SystemExit, MemoryError):
+            raise
+        except BaseException as error:  # a panic of the library is no Exception
+            raise TokenizerError(
+                f"text must be one that the tokenizer encodes, it fails ({error!s:.200})"
+            ) from None
+
+    def encoding_with(self, encode: Callable[[str], list[int]]) -> Tokenizer:
+        """The same vocabulary with another encoder, which has to give the same tokens."""
+        other = copy.copy(self)
+        other._encode = encode
+        return other
 
     def decode(self, ids: Iterable[int], continues: bool = False) -> str:
         """The text of the tokens. With `continues`, a leading blank belongs to the text."""
@@ -126,7 +145,8 @@ def _from_sentencepiece(source: bytes) -> Tokenizer:
     pieces = [_sentencepiece_bytes(model, token) for token in range(model.get_piece_size())]
     first = model.encode("a", out_type=str)[:1]
     prefixed = bool(first) and first[0].startswith(_SPACE)
-    return Tokenizer("sentencepiece", source, model.encode, pieces, strips_blank=prefixed)
+    unbounded = "a long piece" if max(map(len, pieces), default=0) > MOST_PIECE else None
+    return Tokenizer("sentencepiece", source, model.encode, pieces, prefixed, unbounded)
 
 
 def _sentencepiece_bytes(model: Any, token: int) -> bytes:
@@ -147,8 +167,9 @@ def _from_hugging_face(source: bytes) -> Tokenizer:
     library = Library.from_str(text)
     library.no_truncation()
     library.no_padding()
-    special = {t["id"] for t in json.loads(text).get("added_tokens", []) if t.get("special")}
-    to_bytes, strips_blank = _token_reader(json.loads(text).get("decoder"))
+    described = json.loads(text)
+    special = {t["id"] for t in described.get("added_tokens", []) if t.get("special")}
+    to_bytes, strips_blank = _token_reader(described.get("decoder"))
     pieces = []
     for token in range(library.get_vocab_size(with_added_tokens=True)):
         piece = library.id_to_token(token)
@@ -157,7 +178,7 @@ def _from_hugging_face(source: bytes) -> Tokenizer:
     def encode(text: str) -> list[int]:
         return library.encode(text, add_special_tokens=False).ids
 
-    return Tokenizer("huggingface", source, encode, pieces, strips_blank)
+    return Tokenizer("huggingface", source, encode, pieces, strips_blank, unbounded_part(described))
 
 
 def _token_reader(decoder: Any) -> tuple[Callable[[str], bytes], bool]:

@@ -31,6 +31,7 @@ from spiketrain.serving.errors import (
     EngineFailure,
     ServingError,
 )
+from spiketrain.serving.request.confined_tokenizer import confined
 from spiketrain.serving.request.events import Delta, Event, Finish
 from spiketrain.serving.request.request import Defaults, Request
 
@@ -59,7 +60,7 @@ class Engine:
     ) -> None:
         self.model = model
         self.config = config
-        self.tokenizer = tokenizer or model.tokenizer
+        self.tokenizer, self._encoder = confined(tokenizer or model.tokenizer)
         self.intake = Intake(model, config, self.tokenizer)
         self.max_sequences = _max_sequences(model, config)
         self._clock = clock
@@ -91,6 +92,8 @@ class Engine:
         if self._thread.is_alive():
             self._thread.join()
         self.intake.close()
+        if self._encoder is not None:
+            self._encoder.close()
 
     def __enter__(self) -> "Engine":
         self.start()

@@ -1,7 +1,7 @@
 """Intake: requests to jobs. Checks, encodes, looks for a kept beginning of the prompt."""
 
 import asyncio
-from concurrent.futures import ThreadPoolExecutor
+import threading
 from dataclasses import replace
 from typing import Any
 
@@ -15,8 +15,9 @@ from spiketrain.serving.engine.prefix_cache import PrefixCache, worth_keeping
 from spiketrain.serving.engine.starting_point import Start, Turn
 from spiketrain.serving.engine.text import CompletionText
 from spiketrain.serving.errors import ServingError
-from spiketrain.serving.isolation.confinement import MOST_RUNNING, MOST_WAITING
+from spiketrain.serving.isolation.beside import beside
 from spiketrain.serving.request.chat import Chat
+from spiketrain.serving.request.confined_tokenizer import is_confined
 from spiketrain.serving.request.constraint import Grammars
 from spiketrain.serving.request.preparation import Prepared, check_tokenizer, prepare, prompt_ids
 from spiketrain.serving.request.request import Defaults, Request
@@ -39,15 +40,11 @@ class Intake:
         self._grammars = None
         if tokenizer is not None:
             self._grammars = Grammars(tokenizer, model.vocab_size, model.eos_token_ids)
-        # One more than may wait, so that it is refused; others' work beside the loop goes on.
-        self._constraint_threads = ThreadPoolExecutor(
-            MOST_RUNNING + MOST_WAITING + 1, thread_name_prefix="constraint"
-        )
 
     def warm(self) -> None:
         """Start what constraints need, in a thread, so that the first of them does not wait."""
         if self._grammars is not None:
-            self._constraint_threads.submit(_warm, self._grammars)
+            threading.Thread(target=_warm, args=(self._grammars,), daemon=True).start()
 
     def close(self) -> None:
         """End what was started for constraints."""
@@ -58,12 +55,9 @@ class Intake:
         """A completion for a reader on this event loop. Raises RequestError, NoTokenizer."""
         loop = asyncio.get_running_loop()
         prompt = request.prompt or ()
-        if request.constraint:
-            return await loop.run_in_executor(
-                self._constraint_threads, self.completion_now, request, turn, arrived_s, loop
-            )
-        if not isinstance(prompt, Chat) and len(prompt) > LONG_PROMPT:
-            return await asyncio.to_thread(self.completion_now, request, turn, arrived_s, loop)
+        waits = request.constraint is not None or is_confined(self._tokenizer)
+        if waits or (not isinstance(prompt, Chat) and len(prompt) > LONG_PROMPT):
+            return await beside(waits, self.completion_now, request, turn, arrived_s, loop)
         return self.completion_now(request, turn, arrived_s, loop)
 
     def completion_now(
@@ -106,7 +100,8 @@ class Intake:
         self, content: Any, turn: Turn, timeout_s: float | None, arrived_s: float
     ) -> Job:
         """A job that has a turn read a text or tokens. Raises RequestError, NoTokenizer."""
-        ids = await asyncio.to_thread(
+        ids = await beside(
+            is_confined(self._tokenizer),
             prompt_ids,
             "content",
             content,

@@ -17,6 +17,8 @@ from spiketrain.serving.engine.job import Job, Origin
 from spiketrain.serving.engine.scheduler import Chunk
 from spiketrain.serving.engine.starting_point import Start
 from spiketrain.serving.errors import TooManyStreams
+from spiketrain.serving.isolation.beside import beside
+from spiketrain.serving.request.confined_tokenizer import is_confined
 from spiketrain.serving.request.preparation import prompt_ids
 
 
@@ -70,6 +72,7 @@ class Scoring:
         self._longest = engine.config.max_prompt_tokens
         self._most_streams = engine.max_sequences + engine.config.max_queue
         self._streams = 0
+        self._waits = is_confined(engine.tokenizer)
         eos = engine.model.eos_token_ids
         self.before: tuple[int, ...] = tuple(eos[:1])  # a text without a beginning
 
@@ -99,7 +102,7 @@ class Scoring:
         dial = self.dial(dial)
         if isinstance(context, str) != isinstance(continuation, str):
             raise RequestError("continuation", "be of the kind of the context", type(continuation))
-        before, tokens = await asyncio.to_thread(self._split, context, continuation)
+        before, tokens = await beside(self._waits, self._split, context, continuation)
         if len(before) + len(tokens) > self._longest:
             rule = f"be at most {self._longest} tokens with its context"
             raise RequestError("continuation", rule, len(before) + len(tokens))
@@ -145,6 +148,10 @@ class Scoring:
         encoder = self._engine.tokenizer
         return prompt_ids(field, content, self._longest, self._vocab_size, encoder, least)
 
+    async def read(self, content: str | Sequence[int]) -> tuple[int, ...]:
+        """Checked token ids of a piece, beside the event loop. Raises as `ids`."""
+        return await beside(self._waits, self.ids, "content", content, 0)
+
     def _num_bytes(self, tokens: Sequence[int]) -> int:
         tokenizer = self._engine.tokenizer
         if tokenizer is None:
@@ -167,7 +174,7 @@ class ScoreStream:
 
     async def score(self, content: str | Sequence[int], timeout_s: float | None) -> Scores:
         """Scores of the next piece. Raises RequestError; then the stream is where it was."""
-        tokens = await asyncio.to_thread(self._scoring.ids, "content", content, 0)
+        tokens = await self._scoring.read(content)
         if not self._last and tokens:
             self._last, tokens = tokens[:1], tokens[1:]
         if not tokens:

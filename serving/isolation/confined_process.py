@@ -3,8 +3,8 @@
 A spare child is forked ahead and answers a question of its own first, so that the next one finds
 its memory and code at hand.
 
-This module and the programs that it runs import neither NumPy nor the runtime, so that the process
-is small and forks fast. It ends when its parent closes the control socket, or is gone.
+This module imports neither NumPy nor the runtime, nor does a program that has no need of them, so
+that the process is small and forks fast. It ends when its parent closes the control socket or dies.
 """
 
 import gc

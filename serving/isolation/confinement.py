@@ -35,6 +35,13 @@ MOST_WAITING = 32  # questions that wait for one of these
 _START_S = 60.0  # for loading a program, on a busy machine
 _GRACE_S = 5.0  # beyond its own limit, until a child is taken for lost
 _CODE = "import json, sys; sys.path[:] = json.loads(sys.argv.pop()); import {0}; {0}.main()"
+# A process that forks has one thread.
+_ONE_THREAD = {
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "RAYON_NUM_THREADS": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+}
 _OUT_OF_TIME = (signal.SIGPROF, signal.SIGALRM, signal.SIGXCPU)
 
 
@@ -127,6 +134,7 @@ class _Process:
             self._popen = subprocess.Popen(
                 [sys.executable, "-c", code, *arguments],
                 pass_fds=(there.fileno(),),
+                env={**os.environ, **_ONE_THREAD},
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,

@@ -10,15 +10,17 @@ import hashlib
 import json
 import threading
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from spiketrain.runtime.errors import RequestError
+from spiketrain.runtime.errors import RequestError, TokenizerError
 from spiketrain.serving.errors import ConstraintFailed
 from spiketrain.serving.isolation.confined_process import Limits, Refused
 from spiketrain.serving.isolation.confinement import Confinement, Died
+from spiketrain.serving.request.confined_tokenizer import is_confined
 from spiketrain.serving.request.schema_numbers import check_schema_numbers
 
 # Field of a request -> what llguidance calls it.
@@ -144,9 +146,27 @@ class Grammars:
 
         with self._lock:
             if self._tokenizer is None:
-                encode = self._vocabulary.encode
-                self._tokenizer = tokenizer_of(self._known(), self._ends, encode)
+                self._tokenizer = tokenizer_of(self._known(), self._ends, self._encoder())
         return matcher_of(self._tokenizer, kind, source)
+
+    def _encoder(self) -> Callable[[str], list[int]]:
+        """Encodes what a constraint leaves no choice about; called while others wait: never slow.
+
+        An error must not reach llguidance either.
+        """
+        from spiketrain.serving.request.constraint_trial import longest_first
+
+        by_length = longest_first(self._known())
+        if is_confined(self._vocabulary):
+            return by_length
+
+        def encode(text: str) -> list[int]:
+            try:
+                return self._vocabulary.encode(text)
+            except TokenizerError:
+                return by_length(text)
+
+        return encode
 
     def _known(self) -> list[bytes]:
         """The bytes of every token, and of an end of text that the model may lack."""

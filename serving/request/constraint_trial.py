@@ -70,7 +70,7 @@ def load(setup: bytes) -> Callable[[bytes], bytes]:
     """A trial of constraints: a JSON list of kind and source in, nothing out."""
     given = json.loads(setup)
     pieces = [text.encode("latin-1") for text in given["pieces"]]
-    tokenizer = tokenizer_of(pieces, given["end_token_ids"], _longest_first(pieces))
+    tokenizer = tokenizer_of(pieces, given["end_token_ids"], longest_first(pieces))
 
     def trial(question: bytes) -> bytes:
         kind, source = json.loads(question)
@@ -104,7 +104,7 @@ def _allowed(mask: bytes, start: int) -> int | None:
     return 8 * at + (rest[0] & -rest[0]).bit_length() - 1
 
 
-def _longest_first(pieces: Sequence[bytes]) -> Callable[[str], list[int]]:
+def longest_first(pieces: Sequence[bytes]) -> Callable[[str], list[int]]:
     """An encoder that takes the longest token each time: enough to follow what is forced."""
     tokens = {piece: token for token, piece in enumerate(pieces) if piece}
     longest = max(map(len, tokens), default=1)

@@ -7,6 +7,7 @@ from spiketrain.runtime.errors import RequestError
 from spiketrain.serving.errors import NoChatTemplate, NoTokenizer
 from spiketrain.serving.request.chat import Chat
 from spiketrain.serving.request.chat_template import ChatTemplate
+from spiketrain.serving.request.confined_tokenizer import is_confined
 from spiketrain.serving.request.request import check_utf8
 from spiketrain.serving.request.token_rules import check_ids
 
@@ -26,6 +27,11 @@ class Tokenization:
     def has_chat(self) -> bool:
         """Whether messages can be a prompt."""
         return self._tokenizer is not None and self._template is not None
+
+    @property
+    def waits(self) -> bool:
+        """Whether `tokenize` waits for another process."""
+        return is_confined(self._tokenizer)
 
     def tokenize(self, text: str) -> tuple[list[int], list[bytes]]:
         """Token ids and the bytes of each. Raises NoTokenizer, TokenizerError."""

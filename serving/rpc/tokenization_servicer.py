@@ -7,6 +7,7 @@ import grpc
 
 import spiketrain.v1.tokenization_pb2 as pb
 import spiketrain.v1.tokenization_pb2_grpc as tokenization_grpc
+from spiketrain.serving.isolation.beside import beside
 from spiketrain.serving.request.tokenization import Tokenization
 from spiketrain.serving.rpc.chat_wire import to_chat
 from spiketrain.serving.rpc.status import errors_as_status
@@ -24,7 +25,8 @@ class TokenizationServicer(tokenization_grpc.TokenizationServicer):
     async def Tokenize(self, request: Any, context: grpc.aio.ServicerContext) -> Any:
         """Text to token ids."""
         async with errors_as_status(context):
-            return await asyncio.to_thread(self._tokenized, checked(request).text)
+            waits = self._tokenization.waits
+            return await beside(waits, self._tokenized, checked(request).text)
 
     def _tokenized(self, text: str) -> Any:
         """The reply, made in parts between which others have their turn."""
@@ -47,5 +49,5 @@ class TokenizationServicer(tokenization_grpc.TokenizationServicer):
         async with errors_as_status(context):
             chat = to_chat(checked(request).chat)
             text = await asyncio.to_thread(self._tokenization.render, chat)
-            ids, _ = await asyncio.to_thread(self._tokenization.tokenize, text)
+            ids, _ = await beside(self._tokenization.waits, self._tokenization.tokenize, text)
         return pb.RenderChatResponse(text=text, token_ids=ids)
