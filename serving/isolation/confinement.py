@@ -19,7 +19,9 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from types import ModuleType
 
-from spiketrain.serving.errors import ConfinementFailed, Draining, TooManyQuestions
+import structlog
+
+from spiketrain.serving.errors import ConfinementFailed, Draining, ServingError, TooManyQuestions
 from spiketrain.serving.isolation import confined_process
 from spiketrain.serving.isolation.confined_process import (
     FAILED,
@@ -29,6 +31,8 @@ from spiketrain.serving.isolation.confined_process import (
     receive_frame,
     send_frame,
 )
+
+log = structlog.get_logger()
 
 MOST_RUNNING = 4  # children at once
 MOST_WAITING = 32  # questions that wait for one of these
@@ -82,6 +86,16 @@ class Confinement:
     def warm(self) -> None:
         """Start the process now, so that no question waits for it. Raises ConfinementFailed."""
         self._started()
+
+    def warm_beside(self) -> None:
+        """The same in a thread of its own, with the failure in the log."""
+        threading.Thread(target=self._warm, name="warm", daemon=True).start()
+
+    def _warm(self) -> None:
+        try:
+            self._started()
+        except ServingError as error:  # questions will fail with it
+            log.error("a process with limits cannot be started", error=str(error))
 
     def close(self) -> None:
         """End the process and what it is asked; later questions are refused."""

@@ -5,7 +5,6 @@ come from clients: its limits on work and size are kept, and nothing it names is
 one is tried in a process with limits (`constraint_trial.py`) before this one compiles it.
 """
 
-import functools
 import hashlib
 import json
 import threading
@@ -110,8 +109,8 @@ class Grammars:
         return Constraint(matcher, self._vocab_size)
 
     def warm(self) -> None:
-        """Start the process that tries constraints, so that no request waits for it."""
-        self._confinement().warm()
+        """Start the process that tries constraints, beside all else, so that no request waits."""
+        self._confinement().warm_beside()
 
     def close(self) -> None:
         """End the process that tries constraints."""
@@ -137,7 +136,9 @@ class Grammars:
             if self._trial is None:
                 from spiketrain.serving.request import constraint_trial
 
-                setup = functools.partial(constraint_trial.setup_of, self._known(), self._ends)
+                def setup() -> bytes:
+                    return constraint_trial.setup_of(self._known(), self._ends)
+
                 self._trial = Confinement(constraint_trial, setup, TRIAL)
             return self._trial
 

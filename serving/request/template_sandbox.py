@@ -13,6 +13,8 @@ from typing import Any
 
 import jinja2
 from jinja2 import nodes
+from jinja2.ext import Extension
+from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.visitor import NodeTransformer
 
@@ -21,14 +23,22 @@ MAX_TEXT = 1 << 20  # characters
 _BLOCK = 256  # characters that count as a step
 # fmt: off
 FILTERS = (
-    "capitalize", "count", "default", "d", "first", "int", "items", "join", "last", "length",
-    "list", "lower", "map", "reject", "rejectattr", "replace", "reverse", "safe", "select",
-    "selectattr", "sort", "string", "title", "trim", "unique", "upper",
+    "abs", "batch", "capitalize", "count", "d", "default", "dictsort", "e", "escape", "first",
+    "float", "groupby", "indent", "int", "items", "join", "last", "length", "list", "lower", "map",
+    "max", "min", "reject", "rejectattr", "replace", "reverse", "round", "safe", "select",
+    "selectattr", "slice", "sort", "string", "sum", "title", "trim", "truncate", "unique", "upper",
+    "wordcount",
 )
+_TO_TEXT = frozenset((  # of whatever value
+    "capitalize", "e", "escape", "indent", "lower", "replace", "string", "title", "tojson", "trim",
+    "truncate", "upper", "wordcount",
+))
 METHODS = frozenset((
-    "capitalize", "count", "endswith", "find", "get", "index", "items", "keys", "lower", "lstrip",
-    "removeprefix", "removesuffix", "replace", "rstrip", "split", "splitlines", "startswith",
-    "strip", "title", "upper", "values",
+    "capitalize", "casefold", "count", "endswith", "find", "get", "index", "isalnum", "isalpha",
+    "isascii", "isdecimal", "isdigit", "islower", "isnumeric", "isspace", "istitle", "isupper",
+    "items", "join", "keys", "lower", "lstrip", "partition", "removeprefix", "removesuffix",
+    "replace", "rfind", "rindex", "rpartition", "rsplit", "rstrip", "split", "splitlines",
+    "startswith", "strip", "swapcase", "title", "upper", "values",
 ))
 # fmt: on
 
@@ -46,13 +56,15 @@ class TemplateSandbox(ImmutableSandboxedEnvironment):
         super().__init__(
             trim_blocks=True,
             lstrip_blocks=True,
-            extensions=["jinja2.ext.loopcontrols"],
+            extensions=["jinja2.ext.loopcontrols", Generation],
+            finalize=self._measured,
         )
         own = {"tojson": _to_json, "join": self._join, "replace": self._replace}
         filters = {**{name: self.filters[name] for name in FILTERS}, **own}
-        self.filters = {name: self._charged(filters[name]) for name in filters}
+        self.filters = {name: self._charged(name, filters[name]) for name in filters}
         self.filters |= {"counted": self._counted, "joined": self._joined}
-        self.globals = {"range": self._range, "namespace": self.globals["namespace"]}
+        kept = {name: self.globals[name] for name in ("dict", "namespace")}
+        self.globals = {"range": self._range, **kept}
         self._left = MAX_STEPS
 
     def rendering(self) -> None:
@@ -69,13 +81,16 @@ class TemplateSandbox(ImmutableSandboxedEnvironment):
         """Leave str.format to `is_safe_attribute`, which refuses it: it pads without bounds."""
 
     def call(self, *args: Any, **kwargs: Any) -> Any:
-        """Call what a template calls; `str.replace` is ours."""
+        """Call what a template calls; `str.replace` and `str.join` are ours."""
         context, function, *rest = args
         owner = getattr(function, "__self__", None)
         self._charge(owner, *rest)
-        if isinstance(owner, str) and getattr(function, "__name__", "") == "replace":
-            return self._replace(owner, *rest, **kwargs)
-        return super().call(context, function, *rest, **kwargs)
+        ours = _OURS.get(getattr(function, "__name__", "")) if isinstance(owner, str) else None
+        if ours is None:
+            return super().call(context, function, *rest, **kwargs)
+        for name in _SCOPE:  # compiled code adds them inside loops and blocks
+            kwargs.pop(name, None)
+        return ours(self, owner, *rest, **kwargs)
 
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
         """Apply an operator to operands whose result has a bounded size."""
@@ -108,10 +123,25 @@ class TemplateSandbox(ImmutableSandboxedEnvironment):
             raise TemplateTooLong(f"a text of more than {MAX_TEXT} characters")
         self._count(1 + length // _BLOCK)
 
-    def _charged(self, function: Callable[..., Any]) -> Callable[..., Any]:
+    def _measured(self, value: Any) -> Any:
+        """The value, once what it holds is counted: as a text each part of it is written out."""
+        parts = [value]
+        while parts:
+            part = parts.pop()
+            if isinstance(part, list | tuple | dict):
+                self._charge(part)
+                parts += part
+                parts += part.values() if isinstance(part, dict) else ()
+            elif isinstance(part, str) and part is not value:
+                self._count(len(part) // _BLOCK)
+        return value
+
+    def _charged(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(function)  # and what tells jinja2 of arguments to pass before the value
         def charged(*args: Any, **kwargs: Any) -> Any:
             self._charge(*args)
+            if name in _TO_TEXT:
+                self._measured(args[0])
             return function(*args, **kwargs)
 
         return charged
@@ -126,12 +156,12 @@ class TemplateSandbox(ImmutableSandboxedEnvironment):
 
     @jinja2.pass_context
     def _joined(self, context: Any, parts: list[Any]) -> str:
-        texts = [str(part) for part in parts]
+        texts = [str(self._measured(part)) for part in parts]
         self._charge_length(sum(map(len, texts)))
         return "".join(texts)
 
     def _join(self, values: Iterable[Any], between: str = "") -> str:
-        texts = [str(value) for value in values]
+        texts = [str(self._measured(value)) for value in values]
         self._charge_length(sum(map(len, texts)) + len(between) * len(texts))
         return between.join(texts)
 
@@ -145,6 +175,26 @@ class TemplateSandbox(ImmutableSandboxedEnvironment):
         if len(found) > MAX_STEPS:
             raise TemplateTooLong(f"a range of more than {MAX_STEPS}")
         return found  # counted when it is gone over
+
+
+# Methods of texts that are bounded here; what compiled code passes to each call.
+_OURS: dict[str, Callable[..., Any]] = {
+    "replace": TemplateSandbox._replace,
+    "join": lambda sandbox, between, values: sandbox._join(values, between),
+}
+_SCOPE = ("_loop_vars", "_block_vars")
+
+
+class Generation(Extension):
+    """The tag around what a model wrote: training looks at it, a prompt shows what is inside."""
+
+    tags = {"generation"}  # noqa: RUF012
+
+    def parse(self, parser: Parser) -> nodes.Node:
+        """The inside, in a scope of its own."""
+        line = next(parser.stream).lineno
+        inside = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+        return nodes.Scope(inside, lineno=line)
 
 
 class _Bounded(NodeTransformer):
@@ -168,7 +218,9 @@ def _filter(name: str, node: nodes.Node) -> nodes.Filter:
 
 def _to_json(value: Any, indent: int | None = None, **options: Any) -> str:
     """JSON as templates of chat models expect it: readable, not escaped for HTML."""
-    separators: Any = options.get("separators")
     if indent is not None and not 0 <= indent <= 8:
         raise TemplateTooLong("indent must be from 0 to 8")
-    return json.dumps(value, ensure_ascii=False, indent=indent, separators=separators)
+    known: dict[str, Any] = {"ensure_ascii": False, "separators": None, "sort_keys": False}
+    for name in options.keys() - known.keys():
+        raise TemplateTooLong(f"tojson has no option {name}")
+    return json.dumps(value, indent=indent, **{**known, **options})

@@ -58,6 +58,16 @@ class Tokenization:
             raise RequestError("messages", "make a prompt of at least one character", text)
         return text
 
+    def warm(self) -> None:
+        """Start what messages need, so that the first of them need not wait."""
+        if self._template is not None:
+            self._template.warm()
+
+    def close(self) -> None:
+        """End it."""
+        if self._template is not None:
+            self._template.close()
+
     def _known(self) -> Any:
         if self._tokenizer is None:
             raise NoTokenizer

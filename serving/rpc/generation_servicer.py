@@ -9,6 +9,7 @@ import grpc
 import spiketrain.v1.generation_pb2_grpc as generation_grpc
 from spiketrain.runtime.errors import RequestError
 from spiketrain.runtime.logprobs import TokenLogprob
+from spiketrain.serving.isolation.beside import beside
 from spiketrain.serving.request.events import Delta, Event, Finish, join
 from spiketrain.serving.request.request import Request
 from spiketrain.serving.request.tokenization import Tokenization
@@ -72,7 +73,7 @@ class GenerationServicer(generation_grpc.GenerationServicer):
         self._turns.check_room()
         if message.HasField("chat"):
             chat = to_chat(message.chat)
-            message.text = await asyncio.to_thread(self._tokenization.render, chat)
+            message.text = await beside(True, self._tokenization.render, chat)
         return to_request(message, timeout_s(context))
 
     def _note(self, event: Event) -> None:

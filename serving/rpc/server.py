@@ -85,7 +85,9 @@ class Server:
             sessions = self.sessions
             self.metrics.show("sessions", "Sessions kept.", lambda: sessions.count()[0])
             self.metrics.show("session_bytes", "Bytes they use.", lambda: sessions.count()[1])
-        tokenization = Tokenization(engine.tokenizer, engine.model.vocab_size, template)
+        self._tokenization = tokenization = Tokenization(
+            engine.tokenizer, engine.model.vocab_size, template
+        )
         generation_grpc.add_GenerationServicer_to_server(
             GenerationServicer(
                 self._session_service.turns, tokenization, self._inflight, self.metrics
@@ -117,6 +119,11 @@ class Server:
             await self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
         return port
 
+    def warm(self) -> None:
+        """Start the processes that run clients' and packages' programs, before anybody waits."""
+        self._engine.intake.warm()
+        self._tokenization.warm()
+
     async def stop(self, grace_s: float) -> None:
         """Refuse new requests, give running ones `grace_s` to end, end the rest as Draining."""
         self._engine.refuse()
@@ -127,6 +134,7 @@ class Server:
         await self._inflight.wait_idle(GOODBYE_S)
         await self._server.stop(LAST_WORDS_S)
         await self._session_service.stop()
+        await asyncio.to_thread(self._tokenization.close)
         if self._metrics_server is not None:
             await asyncio.to_thread(self._metrics_server.stop)
             self._metrics_server = None
@@ -188,7 +196,7 @@ async def serve(
     config = engine.config
     server = Server(engine, name, template)
     port = await server.start()
-    engine.intake.warm()
+    server.warm()
     signals: asyncio.Queue[signal.Signals] = asyncio.Queue()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -48,6 +48,6 @@ class TokenizationServicer(tokenization_grpc.TokenizationServicer):
         """Messages to a prompt."""
         async with errors_as_status(context):
             chat = to_chat(checked(request).chat)
-            text = await asyncio.to_thread(self._tokenization.render, chat)
+            text = await beside(True, self._tokenization.render, chat)
             ids, _ = await beside(self._tokenization.waits, self._tokenization.tokenize, text)
         return pb.RenderChatResponse(text=text, token_ids=ids)

@@ -7,7 +7,7 @@ import time
 
 from spiketrain.serving.isolation.confined_process import Refused
 
-WARM = b"echo"
+WARM = b"warm"
 
 
 class Panic(BaseException):
@@ -38,6 +38,8 @@ def load(setup):
             os.kill(int(argument), signal.SIGKILL)
         if name == b"long":
             return bytes(int(argument))
+        if name == b"warm":
+            raise Panic("warm")
         if name == b"pid":
             return b"%d" % os.getpid()
         raise AssertionError(question)

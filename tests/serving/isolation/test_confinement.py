@@ -81,8 +81,10 @@ def test_a_process_that_died_is_replaced(confinement):
 
 def test_a_spare_child_that_was_killed_is_replaced(confinement):
     confinement.warm()
-    for child in psutil.Process(parent_of_children(confinement)).children():
+    spare = psutil.Process(parent_of_children(confinement)).children()
+    for child in spare:
         child.kill()
+    assert psutil.wait_procs(spare, PATIENCE_S)[1] == []
     assert confinement.ask(b"echo again") == b"hello again"
 
 
