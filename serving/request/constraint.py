@@ -20,7 +20,7 @@ from spiketrain.serving.errors import ConstraintFailed
 from spiketrain.serving.isolation.confined_process import Limits, Refused
 from spiketrain.serving.isolation.confinement import Confinement, Died
 from spiketrain.serving.request.confined_tokenizer import is_confined
-from spiketrain.serving.request.schema_numbers import check_schema_numbers
+from spiketrain.serving.request.constraint_numbers import check_numbers
 
 # Field of a request -> what llguidance calls it.
 KINDS = {"json_schema": "json_schema", "regex": "regex", "grammar": "lark"}
@@ -46,18 +46,23 @@ class Vocabulary(Protocol):
 class Constraint:
     """Where one completion stands in its grammar."""
 
-    def __init__(self, matcher: Any, vocab_size: int) -> None:
+    def __init__(self, matcher: Any, vocab_size: int, mask: bytes | None = None) -> None:
+        """mask: of the next token where it is known, a bit for each."""
         self._matcher = matcher
         self._vocab_size = vocab_size
+        self._mask = mask
 
     def allowed(self) -> NDArray[np.bool_]:
         """Which tokens (V,) may come next. Raises ConstraintFailed beyond llguidance's limits."""
-        bits = np.frombuffer(self._matcher.compute_bitmask(), np.uint8)
+        if self._mask is None:
+            self._mask = self._matcher.compute_bitmask()
+        bits = np.frombuffer(self._mask, np.uint8)
         self._check()
         return np.unpackbits(bits, count=self._vocab_size, bitorder="little").view(np.bool_)
 
     def push(self, token: int) -> None:
         """Take the token that was chosen, one of those allowed. Raises as `allowed`."""
+        self._mask = None
         self._matcher.consume_token(token)
         self._check()
 
@@ -68,7 +73,7 @@ class Constraint:
 
     def copy(self) -> "Constraint":
         """Another one at the same place."""
-        return Constraint(self._matcher.deep_copy(), self._vocab_size)
+        return Constraint(self._matcher.deep_copy(), self._vocab_size, self._mask)
 
     def _check(self) -> None:
         if self._matcher.is_error():
@@ -97,16 +102,19 @@ class Grammars:
         """The constraint that `source` describes; `field` is one of KINDS.
 
         It is tried first where a crash or a hang harms nobody. Raises RequestError naming the field
-        when `source` is no such thing or passes a limit; TooManyQuestions; ConfinementFailed.
+        when `source` is no such thing or passes a limit; ConstraintFailed; TooManyQuestions;
+        ConfinementFailed.
         """
-        check_schema_numbers(field, source)
+        check_numbers(field, source)
         try:
             self._try(KINDS[field], source)
             matcher = self._matcher(KINDS[field], source)
         except (Died, Refused) as error:
             rule = f"compile ({error!s:.{_MESSAGE}})"
             raise RequestError(field, rule, source[:40]) from None
-        return Constraint(matcher, self._vocab_size)
+        constraint = Constraint(matcher, self._vocab_size)
+        constraint.allowed()  # here, where no other completion waits for the first mask
+        return constraint
 
     def warm(self) -> None:
         """Start the process that tries constraints, beside all else, so that no request waits."""

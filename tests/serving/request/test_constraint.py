@@ -1,4 +1,5 @@
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -133,7 +134,8 @@ def test_a_token_against_the_constraint_is_an_error(grammars):
 
 
 def test_a_grammar_of_too_much_work_is_refused(grammars):
-    constraint = grammars.compile("grammar", 'start: x{600000}\nx: "a"')
+    source = 'start: z y{900}\ny: x{900}\nx: "a"\nz: /[a-z]{70}/'
+    constraint = grammars.compile("grammar", source)
 
     def follow():
         for _ in range(100):
@@ -152,9 +154,7 @@ def test_integers_that_end_the_library_are_refused_by_name(grammars, field, sche
 
 @pytest.mark.parametrize(("field", "schema"), CRASHES)
 def test_a_crash_that_nobody_foresaw_is_a_refusal(grammars, monkeypatch, field, schema):
-    monkeypatch.setattr(
-        "spiketrain.serving.request.constraint.check_schema_numbers", lambda *_: None
-    )
+    monkeypatch.setattr("spiketrain.serving.request.constraint.check_numbers", lambda *_: None)
     with pytest.raises(RequestError, match="crashes its library") as caught:
         grammars.compile(field, source_of(field, schema))
     assert caught.value.field == field
@@ -189,6 +189,57 @@ def test_numbers_that_do_not_fit_are_refused_by_name(grammars, schema, name):
 )
 def test_numbers_that_fit_or_say_nothing_are_taken(grammars, schema):
     grammars.compile("json_schema", json.dumps(schema))
+
+
+@pytest.mark.parametrize(
+    ("field", "source"),
+    [
+        ("regex", "a{99999}"),
+        ("regex", "b?(ab){16385,}"),
+        ("regex", "a{1" + "0" * 5000 + "}"),
+        ("grammar", 'start: x{600000}\nx: "a"'),
+        ("grammar", "start: /b?a{ 99999}/"),
+        ("json_schema", '{"type": "string", "pattern": "^b?a{99999}$"}'),
+        ("json_schema", '{"patternProperties": {"a{99999}": {"type": "null"}}}'),
+    ],
+)
+def test_repeats_that_make_one_token_slow_are_refused_by_name(grammars, field, source):
+    with pytest.raises(RequestError, match=f"{field} must repeat at least up to 16384 times"):
+        grammars.compile(field, source)
+
+
+@pytest.mark.parametrize(
+    ("field", "source"),
+    [
+        ("regex", "(a{200}){200}"),
+        ("regex", "b(a{200}){200}"),
+        ("json_schema", json.dumps({"const": "a" * 20_000})),
+    ],
+)
+def test_long_stretches_without_a_choice_are_refused(grammars, field, source):
+    with pytest.raises(RequestError, match="leaves no choice for more than 16384 bytes"):
+        grammars.compile(field, source)
+
+
+@pytest.mark.parametrize(
+    ("field", "source"),
+    [
+        ("regex", "a{16384}"),
+        ("regex", "a{1,99999}"),
+        ("regex", r"\{99999\}"[:2] + "a"),
+        ("json_schema", json.dumps({"const": "a" * 16_000, "description": "{99999}"})),
+    ],
+)
+def test_repeats_within_bounds_are_taken(grammars, field, source):
+    grammars.compile(field, source)
+
+
+def test_the_first_mask_is_there_before_the_engine_asks(grammars, monkeypatch):
+    constraint = grammars.compile("regex", "a{16384}")
+    other = constraint.copy()
+    for each in (constraint, other):  # neither can compute a mask any more
+        monkeypatch.setattr(each, "_matcher", SimpleNamespace(is_error=lambda: False))
+        assert np.flatnonzero(each.allowed()).tolist() == [ord("a")]
 
 
 def test_a_constraint_that_passed_is_not_tried_again(grammars, monkeypatch):

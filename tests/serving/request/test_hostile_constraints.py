@@ -15,9 +15,7 @@ async def test_a_request_that_crashes_the_library_is_refused_and_others_go_on(
     monkeypatch, foreseen
 ):
     if not foreseen:
-        monkeypatch.setattr(
-            "spiketrain.serving.request.constraint.check_schema_numbers", lambda *_: None
-        )
+        monkeypatch.setattr("spiketrain.serving.request.constraint.check_numbers", lambda *_: None)
     async with serving(max_batch_size=4) as served:
         bad = [served.generation.Generate(request(json_schema=CRASH)) for _ in range(3)]
         good = served.generation.Generate(request(regex="hello world"))
@@ -27,9 +25,7 @@ async def test_a_request_that_crashes_the_library_is_refused_and_others_go_on(
 
 
 async def test_the_refusal_names_the_field(monkeypatch):
-    monkeypatch.setattr(
-        "spiketrain.serving.request.constraint.check_schema_numbers", lambda *_: None
-    )
+    monkeypatch.setattr("spiketrain.serving.request.constraint.check_numbers", lambda *_: None)
     async with serving() as served:
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await served.generation.Generate(request(json_schema=CRASH))

@@ -1,11 +1,13 @@
-"""Numbers in JSON schemas that llguidance cannot hold, refused by name before it sees them.
+"""Numbers in constraints that llguidance cannot hold or that make it slow, refused by name.
 
-llguidance reads numbers as doubles and makes integer ranges of them. Where a range begins at the
-least 64-bit integer it overflows and takes the process with it; integers beyond 2^53 are rounded.
+llguidance reads numbers of a schema as doubles and makes integer ranges of them. Where a range
+begins at the least 64-bit integer it overflows and takes the process with it; integers beyond 2^53
+are rounded. What has to be repeated is worked out as a whole for a single token.
 """
 
 import json
 import re
+from contextlib import suppress
 from typing import Any
 
 from spiketrain.runtime.errors import RequestError
@@ -13,6 +15,7 @@ from spiketrain.runtime.errors import RequestError
 LEAST = -(2**63 - 1024)  # the least double above -2^63
 MOST = 2**63 - 1
 MOST_EXACT = 2**53
+MOST_REPEATS = 16384  # that have to be there: some 20 ms for the token before them
 # fmt: off
 _BOUNDS = frozenset((
     "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf", "minItems",
@@ -23,16 +26,20 @@ _BOUNDS = frozenset((
 _VALUES = frozenset(("const", "enum"))
 _NAMED = frozenset(("properties", "patternProperties", "$defs", "definitions", "dependentSchemas"))
 _NOTES = frozenset(("default", "examples", "title", "description", "$comment"))
+_LEAST_COUNT = re.compile(r"\{\s*(\d+)")  # of a repeat
 _JSON = re.compile(r"\A\s*")
 _JSON_IN_GRAMMAR = re.compile(r"%json\s*(?=[{\[])")
 _DIGITS = 40  # of an integer that is looked at exactly; longer ones are out of range anyway
 
 
-def check_schema_numbers(field: str, source: str) -> None:
-    """Refuse a schema, or the `%json` parts of a grammar, for such a number. Raises RequestError.
+def check_numbers(field: str, source: str) -> None:
+    """Refuse a constraint for such a number. Raises RequestError naming its field.
 
-    What is no JSON is left for llguidance to refuse.
+    Looks at schemas, at `%json` parts of grammars, and at least counts of repeats in grammars,
+    regular expressions and the patterns of schemas. What is no JSON is left for llguidance.
     """
+    if field != "json_schema":
+        _check_repeats(field, source)
     decoder = json.JSONDecoder(parse_int=_integer)
     begin = {"json_schema": _JSON, "grammar": _JSON_IN_GRAMMAR}.get(field)
     for match in begin.finditer(source) if begin else ():
@@ -40,7 +47,8 @@ def check_schema_numbers(field: str, source: str) -> None:
             schema, _ = decoder.raw_decode(source, match.end())
         except (ValueError, RecursionError):
             continue
-        _check_schema(field, schema)
+        with suppress(RecursionError):  # which is too deep for llguidance as well
+            _check_schema(field, schema)
 
 
 def _integer(digits: str) -> float:
@@ -57,7 +65,11 @@ def _check_schema(field: str, schema: Any) -> None:
     for name, value in schema.items():
         if name in _VALUES:
             _check_value(field, name, value)
+        elif name == "pattern" and isinstance(value, str):
+            _check_repeats(field, value)
         elif name in _NAMED and isinstance(value, dict):
+            if name == "patternProperties":
+                _check_repeats(field, "\n".join(value))
             _check_schema(field, list(value.values()))
         elif name in _BOUNDS and isinstance(value, int | float):
             if not LEAST <= value <= MOST:
@@ -76,3 +88,10 @@ def _check_value(field: str, name: str, value: Any) -> None:
             _check_value(field, name, part)
     elif isinstance(value, int | float) and not -MOST_EXACT <= value <= MOST_EXACT:
         raise RequestError(field, f"hold numbers from -2^53 to 2^53 in {name}", value)
+
+
+def _check_repeats(field: str, pattern: str) -> None:
+    for match in _LEAST_COUNT.finditer(pattern):
+        digits = match[1].lstrip("0")
+        if len(digits) > len(str(MOST_REPEATS)) or int(digits or "0") > MOST_REPEATS:
+            raise RequestError(field, f"repeat at least up to {MOST_REPEATS} times", match[0][:40])
