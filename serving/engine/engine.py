@@ -200,7 +200,7 @@ class Engine:
                 if batch is None:
                     return
                 self._commit(batch, self._runner.run(batch))
-            except Exception:
+            except BaseException:  # a library's panic is no Exception; this thread has to go on
                 log.exception("a round failed; its requests are given up")
                 self._give_up(batch)
 

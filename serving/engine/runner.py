@@ -76,7 +76,7 @@ class Runner:
                 self._read(job, chunk)
         except CallCancelled:
             return []
-        except Exception as error:
+        except BaseException as error:  # a library's panic is no Exception
             return _failures([job], error)
         if chunk.stop in job.origin.marks:
             self._prefixes.keep(job.origin.marks[chunk.stop], job.state)
@@ -100,7 +100,7 @@ class Runner:
         tokens = [completion.token for completion in completions]
         try:
             logits = self._step(states, tokens)
-        except Exception as error:
+        except BaseException as error:  # a library's panic is no Exception
             return _failures(completions, error)
         outcomes: list[Outcome] = []
         going_on: list[Completion] = []
@@ -153,7 +153,7 @@ def _adjusted(completion: Completion, logits: NDArray[np.float32]) -> NDArray[np
     """What to draw a completion's token from, or what came of it without a draw."""
     try:
         return completion.chooser.adjusted(logits, completion.new_tokens)
-    except Exception as error:
+    except BaseException as error:
         return _failure(completion, error)
 
 
@@ -166,18 +166,18 @@ def _taken(
             raise SpiketrainError("logits must be finite")
         choice = completion.chooser.take(token, logits)
         return Outcome(completion, choice, completion.accept(token, now_s))
-    except Exception as error:
+    except BaseException as error:
         return _failure(completion, error)
 
 
-def _failure(completion: Completion, error: Exception) -> Outcome:
+def _failure(completion: Completion, error: BaseException) -> Outcome:
     """The outcome of the one completion that an exception concerns: of the request or the model."""
     if isinstance(error, ServingError):
         return Outcome(completion, error=error)
     return _failures([completion], error)[0]
 
 
-def _failures(jobs: Iterable[Job], error: Exception) -> list[Outcome]:
+def _failures(jobs: Iterable[Job], error: BaseException) -> list[Outcome]:
     """Log an exception of the model and turn it into an outcome for each job concerned."""
     log.error("the model failed", error=repr(error), exc_info=error)
     failure = EngineFailure("the model failed on this request, see the server's log")

@@ -55,7 +55,7 @@ class Constraint:
     def allowed(self) -> NDArray[np.bool_]:
         """Which tokens (V,) may come next. Raises ConstraintFailed beyond llguidance's limits."""
         if self._mask is None:
-            self._mask = self._matcher.compute_bitmask()
+            self._mask = _called(self._matcher.compute_bitmask)
         bits = np.frombuffer(self._mask, np.uint8)
         self._check()
         return np.unpackbits(bits, count=self._vocab_size, bitorder="little").view(np.bool_)
@@ -63,7 +63,7 @@ class Constraint:
     def push(self, token: int) -> None:
         """Take the token that was chosen, one of those allowed. Raises as `allowed`."""
         self._mask = None
-        self._matcher.consume_token(token)
+        _called(self._matcher.consume_token, token)
         self._check()
 
     @property
@@ -78,6 +78,14 @@ class Constraint:
     def _check(self) -> None:
         if self._matcher.is_error():
             raise ConstraintFailed(self._matcher.get_error()[:_MESSAGE])
+
+
+def _called(function: Callable[..., Any], *arguments: Any) -> Any:
+    """What a method of a matcher gives. Raises ConstraintFailed for whatever else it does."""
+    try:
+        return function(*arguments)
+    except BaseException as error:  # a panic is no Exception
+        raise ConstraintFailed(f"its library fails ({error!s:.{_MESSAGE}})") from None
 
 
 class Grammars:

@@ -16,7 +16,7 @@ WARM = b'["regex", "[a-z]+"]'
 MOST_TOKENS = 64  # of a trial
 LEAST_TOKENS = 4
 MOST_FORCED = 16384  # bytes that all have to follow: llguidance works them out for one token
-SOON_S = 0.002  # after which a trial that has the least ends
+SOON_S = 0.001  # after which a trial that has the least ends
 _STRIDE = 7919  # bytes of a mask between choices: a prime, so that they go everywhere
 
 

@@ -236,3 +236,43 @@ async def test_cancelling_stops_the_model_in_a_prompt():
         model.gate.release(1000)
         assert text_of(await collect(engine, Request("b"))) == "hello world"
     assert seen == [True, False]
+
+
+class Panic(BaseException):
+    """As a library of another language panics: no Exception."""
+
+
+async def test_a_panic_in_the_model_costs_its_request_alone():
+    model = FakeModel()
+    with Engine(model, config(max_batch_size=1)) as engine:
+        for wanted in ("a", "b"):
+            model.failures.append(Panic("wat"))
+            with pytest.raises(EngineFailure):
+                await collect(engine, Request(wanted))
+        assert text_of(await collect(engine, Request("c"))) == "hello world"
+
+
+@pytest.mark.parametrize("method", ["allowed", "push"])
+async def test_a_panic_of_a_constraint_costs_its_request_alone(monkeypatch, method):
+    def panic(*_):
+        raise Panic("wat")
+
+    with Engine(FakeModel(), config(max_batch_size=1)) as engine:
+        with monkeypatch.context() as patch:
+            completion = await engine.intake.completion(Request("a", regex="hello .*"), None, 0.0)
+            patch.setattr(completion.request.constraint, method, panic)
+            with pytest.raises(EngineFailure):
+                await engine.finish(completion)
+        assert text_of(await collect(engine, Request("b"))) == "hello world"
+
+
+async def test_a_round_that_panics_leaves_the_engine_running(monkeypatch):
+    def panic(*_):
+        raise Panic("wat")
+
+    with Engine(FakeModel(), config(max_batch_size=1)) as engine:
+        with monkeypatch.context() as patch:
+            patch.setattr(engine._runner, "run", panic)
+            with pytest.raises(EngineFailure):
+                await collect(engine, Request("a"))
+        assert text_of(await collect(engine, Request("b"))) == "hello world"

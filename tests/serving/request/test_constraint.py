@@ -255,3 +255,19 @@ def test_a_constraint_that_takes_too_long_or_too_much_is_a_refusal(grammars, mon
     monkeypatch.setattr(Confinement, "ask", ask)
     with pytest.raises(RequestError, match=r"regex must compile \(takes more than 2 s of work"):
         grammars.compile("regex", "never seen")
+
+
+def test_a_panic_of_the_library_is_a_failed_constraint(grammars, monkeypatch):
+    class Panic(BaseException):
+        pass
+
+    def panic(*_):
+        raise Panic("wat")
+
+    constraint = grammars.compile("regex", "ab")
+    broken = SimpleNamespace(compute_bitmask=panic, consume_token=panic, is_error=lambda: False)
+    monkeypatch.setattr(constraint, "_matcher", broken)
+    with pytest.raises(ConstraintFailed, match=r"its library fails \(wat\)"):
+        constraint.push(ord("a"))
+    with pytest.raises(ConstraintFailed, match=r"its library fails \(wat\)"):
+        constraint.allowed()
