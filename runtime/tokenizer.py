@@ -20,7 +20,7 @@ from typing import Any
 from spiketrain.runtime.errors import SpiketrainError, TokenizerError
 from spiketrain.runtime.package import find_tokenizer
 from spiketrain.runtime.package_files import package_root, read_limited
-from spiketrain.runtime.tokenizer_work import MOST_PIECE, unbounded_part
+from spiketrain.runtime.tokenizer_work import unbounded_part, unbounded_sentencepiece
 
 MAX_TOKENIZER_BYTES = 64 << 20
 _SPACE = "\u2581"  # stands for a blank in SentencePiece vocabularies
@@ -145,7 +145,7 @@ def _from_sentencepiece(source: bytes) -> Tokenizer:
     pieces = [_sentencepiece_bytes(model, token) for token in range(model.get_piece_size())]
     first = model.encode("a", out_type=str)[:1]
     prefixed = bool(first) and first[0].startswith(_SPACE)
-    unbounded = "a long piece" if max(map(len, pieces), default=0) > MOST_PIECE else None
+    unbounded = unbounded_sentencepiece(source, pieces)
     return Tokenizer("sentencepiece", source, model.encode, pieces, prefixed, unbounded)
 
 

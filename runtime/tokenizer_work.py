@@ -1,4 +1,4 @@
-"""Whether a Hugging Face tokenizer's work is in proportion to the text, going by its description.
+"""Whether a tokenizer's work is in proportion to the text, going by its description.
 
 Regular expressions backtrack, replacements multiply, and some models look at each pair of places.
 What is known to be harmless is listed here; all else counts as unbounded.
@@ -13,6 +13,7 @@ from typing import Any
 MOST_GROWTH = 16  # bytes that replacements may make of one
 MOST_PIECE = 512  # bytes of a piece, where each place of a text tries all sizes
 MOST_WORD = 1000  # characters of a word that WordPiece takes apart
+_NORMALIZER, _CHARSMAP_FIELD = 3, 2  # numbers of fields in a SentencePiece model
 _CHARSMAP = 64  # bytes that a normaliser's table may put in place of a character
 
 _PLAIN_NORMALIZERS = frozenset((
@@ -75,6 +76,47 @@ def unbounded_part(description: dict[str, Any]) -> str | None:
     return _unbounded_model(description.get("model"))
 
 
+def unbounded_sentencepiece(source: bytes, pieces: list[bytes]) -> str | None:
+    """The same for a SentencePiece model, of which these are the pieces."""
+    if max(map(len, pieces), default=0) > MOST_PIECE:
+        return "model"
+    table = _field(_field(source, _NORMALIZER), _CHARSMAP_FIELD)
+    return "normalizer" if _longest_text(table) > MOST_GROWTH * _CHARSMAP else None
+
+
+def _field(message: bytes, wanted: int) -> bytes:
+    """The bytes of a field of a protocol buffer, b"" where it is missing; the last one counts."""
+    at, content = 0, b""
+    while at < len(message):
+        tag, at = _varint(message, at)
+        kind = tag & 7
+        if kind == 0:
+            _, at = _varint(message, at)
+        elif kind == 2:
+            size, at = _varint(message, at)
+            if tag >> 3 == wanted:
+                content = message[at : at + size]
+            at += size
+        elif kind in (1, 5):
+            at += 8 if kind == 1 else 4
+        else:
+            break
+    return content
+
+
+def _varint(message: bytes, at: int) -> tuple[int, int]:
+    """A number, and where it ends."""
+    value = shift = 0
+    while at < len(message):
+        byte = message[at]
+        at += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            break
+        shift += 7
+    return value, at
+
+
 def _parts(part: Any, inner: str) -> Iterator[dict[str, Any]]:
     """A component, or those of a sequence of them; anything else counts as one of no kind."""
     if part is None:
@@ -99,11 +141,16 @@ def _growth(part: dict[str, Any]) -> float:
 
 
 def _longest_entry(part: dict[str, Any]) -> int:
-    """Bytes of the longest text in a normaliser's table, which stand after its index."""
     try:
-        table = base64.b64decode(part.get("precompiled_charsmap") or "", validate=True)
+        return _longest_text(
+            base64.b64decode(part.get("precompiled_charsmap") or "", validate=True)
+        )
     except ValueError:
         return 1 << 30
+
+
+def _longest_text(table: bytes) -> int:
+    """Bytes of the longest text in a normaliser's table, which stand after its index."""
     index = int.from_bytes(table[:4], "little")
     return max(map(len, table[4 + index :].split(b"\0")))
 

@@ -1,10 +1,17 @@
 """Which tokenizers may be driven to work out of proportion, by what their descriptions say."""
 
 import base64
+import io
+from pathlib import Path
 
 import pytest
 
-from spiketrain.runtime.tokenizer_work import KNOWN_PATTERNS, unbounded_part
+from spiketrain.runtime.tokenizer import parse_tokenizer
+from spiketrain.runtime.tokenizer_work import (
+    KNOWN_PATTERNS,
+    unbounded_part,
+    unbounded_sentencepiece,
+)
 
 LLAMA_3 = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
@@ -88,3 +95,43 @@ def test_a_known_pattern_takes_each_run_of_a_text_in_few_tries(pattern, unit):
     splitter = tokenizers.pre_tokenizers.Split(tokenizers.Regex(pattern), "isolated")
     text = unit * (60_000 // len(unit)) + "\u00a7x"
     assert "".join(piece for piece, _ in splitter.pre_tokenize_str(text)) == text
+
+
+def sentencepiece_with(rules):
+    sentencepiece = pytest.importorskip("sentencepiece")
+    model = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(["the fox and the crane sat by the river", "a fine tail"] * 9),
+        model_writer=model,
+        vocab_size=64,
+        hard_vocab_limit=False,
+        minloglevel=2,
+        **rules,
+    )
+    return model.getvalue()
+
+
+def rules_file(folder, text):
+    path = folder / "rules.tsv"
+    path.write_text("61\t" + " ".join(f"{ord(letter):X}" for letter in text) + "\n")
+    return {"normalization_rule_tsv": str(path)}
+
+
+def test_sentencepiece_models_are_in_proportion_to_the_text():
+    for rules in ({}, {"normalization_rule_name": "identity"}):
+        assert unbounded_sentencepiece(sentencepiece_with(rules), [b"the"]) is None
+
+
+def test_a_sentencepiece_model_that_makes_long_texts_of_short_ones_is_named(tmp_path):
+    short = sentencepiece_with(rules_file(tmp_path, "b" * 9))
+    long = sentencepiece_with(rules_file(tmp_path, "b" * 2000))
+    assert unbounded_sentencepiece(short, [b"the"]) is None
+    assert unbounded_sentencepiece(long, [b"the"]) == "normalizer"
+    assert unbounded_sentencepiece(short, [b"a" * 9999]) == "model"
+    assert parse_tokenizer(Path("tokenizer.model"), long).unbounded == "normalizer"
+
+
+def test_damaged_models_end_the_search():
+    model = sentencepiece_with({})
+    for size in range(0, len(model), 997):
+        unbounded_sentencepiece(model[:size], [])
