@@ -80,13 +80,16 @@ def unbounded_sentencepiece(source: bytes, pieces: list[bytes]) -> str | None:
     """The same for a SentencePiece model, of which these are the pieces."""
     if max(map(len, pieces), default=0) > MOST_PIECE:
         return "model"
-    table = _field(_field(source, _NORMALIZER), _CHARSMAP_FIELD)
-    return "normalizer" if _longest_text(table) > MOST_GROWTH * _CHARSMAP else None
+    normalizer = b"".join(_fields(source, _NORMALIZER))  # repeats of a message are merged
+    tables = _fields(normalizer, _CHARSMAP_FIELD)
+    if max(map(_longest_text, tables), default=0) > MOST_GROWTH * _CHARSMAP:
+        return "normalizer"
+    return None
 
 
-def _field(message: bytes, wanted: int) -> bytes:
-    """The bytes of a field of a protocol buffer, b"" where it is missing; the last one counts."""
-    at, content = 0, b""
+def _fields(message: bytes, wanted: int) -> list[bytes]:
+    """The contents of the fields of a protocol buffer that have this number."""
+    at, contents = 0, list[bytes]()
     while at < len(message):
         tag, at = _varint(message, at)
         kind = tag & 7
@@ -95,19 +98,19 @@ def _field(message: bytes, wanted: int) -> bytes:
         elif kind == 2:
             size, at = _varint(message, at)
             if tag >> 3 == wanted:
-                content = message[at : at + size]
+                contents.append(message[at : at + size])
             at += size
         elif kind in (1, 5):
             at += 8 if kind == 1 else 4
         else:
             break
-    return content
+    return contents
 
 
 def _varint(message: bytes, at: int) -> tuple[int, int]:
     """A number, and where it ends."""
     value = shift = 0
-    while at < len(message):
+    while at < len(message) and shift < 64:
         byte = message[at]
         at += 1
         value |= (byte & 0x7F) << shift

@@ -128,6 +128,8 @@ def test_a_sentencepiece_model_that_makes_long_texts_of_short_ones_is_named(tmp_
     assert unbounded_sentencepiece(short, [b"the"]) is None
     assert unbounded_sentencepiece(long, [b"the"]) == "normalizer"
     assert unbounded_sentencepiece(short, [b"a" * 9999]) == "model"
+    repeated = long + bytes([3 << 3 | 2, 0])  # the same field again, empty: libraries merge them
+    assert unbounded_sentencepiece(repeated, [b"the"]) == "normalizer"
     assert parse_tokenizer(Path("tokenizer.model"), long).unbounded == "normalizer"
 
 
