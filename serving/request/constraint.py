@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spiketrain.runtime.errors import RequestError, TokenizerError
-from spiketrain.serving.errors import ConstraintFailed
+from spiketrain.serving.errors import ConstraintFailed, Draining
 from spiketrain.serving.isolation.confined_process import Limits, Refused
 from spiketrain.serving.isolation.confinement import Confinement, Died
 from spiketrain.serving.request.confined_tokenizer import is_confined
@@ -104,6 +104,7 @@ class Grammars:
         self._tokenizer: Any = None
         self._pieces: list[bytes] | None = None
         self._trial: Confinement | None = None
+        self._closed = False
         self._tried: OrderedDict[bytes, None] = OrderedDict()  # digests of what has passed
 
     def compile(self, field: str, source: str) -> Constraint:
@@ -111,7 +112,7 @@ class Grammars:
 
         It is tried first where a crash or a hang harms nobody. Raises RequestError naming the field
         when `source` is no such thing or passes a limit; ConstraintFailed; TooManyQuestions;
-        ConfinementFailed.
+        ConfinementFailed; Draining.
         """
         check_numbers(field, source)
         try:
@@ -129,9 +130,12 @@ class Grammars:
         self._confinement().warm_beside()
 
     def close(self) -> None:
-        """End the process that tries constraints."""
-        if self._trial is not None:
-            self._trial.close()
+        """End the process that tries constraints; later ones are refused."""
+        with self._lock:
+            self._closed = True
+            trial = self._trial
+        if trial is not None:
+            trial.close()
 
     def _try(self, kind: str, source: str) -> None:
         """Have another process do it first, if it has not. Raises Refused, Died."""
@@ -149,6 +153,8 @@ class Grammars:
 
     def _confinement(self) -> Confinement:
         with self._lock:
+            if self._closed:
+                raise Draining
             if self._trial is None:
                 from spiketrain.serving.request import constraint_trial
 
