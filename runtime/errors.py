@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import os
 
+MAX_SHOWN = 300  # characters of a text that an error repeats
+
 
 class SpiketrainError(ValueError):
     """Base of every error that a user can cause; shown without a traceback."""
@@ -57,7 +59,12 @@ class RequestError(SpiketrainError):
     """
 
     def __init__(self, field: str, rule: str, value: object) -> None:
-        super().__init__(f"{field} must {rule}, got {value!r}")
+        super().__init__(f"{field} must {rule}, got {_start(value)!r}")
         self.field = field
         self.rule = rule
         self.value = value
+
+
+def _start(value: object) -> object:
+    """The value itself, or the beginning of a long text: whoever sends megabytes reads none."""
+    return value[:MAX_SHOWN] if isinstance(value, str | bytes) else value

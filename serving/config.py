@@ -19,10 +19,20 @@ _LEAST = {
     "max_grammar_bytes": 1,
     "max_unread_tokens": 1,
     "max_message_bytes": 1024,
+    "max_calls": 1,
+    "max_connections": 1,
+    "request_bytes": 1 << 20,
     "state_bytes": 1,
     "prefix_cache_bytes": 0,
     "session_bytes": 0,
 }
+_ABOVE_ZERO = (
+    "max_stall_s",
+    "session_ttl_s",
+    "request_timeout_s",
+    "idle_stream_s",
+    "idle_connection_s",
+)
 _MOST = 2**31 - 1
 _MOST_BYTES = 2**62
 
@@ -39,6 +49,10 @@ class ServingConfig:
     prefill_chunk, prefill_chunk_idle: most prompt tokens read at once while others decode, and
     while nobody does. max_prompt_tokens, max_new_tokens: limits of one request.
     max_unread_tokens: a sequence pauses when its reader is this far behind.
+    max_calls, max_connections: of all clients at once. request_bytes: for requests that are read,
+    parsed and encoded; a byte of one counts 40. request_timeout_s: how long a call may take to send
+    its request; idle_stream_s: a stream, to send the next message. idle_connection_s: how long a
+    connection may have no call.
     flush_interval_s: how long tokens may be gathered before a message is sent.
     grace_s: time that running requests get to finish at shutdown.
     state_bytes: for the states and logits of running sequences, which may be fewer than
@@ -70,6 +84,12 @@ class ServingConfig:
     max_grammar_bytes: int = 64 << 10
     max_unread_tokens: int = 1024
     max_message_bytes: int = 4 << 20
+    max_calls: int = 1024
+    max_connections: int = 1024
+    request_bytes: int = 96 << 20
+    request_timeout_s: float = 10.0
+    idle_stream_s: float = 60.0
+    idle_connection_s: float = 300.0
     flush_interval_s: float = 0.008
     grace_s: float = 10.0
     state_bytes: int = 1 << 30
@@ -101,7 +121,7 @@ class ServingConfig:
             value = getattr(self, name)
             if not 0.0 <= value < float("inf"):
                 raise ConfigError(f"{name} must be finite and at least 0, got {value!r}")
-        for name in ("max_stall_s", "session_ttl_s"):
+        for name in _ABOVE_ZERO:
             value = getattr(self, name)
             if not 0.0 < value < float("inf"):
                 raise ConfigError(f"{name} must be finite and above 0, got {value!r}")

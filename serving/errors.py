@@ -45,6 +45,21 @@ class TooManyQuestions(QueueFull):
         self.args = (f"{most} requests wait for a process with limits, no more may",)
 
 
+class ServerBusy(QueueFull):
+    """More calls, or larger requests, are under way than may be."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(0)
+        self.args = (f"the server is busy: {why}",)
+
+
+class RequestLate(ServingError):  # noqa: N818
+    """The client has not sent its request, or the next message of its stream, in time."""
+
+    def __init__(self, timeout_s: float) -> None:
+        super().__init__(f"no request has come within {timeout_s:g} s")
+
+
 class ConfinementFailed(ServingError):  # noqa: N818
     """A process with limits cannot be started: no fault of the request."""
 

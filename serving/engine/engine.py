@@ -31,6 +31,7 @@ from spiketrain.serving.errors import (
     EngineFailure,
     ServingError,
 )
+from spiketrain.serving.isolation.budget import settle
 from spiketrain.serving.request.confined_tokenizer import confined
 from spiketrain.serving.request.events import Delta, Event, Finish
 from spiketrain.serving.request.request import Defaults, Request
@@ -170,6 +171,7 @@ class Engine:
             if self._stopping or (self._refusing and not begun):
                 raise Draining
             self._roster.enter(job)
+            settle()
             self._changed.notify_all()
 
     def take(self, completion: Completion) -> tuple[Delta | None, Finish | ServingError | None]:

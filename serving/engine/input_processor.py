@@ -18,7 +18,7 @@ from spiketrain.serving.request.constraint import Grammars
 from spiketrain.serving.request.preparation import Prepared, check_tokenizer, prepare, prompt_ids
 from spiketrain.serving.request.request import Defaults, Request
 
-LONG_PROMPT = 4096  # characters or tokens; read outside the event loop
+LONG_PROMPT = 4096  # characters or tokens; read outside the event loop, as are other long lists
 
 
 class Intake:
@@ -48,9 +48,8 @@ class Intake:
     async def completion(self, request: Request, turn: Turn | None, arrived_s: float) -> Completion:
         """A completion for a reader on this event loop. Raises RequestError, NoTokenizer."""
         loop = asyncio.get_running_loop()
-        prompt = request.prompt or ()
         waits = request.constraint is not None or is_confined(self._tokenizer)
-        if waits or (not isinstance(prompt, Chat) and len(prompt) > LONG_PROMPT):
+        if waits or _length(request) > LONG_PROMPT:
             return await beside(waits, self.completion_now, request, turn, arrived_s, loop)
         return self.completion_now(request, turn, arrived_s, loop)
 
@@ -116,3 +115,10 @@ class Intake:
             state.events = state.neurons = state.weight_bytes = 0  # another request's
         new = {length: key for length, key in worth_keeping(keys).items() if length > skipped}
         return Origin(Start(state) if skipped else None, skipped, new, dial=request.dial)
+
+
+def _length(request: Request) -> int:
+    """Characters, tokens and entries of all that a request lists."""
+    prompt = request.prompt
+    counts = map(len, (request.allowed_token_ids, request.logit_bias, request.stop_sequences))
+    return sum(counts) + (0 if prompt is None or isinstance(prompt, Chat) else len(prompt))

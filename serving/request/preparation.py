@@ -34,6 +34,8 @@ MAX_TIMEOUT_S = 1e9
 MAX_SALT_BYTES = 64
 MAX_N = 16
 MAX_PROMPT_LOGPROBS = 4096
+MOST_TEXT_BYTES = 1 << 20  # of a text to be encoded, and for longer prompts:
+TEXT_BYTES_PER_TOKEN = 16  # four times those of a token of English
 
 
 class Encoder(Protocol):
@@ -246,18 +248,30 @@ def prompt_ids(
     if isinstance(content, str):
         if encoder is None:
             raise NoTokenizer
-        check_utf8(field, content)
-        ids = tuple(encoder.encode(content))
+        check_text(field, content, longest)
+        listed: Sequence[int] = encoder.encode(content)
     else:
-        ids = tuple(content)
-    if len(ids) < least:
+        listed = content
+    if len(listed) < least:
         raise RequestError(field, "hold at least one token", content)
-    if len(ids) > longest:
-        raise RequestError(field, f"be at most {longest} tokens", len(ids))
+    if len(listed) > longest:  # before it is copied
+        raise RequestError(field, f"be at most {longest} tokens", len(listed))
+    ids = tuple(listed)
     if ids and not 0 <= min(ids) <= max(ids) < vocab_size:
         bad = next(token for token in ids if not 0 <= token < vocab_size)
         raise RequestError(field, f"hold token ids from 0 to {vocab_size - 1}", bad)
     return ids
+
+
+def check_text(field: str, text: str, max_prompt_tokens: int) -> None:
+    """Refuse a text that is no UTF-8, or so long that its tokens could not be a prompt.
+
+    An encoder's list of tokens is made with the interpreter's lock held: all others wait for it.
+    """
+    check_utf8(field, text)
+    most = max(MOST_TEXT_BYTES, TEXT_BYTES_PER_TOKEN * max_prompt_tokens)
+    if len(text) > most or len(text.encode()) > most:
+        raise RequestError(field, f"be at most {most} bytes of text", len(text.encode()))
 
 
 def _cache_salt(request: Request) -> str | None:

@@ -8,18 +8,29 @@ from spiketrain.serving.errors import NoChatTemplate, NoTokenizer
 from spiketrain.serving.request.chat import Chat
 from spiketrain.serving.request.chat_template import ChatTemplate
 from spiketrain.serving.request.confined_tokenizer import is_confined
+from spiketrain.serving.request.preparation import check_text
 from spiketrain.serving.request.request import check_utf8
 from spiketrain.serving.request.token_rules import check_ids
+
+MAX_DETOKENIZED = 1 << 18  # tokens: a text of some megabytes
 
 
 class Tokenization:
     """One tokenizer and chat template, either of which may be missing. Any thread.
 
-    tokenizer: `spiketrain.runtime.tokenizer.Tokenizer`. vocab_size: the model's.
+    tokenizer: `runtime.tokenizer.Tokenizer`. vocab_size: the model's. max_prompt_tokens: a text
+    much longer than those is not encoded (`preparation.check_text`).
     """
 
-    def __init__(self, tokenizer: Any, vocab_size: int, template: ChatTemplate | None) -> None:
+    def __init__(
+        self,
+        tokenizer: Any,
+        vocab_size: int,
+        template: ChatTemplate | None,
+        max_prompt_tokens: int = 0,
+    ) -> None:
         self._tokenizer = tokenizer
+        self._max_prompt_tokens = max_prompt_tokens
         self._vocab_size = vocab_size
         self._template = template
 
@@ -36,13 +47,15 @@ class Tokenization:
     def tokenize(self, text: str) -> tuple[list[int], list[bytes]]:
         """Token ids and the bytes of each. Raises NoTokenizer, TokenizerError."""
         tokenizer = self._known()
-        check_utf8("text", text)
+        check_text("text", text, self._max_prompt_tokens)
         ids: list[int] = tokenizer.encode(text)
         return ids, [tokenizer.piece_bytes(token) for token in ids]
 
     def detokenize(self, token_ids: Sequence[int], continues: bool) -> str:
         """The text of tokens. Raises NoTokenizer, RequestError."""
         tokenizer = self._known()
+        if len(token_ids) > MAX_DETOKENIZED:
+            raise RequestError("token_ids", f"be at most {MAX_DETOKENIZED}", len(token_ids))
         check_ids("token_ids", token_ids, self._vocab_size)
         return str(tokenizer.decode(token_ids, continues))
 

@@ -19,7 +19,7 @@ from spiketrain.serving.rpc.inflight import InFlight
 from spiketrain.serving.rpc.reply_wire import to_reply, to_response
 from spiketrain.serving.rpc.status import errors_as_status
 from spiketrain.serving.rpc.timeout import timeout_s
-from spiketrain.serving.rpc.wire import checked, to_request
+from spiketrain.serving.rpc.wire import to_request
 from spiketrain.serving.sessions.turns import Turns
 
 if TYPE_CHECKING:
@@ -51,8 +51,8 @@ class GenerationServicer(generation_grpc.GenerationServicer):
         """Events as they come."""
         with self._inflight:
             async with errors_as_status(context):
-                wanted = await self._wanted(checked(request), context)
-                async with self._turns.stream(wanted, caller()) as events:
+                request = await self._wanted(request, context)  # the message is forgotten
+                async with self._turns.stream(request, caller()) as events:
                     async for event in events:
                         self._note(event)
                         yield await _made(to_reply, event, [event])
@@ -61,8 +61,8 @@ class GenerationServicer(generation_grpc.GenerationServicer):
         """The same events, joined."""
         with self._inflight:
             async with errors_as_status(context):
-                wanted = await self._wanted(checked(request), context)
-                async with self._turns.stream(wanted, caller()) as events:
+                request = await self._wanted(request, context)  # the message is forgotten
+                async with self._turns.stream(request, caller()) as events:
                     heard = await _gathered(events)
         for event in heard:
             self._note(event)
@@ -72,9 +72,11 @@ class GenerationServicer(generation_grpc.GenerationServicer):
         """The request, with text in place of messages; refused first where there is no room."""
         self._turns.check_room()
         if message.HasField("chat"):
-            chat = to_chat(message.chat)
-            message.text = await beside(True, self._tokenization.render, chat)
+            message.text = await beside(True, self._rendered, message.chat)
         return to_request(message, timeout_s(context))
+
+    def _rendered(self, chat: Any) -> str:
+        return self._tokenization.render(to_chat(chat))
 
     def _note(self, event: Event) -> None:
         if self._metrics is not None and isinstance(event, Finish):

@@ -2,7 +2,7 @@
 
 import re
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
@@ -11,34 +11,18 @@ import structlog
 from grpc_status import rpc_status
 
 from spiketrain.serving.errors import PermissionDenied, Unauthenticated
+from spiketrain.serving.rpc.bodies import OURS, Continuation
 from spiketrain.serving.rpc.caller import set_caller
 from spiketrain.serving.rpc.status import to_status
 from spiketrain.serving.rpc.tokens import CertificatesAlone, Tokens
 from spiketrain.serving.rpc.tracing import Tracing
-from spiketrain.serving.rpc.wire import strictly
 
 if TYPE_CHECKING:
     from spiketrain.serving.rpc.metrics import Metrics
 
-OURS = "/spiketrain."
 OPEN = "/grpc.health."  # what asks for health has no token
 REQUEST_ID = "x-request-id"
 _GOOD_ID = re.compile(r"[\x21-\x7e]{1,128}")
-
-Continuation = Callable[[grpc.HandlerCallDetails], Awaitable[Any]]
-
-
-class StrictRequests(grpc.aio.ServerInterceptor):
-    """Hands bytes that are no request to our servicers as an error, instead of failing inside."""
-
-    async def intercept_service(
-        self, continuation: Continuation, handler_call_details: grpc.HandlerCallDetails
-    ) -> Any:
-        """Replace the request parser of our own services."""
-        handler: Any = await continuation(handler_call_details)
-        if handler is None or not handler_call_details.method.startswith(OURS):
-            return handler
-        return handler._replace(request_deserializer=strictly(handler.request_deserializer))
 
 
 class Authorisation(grpc.aio.ServerInterceptor):

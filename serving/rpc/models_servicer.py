@@ -12,8 +12,6 @@ from spiketrain.serving.engine.engine import Engine
 from spiketrain.serving.request.constraint import KINDS
 from spiketrain.serving.request.preparation import MAX_N, MAX_PROMPT_LOGPROBS
 from spiketrain.serving.request.token_rules import MAX_BIASES, MAX_STOP_TOKENS, MAX_TOP_LOGPROBS
-from spiketrain.serving.rpc.status import errors_as_status
-from spiketrain.serving.rpc.wire import checked
 
 
 class ModelsServicer(models_grpc.ModelsServicer):
@@ -24,8 +22,6 @@ class ModelsServicer(models_grpc.ModelsServicer):
 
     async def GetModel(self, request: Any, context: grpc.aio.ServicerContext) -> Any:
         """Identity, sizes, limits and defaults."""
-        async with errors_as_status(context):
-            checked(request)
         return self._reply
 
 

@@ -1,7 +1,7 @@
 """The Scoring service: messages to calls of Scoring, and back."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
 from typing import Any
 
@@ -14,7 +14,7 @@ from spiketrain.serving.engine.scoring import Scores, ScoreStream, Scoring
 from spiketrain.serving.rpc.inflight import InFlight
 from spiketrain.serving.rpc.status import errors_as_status
 from spiketrain.serving.rpc.timeout import timeout_s
-from spiketrain.serving.rpc.wire import checked, given
+from spiketrain.serving.rpc.wire import given, ids_of
 
 
 class ScoringServicer(scoring_grpc.ScoringServicer):
@@ -28,7 +28,7 @@ class ScoringServicer(scoring_grpc.ScoringServicer):
         """A continuation after its context."""
         with self._inflight:
             async with errors_as_status(context):
-                before = _content(checked(request), "context", "context_")
+                before = _content(request, "context", "context_")
                 after = _content(request, "continuation", "continuation_")
                 dial = given(request, "dial")
                 found = await self._scoring.score(before, after, timeout_s(context), dial)
@@ -50,7 +50,7 @@ class ScoringServicer(scoring_grpc.ScoringServicer):
     ) -> AsyncIterator[Any]:
         stream = None
         async for request in requests:
-            content = _content(checked(request), "content", "")
+            content = _content(request, "content", "")
             dial = given(request, "dial")
             if stream is None:
                 stream = ScoreStream(self._scoring, dial)
@@ -80,10 +80,10 @@ def to_scores(scores: Scores, per_token: bool) -> Any:
     return reply
 
 
-def _content(message: Any, name: str, prefix: str) -> str | tuple[int, ...]:
+def _content(message: Any, name: str, prefix: str) -> str | Sequence[int]:
     """The text or the token ids of one of the message's choices. RequestError without."""
     kind = message.WhichOneof(name)
     if kind is None:
         raise RequestError(name, "be given as text or as token_ids", None)
     value = getattr(message, kind)
-    return value if kind == f"{prefix}text" else tuple(value.ids)
+    return value if kind == f"{prefix}text" else ids_of(value.ids)

@@ -21,14 +21,19 @@ from spiketrain.serving.config import ServingConfig
 from spiketrain.serving.engine.engine import Engine
 from spiketrain.serving.engine.scoring import Scoring
 from spiketrain.serving.errors import ConfigError, ListenError
+from spiketrain.serving.isolation.budget import Budget
+from spiketrain.serving.isolation.trimming import keep_few_arenas
 from spiketrain.serving.request.chat_template import ChatTemplate
 from spiketrain.serving.request.tokenization import Tokenization
+from spiketrain.serving.rpc.arrivals import Arrivals
+from spiketrain.serving.rpc.bodies import Bodies, Reading
 from spiketrain.serving.rpc.credentials import server_credentials
 from spiketrain.serving.rpc.generation_servicer import GenerationServicer
 from spiketrain.serving.rpc.inflight import InFlight
-from spiketrain.serving.rpc.interceptors import Authorisation, Calls, StrictRequests, short_name
+from spiketrain.serving.rpc.interceptors import Authorisation, Calls, short_name
 from spiketrain.serving.rpc.models_servicer import ModelsServicer
 from spiketrain.serving.rpc.scoring_servicer import ScoringServicer
+from spiketrain.serving.rpc.server_options import server_options
 from spiketrain.serving.rpc.session_service import SessionService
 from spiketrain.serving.rpc.tokenization_servicer import TokenizationServicer
 from spiketrain.serving.rpc.tokens import CertificatesAlone, Tokens, read_tokens
@@ -45,6 +50,13 @@ SERVICES = (
     "spiketrain.v1.Scoring",
     "spiketrain.v1.Sessions",
     "spiketrain.v1.Tokenization",
+)
+# Methods whose calls enter the engine's queue: while it is full, their requests are not read.
+QUEUED = (
+    "/spiketrain.v1.Generation/Generate",
+    "/spiketrain.v1.Generation/GenerateStream",
+    "/spiketrain.v1.Scoring/Score",
+    "/spiketrain.v1.Sessions/Append",
 )
 GOODBYE_S = 2.0  # at most, for requests that were ended to tell their clients
 LAST_WORDS_S = 0.2  # for health watchers, and for what is on its way to clients
@@ -72,11 +84,7 @@ class Server:
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]
         self._server = grpc.aio.server(
             interceptors=self._interceptors(),
-            options=[
-                ("grpc.so_reuseport", 0),  # a port in use is an error, not a shared port
-                ("grpc.max_receive_message_length", config.max_message_bytes),
-                ("grpc.max_send_message_length", -1),
-            ],
+            options=server_options(config),
         )
         self._session_service = SessionService(engine)
         self.sessions = self._session_service.sessions
@@ -86,7 +94,7 @@ class Server:
             self.metrics.show("sessions", "Sessions kept.", lambda: sessions.count()[0])
             self.metrics.show("session_bytes", "Bytes they use.", lambda: sessions.count()[1])
         self._tokenization = tokenization = Tokenization(
-            engine.tokenizer, engine.model.vocab_size, template
+            engine.tokenizer, engine.model.vocab_size, template, config.max_prompt_tokens
         )
         generation_grpc.add_GenerationServicer_to_server(
             GenerationServicer(
@@ -155,7 +163,19 @@ class Server:
                 log.warning("bearer tokens travel in clear: set tls_cert and tls_key")
         elif self._config.tls_client_ca is not None:
             interceptors.append(Authorisation(CertificatesAlone()))
-        return [*interceptors, StrictRequests()]
+        return [*interceptors, Bodies(self._reading(), self._reading())]
+
+    def _check_room(self) -> None:
+        """Refuse early what the engine would refuse once the request is read."""
+        self._engine.check_room()
+
+    def _reading(self) -> Reading:
+        config = self._config
+        return Reading(
+            Budget(config.max_calls, config.request_bytes),
+            Arrivals(config.request_timeout_s, config.idle_stream_s),
+            dict.fromkeys(QUEUED, self._check_room),
+        )
 
     def _tokens(self, path: str) -> Tokens:
         tokens = read_tokens(path, frozenset(map(short_name, (*SERVICES, reflection.SERVICE_NAME))))
@@ -193,6 +213,7 @@ async def serve(
     template: ChatTemplate | None = None,
 ) -> None:
     """Serve until SIGTERM or SIGINT, then drain; a second signal cuts the draining short."""
+    keep_few_arenas()
     config = engine.config
     server = Server(engine, name, template)
     port = await server.start()

@@ -15,7 +15,7 @@ from spiketrain.serving.rpc.caller import caller
 from spiketrain.serving.rpc.inflight import InFlight
 from spiketrain.serving.rpc.status import errors_as_status
 from spiketrain.serving.rpc.timeout import timeout_s
-from spiketrain.serving.rpc.wire import checked, given
+from spiketrain.serving.rpc.wire import given, ids_of
 from spiketrain.serving.sessions.session import Session
 from spiketrain.serving.sessions.sessions import DEFAULT_PAGE, Sessions
 from spiketrain.serving.sessions.turns import Turns
@@ -35,7 +35,7 @@ class SessionsServicer(sessions_grpc.SessionsServicer):
         """A new session."""
         with self._inflight:
             async with errors_as_status(context):
-                ttl_s, seed = given(checked(request), "ttl_s"), given(request, "seed")
+                ttl_s, seed = given(request, "ttl_s"), given(request, "seed")
                 args = (ttl_s, seed, caller(), given(request, "dial"))
                 return to_session(await asyncio.to_thread(self._sessions.create, *args))
 
@@ -43,14 +43,14 @@ class SessionsServicer(sessions_grpc.SessionsServicer):
         """What is known of it."""
         with self._inflight:
             async with errors_as_status(context):
-                args = (checked(request).id, "", caller())
+                args = (request.id, "", caller())
                 return to_session(await asyncio.to_thread(self._sessions.get, *args))
 
     async def ListSessions(self, request: Any, context: grpc.aio.ServicerContext) -> Any:
         """A page of them; the token of the next one is the last id."""
         with self._inflight:
             async with errors_as_status(context):
-                count = given(checked(request), "page_size")
+                count = given(request, "page_size")
                 args = (request.page_token, count, caller())
                 page = await asyncio.to_thread(self._sessions.page, *args)
                 full = len(page) == (DEFAULT_PAGE if count is None else count)
@@ -62,7 +62,7 @@ class SessionsServicer(sessions_grpc.SessionsServicer):
         """Nothing, once it is forgotten."""
         with self._inflight:
             async with errors_as_status(context):
-                args = (checked(request).id, request.etag, caller())
+                args = (request.id, request.etag, caller())
                 await asyncio.to_thread(self._sessions.delete, *args)
                 return pb.DeleteSessionResponse()
 
@@ -70,10 +70,10 @@ class SessionsServicer(sessions_grpc.SessionsServicer):
         """The session once it has read the content."""
         with self._inflight:
             async with errors_as_status(context):
-                kind = checked(request).WhichOneof("content")
+                kind = request.WhichOneof("content")
                 if kind is None:
                     raise RequestError("content", "be given as text or as token_ids", None)
-                content = request.text if kind == "text" else tuple(request.token_ids.ids)
+                content = request.text if kind == "text" else ids_of(request.token_ids.ids)
                 wanted = SessionTurn(request.id, request.etag)
                 limit_s = timeout_s(context)
                 read = await self._turns.append(wanted, content, limit_s, caller())
@@ -86,7 +86,7 @@ class SessionsServicer(sessions_grpc.SessionsServicer):
             async with errors_as_status(context):
                 session = await asyncio.to_thread(
                     self._sessions.fork,
-                    checked(request).id,
+                    request.id,
                     request.etag,
                     request.checkpoint,
                     given(request, "ttl_s"),
@@ -100,21 +100,21 @@ class SessionsServicer(sessions_grpc.SessionsServicer):
         """The session with the checkpoint."""
         with self._inflight:
             async with errors_as_status(context):
-                args = (checked(request).id, request.name, request.etag, caller())
+                args = (request.id, request.name, request.etag, caller())
                 return to_session(await asyncio.to_thread(self._sessions.checkpoint, *args))
 
     async def Rollback(self, request: Any, context: grpc.aio.ServicerContext) -> Any:
         """The session where the checkpoint is."""
         with self._inflight:
             async with errors_as_status(context):
-                args = (checked(request).id, request.name, request.etag, caller())
+                args = (request.id, request.name, request.etag, caller())
                 return to_session(await asyncio.to_thread(self._sessions.rollback, *args))
 
     async def Export(self, request: Any, context: grpc.aio.ServicerContext) -> AsyncIterator[Any]:
         """The session's bytes, piece by piece."""
         with self._inflight:
             async with errors_as_status(context):
-                args = (checked(request).id, request.etag, caller())
+                args = (request.id, request.etag, caller())
                 blob = await asyncio.to_thread(self._sessions.export, *args)
                 for start in range(0, len(blob), PIECE_BYTES):
                     yield pb.ExportResponse(data=blob[start : start + PIECE_BYTES])
@@ -136,8 +136,8 @@ class SessionsServicer(sessions_grpc.SessionsServicer):
         first = True
         async for request in requests:
             if first:
-                ttl_s = given(checked(request), "ttl_s")
-            elif given(checked(request), "ttl_s") is not None:
+                ttl_s = given(request, "ttl_s")
+            elif given(request, "ttl_s") is not None:
                 raise RequestError("ttl_s", "be in the first message alone", request.ttl_s)
             first = False
             blob += request.data

@@ -26,6 +26,7 @@ from spiketrain.serving.errors import (
     NoTokenizer,
     PermissionDenied,
     QueueFull,
+    RequestLate,
     Unauthenticated,
 )
 from spiketrain.serving.sessions.errors import (
@@ -57,6 +58,7 @@ TABLE: dict[type[Exception], tuple[int, str]] = {
     PermissionDenied: (code_pb2.PERMISSION_DENIED, "PERMISSION_DENIED"),
     QueueFull: (code_pb2.RESOURCE_EXHAUSTED, "QUEUE_FULL"),
     Draining: (code_pb2.UNAVAILABLE, "SHUTTING_DOWN"),
+    RequestLate: (code_pb2.DEADLINE_EXCEEDED, "REQUEST_LATE"),
     DeadlineExceeded: (code_pb2.DEADLINE_EXCEEDED, "DEADLINE_EXCEEDED"),
     SessionNotFound: (code_pb2.NOT_FOUND, "SESSION_NOT_FOUND"),
     CheckpointNotFound: (code_pb2.NOT_FOUND, "CHECKPOINT_NOT_FOUND"),

@@ -1,6 +1,6 @@
 """The Tokenization service: messages to calls and back. No policy, no `except` of its own."""
 
-import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 import grpc
@@ -11,7 +11,6 @@ from spiketrain.serving.isolation.beside import beside
 from spiketrain.serving.request.tokenization import Tokenization
 from spiketrain.serving.rpc.chat_wire import to_chat
 from spiketrain.serving.rpc.status import errors_as_status
-from spiketrain.serving.rpc.wire import checked
 
 PART_TOKENS = 4096  # of a reply that are put into it at once
 
@@ -25,29 +24,37 @@ class TokenizationServicer(tokenization_grpc.TokenizationServicer):
     async def Tokenize(self, request: Any, context: grpc.aio.ServicerContext) -> Any:
         """Text to token ids."""
         async with errors_as_status(context):
-            waits = self._tokenization.waits
-            return await beside(waits, self._tokenized, checked(request).text)
-
-    def _tokenized(self, text: str) -> Any:
-        """The reply, made in parts between which others have their turn."""
-        ids, pieces = self._tokenization.tokenize(text)
-        reply = pb.TokenizeResponse()
-        for start in range(0, len(ids), PART_TOKENS):
-            reply.token_ids.extend(ids[start : start + PART_TOKENS])
-            reply.pieces.extend(pieces[start : start + PART_TOKENS])
-        return reply
+            return await beside(self._tokenization.waits, self._tokenized, request.text)
 
     async def Detokenize(self, request: Any, context: grpc.aio.ServicerContext) -> Any:
         """Token ids to text."""
         async with errors_as_status(context):
-            ids = tuple(checked(request).token_ids)
-            text = await asyncio.to_thread(self._tokenization.detokenize, ids, request.continues)
+            args = (request.token_ids, request.continues)
+            text = await beside(False, self._tokenization.detokenize, *args)
         return pb.DetokenizeResponse(text=text)
 
     async def RenderChat(self, request: Any, context: grpc.aio.ServicerContext) -> Any:
         """Messages to a prompt."""
         async with errors_as_status(context):
-            chat = to_chat(checked(request).chat)
-            text = await beside(True, self._tokenization.render, chat)
-            ids, _ = await beside(self._tokenization.waits, self._tokenization.tokenize, text)
-        return pb.RenderChatResponse(text=text, token_ids=ids)
+            return await beside(True, self._rendered, request.chat)
+
+    def _tokenized(self, text: str) -> bytes:
+        ids, pieces = self._tokenization.tokenize(text)
+        return _in_parts(pb.TokenizeResponse, token_ids=ids, pieces=pieces)
+
+    def _rendered(self, chat: Any) -> bytes:
+        text = self._tokenization.render(to_chat(chat))
+        ids, _ = self._tokenization.tokenize(text)
+        head: bytes = pb.RenderChatResponse(text=text).SerializeToString()
+        return head + _in_parts(pb.RenderChatResponse, token_ids=ids)
+
+
+def _in_parts(message: Any, **lists: Sequence[Any]) -> bytes:
+    """A serialized message with long lists, made in parts between which others have their turn.
+
+    Messages of one kind that stand one behind the other are one message with all their entries.
+    """
+    longest = max(map(len, lists.values()))
+    starts = range(0, longest, PART_TOKENS)
+    parts = ({name: of[at : at + PART_TOKENS] for name, of in lists.items()} for at in starts)
+    return b"".join(message(**part).SerializeToString() for part in parts)

@@ -1,10 +1,7 @@
 """Requests <-> wire messages, both ways, so that server and client share one translation."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
-
-from google.protobuf.message import DecodeError, Message
-from google.protobuf.unknown_fields import UnknownFieldSet
 
 import spiketrain.v1.generation_pb2 as pb
 from spiketrain.runtime.errors import RequestError
@@ -35,47 +32,20 @@ _OPTIONAL = (
 )
 _PLAIN = ("min_new_tokens", "ignore_eos", "logprobs", "prompt_logprobs", "cache_salt")
 _LISTS = ("allowed_token_ids", "stop_token_ids")
-
-
-def strictly(parse: Callable[[bytes], Message]) -> Callable[[bytes], Message | RequestError]:
-    """A parser that gives back a RequestError, to be raised later, for bytes it cannot read."""
-
-    def parse_or_error(data: bytes) -> Message | RequestError:
-        try:
-            message = parse(data)
-            _refuse_unknown(message)
-        except DecodeError:
-            rule = "be a well-formed message whose text is valid UTF-8"
-            return RequestError("request", rule, f"{len(data)} bytes")
-        except RequestError as error:
-            return error
-        return message
-
-    return parse_or_error
-
-
-def _refuse_unknown(message: Message) -> None:
-    for unknown in UnknownFieldSet(message):  # type: ignore[attr-defined]
-        rule = f"hold fields of {message.DESCRIPTOR.full_name} that this server knows"
-        raise RequestError("request", rule, f"field number {unknown.field_number}")
-    for field, value in message.ListFields():
-        if isinstance(value, Message):
-            _refuse_unknown(value)
-        elif field.message_type is not None and not field.message_type.GetOptions().map_entry:
-            for one in value:
-                _refuse_unknown(one)
-
-
-def checked(message: Any) -> Any:
-    """The message itself. Raises what `strictly` found instead of one."""
-    if isinstance(message, RequestError):
-        raise message
-    return message
+LONG_LIST = 4096  # numbers
 
 
 def given(message: Any, name: str) -> Any:
     """A field that has presence, or None."""
     return getattr(message, name) if message.HasField(name) else None
+
+
+def ids_of(field: Any) -> Sequence[int]:
+    """Numbers of a message's list: a copy, or the list itself where it is long.
+
+    Whoever checks how long a list may be copies it after that, beside the event loop.
+    """
+    return tuple(field) if len(field) <= LONG_LIST else field
 
 
 def to_request(message: Any, timeout_s: float | None) -> Request:
@@ -89,7 +59,7 @@ def to_request(message: Any, timeout_s: float | None) -> Request:
     fields = {name: given(message, name) for name in _OPTIONAL}
     fields = {name: value for name, value in fields.items() if value is not None}
     fields |= {name: getattr(message, name) for name in _PLAIN}
-    fields |= {name: tuple(getattr(message, name)) for name in _LISTS}
+    fields |= {name: ids_of(getattr(message, name)) for name in _LISTS}
     return Request(
         prompt=_prompt(message, kind),
         session=turn,
@@ -100,11 +70,11 @@ def to_request(message: Any, timeout_s: float | None) -> Request:
     )
 
 
-def _prompt(message: Any, kind: str | None) -> str | tuple[int, ...] | None:
+def _prompt(message: Any, kind: str | None) -> str | Sequence[int] | None:
     if kind is None:
         return None
     text: str = message.text
-    return text if kind == "text" else tuple(message.token_ids.ids)
+    return text if kind == "text" else ids_of(message.token_ids.ids)
 
 
 def from_request(request: Request) -> Any:
