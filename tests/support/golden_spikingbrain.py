@@ -11,7 +11,7 @@ import numpy as np
 from spiketrain.runtime.package import write_package
 from spiketrain.runtime.tensor_file import map_tensors
 
-GOLDEN = Path(__file__).parent / "data" / "spikingbrain"
+GOLDEN = Path(__file__).parent.parent / "data" / "spikingbrain"
 _FIELDS = (
     "vocab_size",
     "hidden_size",

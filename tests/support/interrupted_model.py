@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-WIKITEXT = Path(__file__).parent / "data" / "wikitext2" / "test.txt"
+WIKITEXT = Path(__file__).parent.parent / "data" / "wikitext2" / "test.txt"
 PROTOCOLS = {
     "carry": {"prefix": 256, "warmup": 3},
     "egru-published": {},
