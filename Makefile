@@ -118,6 +118,7 @@ lint: $(VENV)/.dev
 	ruff check .
 	ruff format --check .
 	cython-lint runtime lm
+	clang-format --dry-run -Werror $$(git ls-files '*.c' '*.h')
 	mypy
 	@$(MAKE) --no-print-directory lint-imports
 

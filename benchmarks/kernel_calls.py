@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from spiketrain.runtime.kernels import functions, gather, neurons, products
+from spiketrain.runtime.kernels import products
+from spiketrain.runtime.kernels.vectors import functions, neurons
 from spiketrain.runtime.memory import Arena, matrix_bytes
 
 COPIES_BYTES = 128 << 20
@@ -76,22 +77,19 @@ class Rows:
     def graded(self, density: float) -> Call:
         """Products of 16-bit events, or float32 ones of weights that are floats, as EGRU's."""
         rng = np.random.default_rng(1)
-        out = np.empty(self.outputs, np.float32)
-        lists = [
-            (index, rng.integers(1, 8000, len(index)).astype("int16"))
-            for index in lists_of(self.inputs, density)
+        scale = None if self.weights != "int8" else self.scale
+        matrices = [
+            products.Sparse(self.weights, codes, self.outputs, scale, bias=self.bias)
+            for (codes,) in self.copies
         ]
-        if self.weights != "int8":
-            lists = [(index, value.astype(np.float32)) for index, value in lists]
-        order = turns(self.copies, lists)
-        product = getattr(gather, f"gather_{self.weights}")
-        columns = (self.scale, self.bias) if self.weights == "int8" else (self.bias,)
-
-        def call() -> None:
-            (weight,), (index, value) = next(order)
-            product(weight, index, value, *columns, out)
-
-        return call
+        lists = []
+        for index in lists_of(self.inputs, density):
+            output = np.zeros((1, self.inputs), np.int16)
+            output[0, index] = rng.integers(1, 8000, len(index))
+            if self.weights != "int8":
+                output = output.astype(np.float32)
+            lists.append(products.Events(self.weights, output, graded=True))
+        return self._call(matrices, lists)
 
     def counts(self, density: float) -> Call:
         """Products of spike counts from 1 to 7, as SpikingBrain's."""
@@ -105,6 +103,10 @@ class Rows:
             count = np.zeros((1, self.inputs), np.int16)
             count[0, index] = rng.integers(1, 8, len(index))
             lists.append(products.Events(self.weights, count, np.ones(1, np.float32)))
+        return self._call(matrices, lists)
+
+    def _call(self, matrices: list[Any], lists: list[Any]) -> Call:
+        """Products of the next list with the next copy."""
         y, pool = np.empty((1, self.outputs), np.float32), products.Pool(1)
         order = turns(matrices, lists)
 
@@ -124,10 +126,9 @@ def call_dense(weights: str, inputs: int, outputs: int) -> Call:
     if weights == "int4":
         codes = rng.integers(0, 256, (inputs, outputs // 2), np.uint8)
         scales = np.ones((-(-inputs // GROUP), outputs), np.float32)
-        products.pack_int4(codes, scales, group, panels)
+        products.pack(weights, codes, panels, scales, group)
     else:
-        codes = plain_weights(rng, weights, inputs, outputs)
-        getattr(products, f"pack_{weights}")(codes, panels)
+        products.pack(weights, plain_weights(rng, weights, inputs, outputs), panels)
     matrices = [
         products.Dense(weights, copy, inputs, outputs, scale, group)
         for (copy,) in copies_of([panels])

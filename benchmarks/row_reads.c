@@ -8,9 +8,9 @@ typedef struct {
     ptrdiff_t row, line;
 } place;
 
-static inline __attribute__((always_inline)) void
-fetch(const uint8_t *weight, ptrdiff_t stride, ptrdiff_t lines, const int32_t *index, ptrdiff_t n,
-      place *at)
+static inline __attribute__((always_inline)) void fetch(const uint8_t *weight, ptrdiff_t stride,
+                                                        ptrdiff_t lines, const int32_t *index,
+                                                        ptrdiff_t n, place *at)
 {
     if (at->row >= n) return;
     __builtin_prefetch(weight + index[at->row] * stride + 64 * at->line, 0, 2);

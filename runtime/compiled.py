@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 class CompiledModel:
     """The network of one package, ready to run; calls must not overlap.
 
-    A family's model sets `_network`, a spiketrain.runtime.kernels.runner.Runner with counters, and
+    A family's model sets `_network`, a kernels.networks.core.Core with counters, and
     counter_names, the fields of LayerActivity that its columns fill.
     """
 
@@ -20,8 +20,8 @@ class CompiledModel:
     @property
     def counters(self) -> NDArray[np.int64]:
         """The compiled network's own counters; reset by setting to 0."""
-        found: NDArray[np.int64] = self._network.counters
-        return found
+        counters: NDArray[np.int64] = self._network.counters
+        return counters
 
     def activity(self) -> NDArray[np.int64]:
         """A copy of the counters, a row for each name of the spec's layers and readout."""
@@ -34,7 +34,7 @@ class CompiledModel:
         logits: NDArray[np.float32],
         activity: NDArray[np.int64],
     ) -> None:
-        """One token for each of B states; see spiketrain.runtime.kernels.runner."""
+        """One token for each of B states; see spiketrain.runtime.kernels.networks.core."""
         self._network.step(list(states), tokens, logits, activity)
 
     def record(
@@ -45,7 +45,7 @@ class CompiledModel:
         activity: NDArray[np.int64],
         counts: NDArray[np.int32],
     ) -> None:
-        """One token of one state, and its spike counts; see spiketrain.runtime.kernels.runner."""
+        """One token of one state, and its spike counts; see runtime.kernels.networks.core."""
         self._network.record(state, tokens, logits, activity, counts)
 
     def forward(
@@ -56,6 +56,6 @@ class CompiledModel:
         activity: NDArray[np.int64],
         cancelled: NDArray[np.uint8] | None = None,
     ) -> int:
-        """T tokens of one state, how many were read; see spiketrain.runtime.kernels.runner."""
+        """T tokens of one state, how many were read; see runtime.kernels.networks.core."""
         read: int = self._network.forward(state, tokens, logits, activity, cancelled)
         return read

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-import spiketrain.runtime.kernels.sampling as kernel
+import spiketrain.runtime.kernels.vectors.sampling as kernel
 from spiketrain.runtime.errors import RequestError, SpiketrainError
 
 _THREAD = threading.local()

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-import spiketrain.runtime.kernels.functions as functions
+import spiketrain.runtime.kernels.vectors.functions as functions
 from spiketrain.runtime.errors import SpiketrainError
 
 MAX_BLOCK_TOKENS = 256

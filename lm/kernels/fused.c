@@ -4,15 +4,22 @@
 
 #include "real.h"
 
-INLINE float sigmoid(float x) { return 1.0f / (1.0f + exp_float(-x)); }
-INLINE float tanh_approx(float x) { return 2.0f / (1.0f + exp_float(-2.0f * x)) - 1.0f; }
+INLINE float sigmoid(float x)
+{
+    return 1.0f / (1.0f + exp_float(-x));
+}
+INLINE float tanh_approx(float x)
+{
+    return 2.0f / (1.0f + exp_float(-2.0f * x)) - 1.0f;
+}
 
 #define DEFINE_EGRU(NAME, REAL, LOAD, STORE)                                                       \
     CLONES void egru_forward_##NAME(                                                               \
         egru_shape s, const REAL *restrict xk, const REAL *restrict yr, const float *restrict d,   \
         const float *restrict theta, const float *restrict c_prev, float *restrict z,              \
         float *restrict r, float *restrict g, float *restrict q, float *restrict c_tilde,          \
-        float *restrict c, REAL *restrict y) {                                                     \
+        float *restrict c, REAL *restrict y)                                                       \
+    {                                                                                              \
         const ptrdiff_t H = s.hidden;                                                              \
         for (ptrdiff_t b = 0; b < s.batch; b++) {                                                  \
             const REAL *xz = xk + b * 3 * H, *xr = xz + H, *xg = xr + H;                           \
@@ -40,7 +47,8 @@ INLINE float tanh_approx(float x) { return 2.0f / (1.0f + exp_float(-2.0f * x)) 
         const float *restrict event_cost, const float *restrict theta,                             \
         const float *restrict c_prev, const float *restrict z, const float *restrict r,            \
         const float *restrict g, const float *restrict q, const float *restrict c_tilde,           \
-        float *restrict dc, REAL *restrict dxk, REAL *restrict dyr, float *restrict dtheta) {      \
+        float *restrict dc, REAL *restrict dxk, REAL *restrict dyr, float *restrict dtheta)        \
+    {                                                                                              \
         const ptrdiff_t H = s.hidden;                                                              \
         for (ptrdiff_t b = 0; b < s.batch; b++) {                                                  \
             REAL *xz = dxk + b * 3 * H, *xr = xz + H, *xg = xr + H;                                \
@@ -73,12 +81,13 @@ INLINE float tanh_approx(float x) { return 2.0f / (1.0f + exp_float(-2.0f * x)) 
     }                                                                                              \
     CLONES void softmax_xent_##NAME(ptrdiff_t rows, ptrdiff_t vocab, float scale,                  \
                                     const int64_t *restrict target, REAL *restrict logits,         \
-                                    float *restrict nll) {                                         \
+                                    float *restrict nll)                                           \
+    {                                                                                              \
         for (ptrdiff_t i = 0; i < rows; i++) {                                                     \
             REAL *row = logits + i * vocab;                                                        \
             float peak = LOAD(row);                                                                \
-            _Pragma("omp simd reduction(max : peak)")                                              \
-            for (ptrdiff_t v = 1; v < vocab; v++) {                                                \
+            _Pragma("omp simd reduction(max : peak)") for (ptrdiff_t v = 1; v < vocab; v++)        \
+            {                                                                                      \
                 float x = LOAD(row + v);                                                           \
                 peak = x > peak ? x : peak;                                                        \
             }                                                                                      \
@@ -86,16 +95,16 @@ INLINE float tanh_approx(float x) { return 2.0f / (1.0f + exp_float(-2.0f * x)) 
             for (ptrdiff_t v = 0; v < vocab; v += 256) {                                           \
                 const ptrdiff_t end = v + 256 < vocab ? v + 256 : vocab;                           \
                 float part = 0.0f;                                                                 \
-                _Pragma("omp simd reduction(+ : part)")                                            \
-                for (ptrdiff_t j = v; j < end; j++) part += exp_float(LOAD(row + j) - peak);      \
+                _Pragma("omp simd reduction(+ : part)") for (ptrdiff_t j = v; j < end; j++)        \
+                    part += exp_float(LOAD(row + j) - peak);                                       \
                 sum += part;                                                                       \
             }                                                                                      \
             const float at_target = LOAD(row + target[i]);                                         \
             nll[i] = (float)(log(sum) - (double)(at_target - peak));                               \
             const float factor = (float)(scale / sum);                                             \
             for (ptrdiff_t v = 0; v < vocab; v++)                                                  \
-                STORE(row + v, exp_float(LOAD(row + v) - peak) * factor);                         \
-            STORE(row + target[i], exp_float(at_target - peak) * factor - scale);                 \
+                STORE(row + v, exp_float(LOAD(row + v) - peak) * factor);                          \
+            STORE(row + target[i], exp_float(at_target - peak) * factor - scale);                  \
         }                                                                                          \
     }
 

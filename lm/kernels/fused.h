@@ -14,7 +14,8 @@ typedef struct {
     float floor;         /* the value of an event is at least this to the surrogate */
 } egru_shape;
 
-/* xk: x K + b and yr: y R, both (batch, 3 hidden), blocks z | r | g; d: recurrent bias (3 hidden). */
+/* xk: x K + b and yr: y R, both (batch, 3 hidden), blocks z | r | g; d: recurrent bias (3 hidden).
+ */
 void egru_forward_f32(egru_shape s, const float *xk, const float *yr, const float *d,
                       const float *theta, const float *c_prev, float *z, float *r, float *g,
                       float *q, float *c_tilde, float *c, float *y);

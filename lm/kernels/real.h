@@ -12,12 +12,25 @@
 #endif
 #define INLINE static inline __attribute__((always_inline))
 
-INLINE float load_f32(const float *p) { return *p; }
-INLINE void store_f32(float *p, float v) { *p = v; }
-INLINE double load_f64(const double *p) { return *p; }
-INLINE void store_f64(double *p, double v) { *p = v; }
+INLINE float load_f32(const float *p)
+{
+    return *p;
+}
+INLINE void store_f32(float *p, float v)
+{
+    *p = v;
+}
+INLINE double load_f64(const double *p)
+{
+    return *p;
+}
+INLINE void store_f64(double *p, double v)
+{
+    *p = v;
+}
 
-INLINE float load_bf16(const uint16_t *p) {
+INLINE float load_bf16(const uint16_t *p)
+{
     uint32_t bits = (uint32_t)*p << 16;
     float v;
     memcpy(&v, &bits, 4);
@@ -25,7 +38,8 @@ INLINE float load_bf16(const uint16_t *p) {
 }
 
 /* Round to nearest, ties to even; NaN is not expected here. */
-INLINE void store_bf16(uint16_t *p, float v) {
+INLINE void store_bf16(uint16_t *p, float v)
+{
     uint32_t bits;
     memcpy(&bits, &v, 4);
     bits += 0x7fffu + ((bits >> 16) & 1u);
@@ -33,7 +47,8 @@ INLINE void store_bf16(uint16_t *p, float v) {
 }
 
 /* exp, relative error below 2e-7, clamped so that it neither overflows nor underflows. */
-INLINE float exp_float(float x) {
+INLINE float exp_float(float x)
+{
     x = x < -87.0f ? -87.0f : x;
     x = x > 87.0f ? 87.0f : x;
     float shifted = x * 1.44269504f + 12582912.0f; /* 1.5 * 2^23: rounds to an integer */

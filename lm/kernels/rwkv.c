@@ -4,12 +4,16 @@
 
 #include "real.h"
 
-INLINE double exp_double(double x) { return exp(x); }
+INLINE double exp_double(double x)
+{
+    return exp(x);
+}
 
 #define DEFINE_MIX(NAME, REAL, ACC, LOAD, STORE)                                                   \
     CLONES void mix_forward_##NAME(rwkv_shape s, ptrdiff_t mixes, const ACC *restrict y,           \
                                    const ACC *restrict prev, const ACC *restrict mu,               \
-                                   REAL *restrict out) {                                           \
+                                   REAL *restrict out)                                             \
+    {                                                                                              \
         const ptrdiff_t C = s.width, row = s.batch * C, all = s.steps * row;                       \
         for (ptrdiff_t t = 0; t < s.steps; t++) {                                                  \
             const ACC *before = t ? y + (t - 1) * row : prev;                                      \
@@ -22,10 +26,10 @@ INLINE double exp_double(double x) { return exp(x); }
                 }                                                                                  \
         }                                                                                          \
     }                                                                                              \
-    CLONES void mix_backward_##NAME(rwkv_shape s, ptrdiff_t mixes, const ACC *restrict y,          \
-                                    const ACC *restrict prev, const ACC *restrict mu,              \
-                                    const REAL *restrict dout, ACC *restrict dy,                   \
-                                    ACC *restrict dmu) {                                           \
+    CLONES void mix_backward_##NAME(                                                               \
+        rwkv_shape s, ptrdiff_t mixes, const ACC *restrict y, const ACC *restrict prev,            \
+        const ACC *restrict mu, const REAL *restrict dout, ACC *restrict dy, ACC *restrict dmu)    \
+    {                                                                                              \
         const ptrdiff_t C = s.width, row = s.batch * C, all = s.steps * row;                       \
         memset(dy, 0, sizeof(ACC) * (size_t)all);                                                  \
         memset(dmu, 0, sizeof(ACC) * (size_t)(mixes * C));                                         \
@@ -50,7 +54,8 @@ INLINE double exp_double(double x) { return exp(x); }
 
 /* One of two exponentials relative to the larger exponent is 1. */
 #define DEFINE_WKV(NAME, REAL, ACC, LOAD, STORE, EXP)                                              \
-    INLINE void wkv_weights_##NAME(ACC old, ACC now, ACC *a, ACC *b) {                             \
+    INLINE void wkv_weights_##NAME(ACC old, ACC now, ACC *a, ACC *b)                               \
+    {                                                                                              \
         const ACC d = old - now;                                                                   \
         const ACC small = EXP(d < 0 ? d : -d);                                                     \
         *a = d < 0 ? small : 1;                                                                    \
@@ -59,7 +64,8 @@ INLINE double exp_double(double x) { return exp(x); }
     CLONES void wkv_forward_##NAME(rwkv_shape s, const REAL *restrict k, const REAL *restrict v,   \
                                    const REAL *restrict r, const ACC *restrict w,                  \
                                    const ACC *restrict u, ACC *restrict p, ACC *restrict q,        \
-                                   ACC *restrict o, ACC *restrict saved, REAL *restrict out) {     \
+                                   ACC *restrict o, ACC *restrict saved, REAL *restrict out)       \
+    {                                                                                              \
         const ptrdiff_t C = s.width, row = s.batch * C;                                            \
         for (ptrdiff_t t = 0; t < s.steps; t++) {                                                  \
             if (saved) {                                                                           \
@@ -86,12 +92,12 @@ INLINE double exp_double(double x) { return exp(x); }
             }                                                                                      \
         }                                                                                          \
     }                                                                                              \
-    CLONES void wkv_backward_##NAME(rwkv_shape s, const REAL *restrict k, const REAL *restrict v,  \
-                                    const REAL *restrict r, const ACC *restrict w,                 \
-                                    const ACC *restrict u, const ACC *restrict saved,              \
-                                    const REAL *restrict dout, ACC *restrict scratch,              \
-                                    REAL *restrict dk, REAL *restrict dv, REAL *restrict dr,       \
-                                    ACC *restrict dw, ACC *restrict du) {                          \
+    CLONES void wkv_backward_##NAME(                                                               \
+        rwkv_shape s, const REAL *restrict k, const REAL *restrict v, const REAL *restrict r,      \
+        const ACC *restrict w, const ACC *restrict u, const ACC *restrict saved,                   \
+        const REAL *restrict dout, ACC *restrict scratch, REAL *restrict dk, REAL *restrict dv,    \
+        REAL *restrict dr, ACC *restrict dw, ACC *restrict du)                                     \
+    {                                                                                              \
         const ptrdiff_t C = s.width, row = s.batch * C;                                            \
         memset(scratch, 0, sizeof(ACC) * (size_t)(2 * row));                                       \
         memset(dw, 0, sizeof(ACC) * (size_t)C);                                                    \
@@ -128,7 +134,8 @@ INLINE double exp_double(double x) { return exp(x); }
 #define DEFINE_LIF(NAME, REAL, ACC, LOAD, STORE)                                                   \
     CLONES void lif_forward_##NAME(rwkv_shape s, ACC tau, const REAL *restrict x,                  \
                                    const ACC *restrict scale, const ACC *restrict threshold,       \
-                                   ACC *restrict v, ACC *restrict h, ACC *restrict spikes) {       \
+                                   ACC *restrict v, ACC *restrict h, ACC *restrict spikes)         \
+    {                                                                                              \
         const ptrdiff_t C = s.width, row = s.batch * C;                                            \
         for (ptrdiff_t t = 0; t < s.steps; t++)                                                    \
             for (ptrdiff_t b = 0; b < s.batch; b++) {                                              \
@@ -142,12 +149,12 @@ INLINE double exp_double(double x) { return exp(x); }
                 }                                                                                  \
             }                                                                                      \
     }                                                                                              \
-    CLONES void lif_backward_##NAME(rwkv_shape s, ACC tau, const REAL *restrict x,                 \
-                                    const ACC *restrict scale, const ACC *restrict threshold,      \
-                                    const ACC *restrict h, const ACC *restrict cost,               \
-                                    const ACC *restrict dspikes, ACC *restrict dv,                 \
-                                    REAL *restrict dx, ACC *restrict dscale,                       \
-                                    ACC *restrict dthreshold) {                                    \
+    CLONES void lif_backward_##NAME(                                                               \
+        rwkv_shape s, ACC tau, const REAL *restrict x, const ACC *restrict scale,                  \
+        const ACC *restrict threshold, const ACC *restrict h, const ACC *restrict cost,            \
+        const ACC *restrict dspikes, ACC *restrict dv, REAL *restrict dx, ACC *restrict dscale,    \
+        ACC *restrict dthreshold)                                                                  \
+    {                                                                                              \
         const ptrdiff_t C = s.width, row = s.batch * C;                                            \
         const ACC pi = (ACC)PI, leak = 1 - 1 / tau;                                                \
         memset(dscale, 0, sizeof(ACC) * (size_t)C);                                                \
@@ -172,17 +179,19 @@ INLINE double exp_double(double x) { return exp(x); }
 /* z = |x| / unit.  Forward: floor(z).  Backward: slope 1 outside the dead zone, z inside it; events
  * (z >= 1) are priced through the triangle max(0, 1 - |z - 1|). */
 #define DEFINE_COUNTS(NAME, REAL, ACC, LOAD, STORE, FLOOR)                                         \
-    INLINE ACC counts_unit_##NAME(ptrdiff_t width, ACC theta, const REAL *x) {                     \
+    INLINE ACC counts_unit_##NAME(ptrdiff_t width, ACC theta, const REAL *x)                       \
+    {                                                                                              \
         ACC sum = 0;                                                                               \
-        _Pragma("omp simd reduction(+ : sum)")                                                     \
-        for (ptrdiff_t c = 0; c < width; c++) {                                                    \
+        _Pragma("omp simd reduction(+ : sum)") for (ptrdiff_t c = 0; c < width; c++)               \
+        {                                                                                          \
             const ACC value = LOAD(x + c);                                                         \
             sum += value < 0 ? -value : value;                                                     \
         }                                                                                          \
         return theta * (sum / (ACC)width);                                                         \
     }                                                                                              \
     CLONES void counts_forward_##NAME(rwkv_shape s, ACC theta, const REAL *restrict x,             \
-                                      REAL *restrict out) {                                        \
+                                      REAL *restrict out)                                          \
+    {                                                                                              \
         const ptrdiff_t C = s.width;                                                               \
         for (ptrdiff_t i = 0; i < s.steps * s.batch; i++, x += C, out += C) {                      \
             const ACC unit = counts_unit_##NAME(C, theta, x);                                      \
@@ -196,15 +205,16 @@ INLINE double exp_double(double x) { return exp(x); }
     }                                                                                              \
     CLONES double counts_backward_##NAME(rwkv_shape s, ACC theta, const REAL *restrict x,          \
                                          const ACC *restrict cost, const REAL *restrict dout,      \
-                                         REAL *restrict dx) {                                      \
+                                         REAL *restrict dx)                                        \
+    {                                                                                              \
         const ptrdiff_t C = s.width;                                                               \
         double dtheta = 0;                                                                         \
         for (ptrdiff_t i = 0; i < s.steps * s.batch; i++, x += C, dout += C, dx += C) {            \
             const ACC unit = counts_unit_##NAME(C, theta, x);                                      \
             const ACC inverse = unit > 0 ? 1 / unit : 0, divisor = unit > 0 ? unit : 1;            \
             ACC dunit = 0;                                                                         \
-            _Pragma("omp simd reduction(+ : dunit)")                                               \
-            for (ptrdiff_t c = 0; c < C; c++) {                                                    \
+            _Pragma("omp simd reduction(+ : dunit)") for (ptrdiff_t c = 0; c < C; c++)             \
+            {                                                                                      \
                 const ACC value = LOAD(x + c), up = LOAD(dout + c);                                \
                 const ACC z = (value < 0 ? -value : value) / divisor;                              \
                 const ACC slope = z < 1 ? z : 1;                                                   \
@@ -225,14 +235,16 @@ INLINE double exp_double(double x) { return exp(x); }
         }                                                                                          \
         return dtheta / (double)theta / (double)C;                                                 \
     }                                                                                              \
-    CLONES void relu2_forward_##NAME(ptrdiff_t n, const REAL *restrict x, REAL *restrict out) {    \
+    CLONES void relu2_forward_##NAME(ptrdiff_t n, const REAL *restrict x, REAL *restrict out)      \
+    {                                                                                              \
         for (ptrdiff_t i = 0; i < n; i++) {                                                        \
             const ACC value = LOAD(x + i), kept = value > 0 ? value : 0;                           \
             STORE(out + i, kept * kept);                                                           \
         }                                                                                          \
     }                                                                                              \
     CLONES void relu2_backward_##NAME(ptrdiff_t n, const REAL *restrict x,                         \
-                                      const REAL *restrict dout, REAL *restrict dx) {              \
+                                      const REAL *restrict dout, REAL *restrict dx)                \
+    {                                                                                              \
         for (ptrdiff_t i = 0; i < n; i++) {                                                        \
             const ACC value = LOAD(x + i);                                                         \
             STORE(dx + i, 2 * (value > 0 ? value : 0) * LOAD(dout + i));                           \

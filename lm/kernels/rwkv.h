@@ -37,8 +37,7 @@ typedef struct {
      * zero on entry; dscale, dthreshold (width) are written. */                                   \
     void lif_backward_##NAME(rwkv_shape s, ACC tau, const REAL *x, const ACC *scale,               \
                              const ACC *threshold, const ACC *h, const ACC *cost,                  \
-                             const ACC *dspikes, ACC *dv, REAL *dx, ACC *dscale,                   \
-                             ACC *dthreshold);                                                     \
+                             const ACC *dspikes, ACC *dv, REAL *dx, ACC *dscale, ACC *dthreshold); \
     /* out = count * unit per value, unit = theta mean|x| of its row; rows = steps * batch. */     \
     void counts_forward_##NAME(rwkv_shape s, ACC theta, const REAL *x, REAL *out);                 \
     /* dx is written; returns the gradient of theta divided by width. */                           \

@@ -103,7 +103,7 @@ def test_dense_products_read_the_same_weights(group):
     halves, scale = quantize_int4_inputs(weight, group)
     panels = np.zeros(products.panels_shape("int4", 200, 130, group), np.uint8)
     panels = Arena(matrix_bytes(panels)).place(panels)
-    products.pack_int4(halves.numpy(), scale.numpy(), group, panels)
+    products.pack("int4", halves.numpy(), panels, scale.numpy(), group)
     x = np.zeros((1, 200), np.float32)
     x[0, ::3] = 127.0  # codes of 127 and 0 alone
     y = np.empty((1, 130), np.float32)

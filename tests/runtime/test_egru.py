@@ -9,7 +9,8 @@ from tiny import byte_tokenizer, egru_config, tiny_egru_package
 
 from spiketrain.runtime import PackageError, SpiketrainError, load_model
 from spiketrain.runtime.families import egru
-from spiketrain.runtime.kernels import network, reference
+from spiketrain.runtime.kernels.networks import egru as network
+from spiketrain.runtime.kernels.reference import egru as reference
 from spiketrain.runtime.package import read_package
 
 VARIANTS = list(itertools.product(["int8", "float32", "bfloat16"], [True, False], [True, False]))

@@ -7,7 +7,8 @@ import pytest
 from tiny import egru_config
 
 from spiketrain.runtime import load_model
-from spiketrain.runtime.kernels import gather, neurons
+from spiketrain.runtime.kernels import products
+from spiketrain.runtime.kernels.vectors import neurons
 from spiketrain.runtime.package import write_package
 
 DATA = Path(__file__).parents[1] / "data" / "egru"
@@ -93,7 +94,6 @@ def test_one_layer_on_dense_input_is_the_official_layer(start, y, cell, event):
 
 
 def product(layer, name, vector, out):
-    index, value = np.zeros(vector.size, np.int32), np.zeros(vector.size, np.float32)
-    count = neurons.list_float32(vector, index, value)
     weight, bias = layer[f"{name}.weight"], layer[f"{name}.bias"]
-    gather.gather_float32(weight, index[:count], value[:count], bias, out)
+    matrix = products.Sparse("float32", weight, out.size, bias=bias)
+    matrix.graded(vector[None], out[None], products.Pool(1))

@@ -16,7 +16,7 @@ from tiny import tiny_egru_package
 from spiketrain.runtime import load_model
 from spiketrain.runtime.errors import CallCancelled
 from spiketrain.runtime.families import NAMES
-from spiketrain.runtime.kernels import dispatch
+from spiketrain.runtime.kernels.isa import dispatch
 
 
 def test_every_family_is_tested():
@@ -105,7 +105,7 @@ SCRIPT = """
 import hashlib, sys
 from spiketrain.runtime import load_model
 from spiketrain.runtime.errors import CallCancelled
-from spiketrain.runtime.kernels import dispatch
+from spiketrain.runtime.kernels.isa import dispatch
 model = load_model(sys.argv[1], threads=2)
 state = model.new_state(model.max_dial)
 logits = model.forward(state, [i * 7 % 101 for i in range(60)])

@@ -6,7 +6,10 @@ from tiny_spikegpt import spikegpt_config, spikegpt_tensors, tiny_spikegpt_packa
 
 from spiketrain.runtime import PackageError, StateError, load_model
 from spiketrain.runtime.families import spikegpt
-from spiketrain.runtime.kernels import products, reference_products, reference_rwkv, rwkv
+from spiketrain.runtime.kernels import products
+from spiketrain.runtime.kernels.networks import spikegpt as rwkv
+from spiketrain.runtime.kernels.reference import products as reference_products
+from spiketrain.runtime.kernels.reference import spikegpt as reference_rwkv
 from spiketrain.runtime.package import read_package, write_package
 
 KINDS = [

@@ -49,7 +49,7 @@ def bfloat16(values):
 
 
 def dense_weights(rng, weights, inputs, outputs, group=32):
-    """(arguments of the pack function, keywords of Dense)."""
+    """(arguments of pack but for the panels, keywords of Dense)."""
     if weights == "float32":
         return (rows_apart(rng.normal(size=(inputs, outputs)).astype(np.float32)),), {}
     if weights == "bfloat16":
@@ -67,7 +67,8 @@ def pack(module, weights, arguments, inputs, outputs, group=0):
     space = np.zeros(shape, np.uint8)
     panels = Arena(matrix_bytes(space)).place(space)
     panels[...] = 77
-    getattr(module, f"pack_{weights}")(*arguments, panels)
+    weight, *scale = arguments
+    module.pack(weights, weight, panels, *scale)
     return panels
 
 

@@ -21,7 +21,7 @@ class Model(CompiledModel):
     def __init__(
         self, spec: Spec, tensors: Mapping[str, NDArray[Any]], threads: int, table_bytes: int
     ) -> None:
-        from spiketrain.runtime.kernels.network import COUNTERS, Network
+        from spiketrain.runtime.kernels.networks.egru import COUNTERS, Network
 
         self.counter_names = COUNTERS
         self._spec = spec

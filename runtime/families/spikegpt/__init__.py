@@ -4,10 +4,10 @@ spec.py states fields, tensors and state; operations.py says what is computed; n
 tensors to the compiled network. None of them opens a file.
 """
 
-from spiketrain.runtime.families.spikegpt.network import Half, Model
+from spiketrain.runtime.families.spikegpt.network import Model, Sublayer
 from spiketrain.runtime.families.spikegpt.spec import Spec
 from spiketrain.runtime.family import Family
 
-__all__ = ["FAMILY", "Half", "Model", "Spec"]
+__all__ = ["FAMILY", "Model", "Spec", "Sublayer"]
 
 FAMILY = Family(Spec, Model)

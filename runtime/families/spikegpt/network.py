@@ -19,12 +19,12 @@ _Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
-class Half:
-    """One half of a block, as spiketrain.runtime.kernels.rwkv reads it; C channels, F inner units.
+class Sublayer:
+    """One sublayer of a block, as the compiled network reads it; C channels, F inner units.
 
     kind: "time" or "channel". norm: (weight (C,), bias (C,)). mix: a vector (C,) for each of
     matrices (r, k, v or k, r), or one for the fused matrix. value: of a channel mix, and the output
-    of a time mix before projections. shift, recurrence, membrane: places in a state, in floats.
+    of a time mix before projections. shift, recurrence, membrane: offsets in a state, in floats.
     """
 
     kind: str
@@ -53,23 +53,23 @@ class Model(CompiledModel):
         self, spec: Spec, tensors: Mapping[str, NDArray[Any]], threads: int, table_bytes: int
     ) -> None:
         """Pack the tensors; table_bytes is of no use here: no first product hangs on a token."""
+        import spiketrain.runtime.kernels.networks.spikegpt as spikegpt
         import spiketrain.runtime.kernels.products as products
-        import spiketrain.runtime.kernels.rwkv as rwkv
 
-        self.counter_names = rwkv.COUNTERS
+        self.counter_names = spikegpt.COUNTERS
         self._spec = spec
         self._tensors = tensors
         self._products = products
         self._arena = Arena(sum(self._arena_bytes()))
         spiking = spec.neuron_position == "projections"
-        self._network = rwkv.Network(
+        self._network = spikegpt.Network(
             spec.neuron_position,
             spec.lif_tau,
             spec.layer_norm_eps,
             self._embedding(),
             self._norm("blocks.0.ln0"),
             self._norm("ln_out"),
-            [self._half(*half) for half in spec.halves],
+            [self._sublayer(*sublayer) for sublayer in spec.halves],
             self._matrix(spec.head_matrix),
             self._number("head.threshold_scale") if spiking else 0.0,
             spec.state_nbytes // 4,
@@ -93,13 +93,13 @@ class Model(CompiledModel):
         rows = self._arena.place(self._tensors["embedding.weight"])
         return rows, self._vector("embedding.scale") if self._spec.embedding == "int8" else None
 
-    # --- halves -----------------------------------------------------------------------------
+    # --- sublayers -----------------------------------------------------------------------------
 
-    def _half(self, name: str, kind: str, number: int) -> Half:
+    def _sublayer(self, name: str, kind: str, number: int) -> Sublayer:
         spec = self._spec
         block = name.rpartition(".")[0]
         layer = int(block.rpartition(".")[2])
-        found: dict[str, Any] = {
+        fields: dict[str, Any] = {
             "kind": kind,
             "inner": spec.intermediate_size,
             "norm": self._norm(f"{block}.ln{number}"),
@@ -109,16 +109,16 @@ class Model(CompiledModel):
             with np.errstate(over="ignore"):  # limited next
                 decay = np.exp(self._tensors[f"{name}.time_decay"].astype(np.float64))
             limit = float(np.finfo(np.float32).max)
-            found["decay"] = (-np.minimum(decay, limit)).astype(np.float32)
-            found["bonus"] = self._vector(f"{name}.time_first")
-            found["recurrence"] = spec.place("numerator", layer)
+            fields["decay"] = (-np.minimum(decay, limit)).astype(np.float32)
+            fields["bonus"] = self._vector(f"{name}.time_first")
+            fields["recurrence"] = spec.place("numerator", layer)
         if spec.neuron_position == "residual":
-            found["threshold"] = self._vector(f"{block}.lif{number}.threshold")
-            found["scale"] = self._vector(f"{block}.lif{number}.scale")
-            found["membrane"] = spec.place(f"membrane{number}", layer)
+            fields["threshold"] = self._vector(f"{block}.lif{number}.threshold")
+            fields["scale"] = self._vector(f"{block}.lif{number}.scale")
+            fields["membrane"] = spec.place(f"membrane{number}", layer)
         mixes = [key for key in spec.half_vectors(kind) if key.startswith("time_mix")]
-        found["mix"] = tuple(self._vector(f"{name}.{key}") for key in mixes)
-        return Half(**found, **self._matrices(name, kind))
+        fields["mix"] = tuple(self._vector(f"{name}.{key}") for key in mixes)
+        return Sublayer(**fields, **self._matrices(name, kind))
 
     def _matrices(self, name: str, kind: str) -> dict[str, Any]:
         *into, last = self._spec.matrices(name, kind)
@@ -147,16 +147,8 @@ class Model(CompiledModel):
             return self._products.Sparse(matrix.weights, rows, matrix.outputs, scale, multiplier)
         group = GROUP if matrix.weights == "int4" else 0
         panels = self._arena.room(self._panels(matrix), np.uint8)
-        scale = None
-        if matrix.weights == "float32":
-            self._products.pack_float32(weight, panels)
-        elif matrix.weights == "bfloat16":
-            self._products.pack_bfloat16(weight, panels)
-        elif matrix.weights == "int8":
-            self._products.pack_int8(weight, panels)
-            scale = self._vector(f"{matrix.name}.scale")
-        else:
-            self._products.pack_int4(weight, self._vector(f"{matrix.name}.scale"), group, panels)
+        scale = None if matrix.weights in FLOATS else self._vector(f"{matrix.name}.scale")
+        self._products.pack(matrix.weights, weight, panels, scale, group)
         return self._products.Dense(
             matrix.weights, panels, matrix.inputs, matrix.outputs, scale, group
         )

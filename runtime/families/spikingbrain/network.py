@@ -29,19 +29,19 @@ class Expert:
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """What all layers share, as kernels.decoder reads it; rates (d / 2,) of rotation.
+    """What all layers share, as the compiled network reads it; rates (d / 2,) of rotation.
 
     dial: bytes from the start of a state, 0 where there is none.
     """
 
     width: int
     heads: int
-    shared_heads: int
+    kv_heads: int
     head_dim: int
     inner: int
     gate_rank: int
-    most_experts: int
-    most_k: float
+    max_experts: int
+    max_k: float
     norm_eps: float
     gate_logit_normalizer: int
     feature_map: str
@@ -53,7 +53,7 @@ class Shape:
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """One layer, as spiketrain.runtime.kernels.decoder reads it.
+    """One layer, as the compiled network reads it.
 
     joined: q, k, v and a merged gate's decay side by side, which are None then.
     *_spikes: (k, dead zone) or None; decay_in and decay: the gate's matrices; state and the others:
@@ -104,15 +104,15 @@ class Model(CompiledModel):
         self, spec: Spec, tensors: Mapping[str, NDArray[Any]], threads: int, table_bytes: int
     ) -> None:
         """Pack the tensors; table_bytes is of no use here: no first product hangs on a token."""
-        import spiketrain.runtime.kernels.decoder as decoder
+        import spiketrain.runtime.kernels.networks.spikingbrain as spikingbrain
         import spiketrain.runtime.kernels.products as products
 
-        self.counter_names = decoder.COUNTERS
+        self.counter_names = spikingbrain.COUNTERS
         self._spec = spec
         self._packing = Packing(spec, tensors, products)
         self._places = {array.name: array.offset for array in spec.state_shape.arrays()}
         *_, head = spec.matrices()
-        self._network = decoder.Network(
+        self._network = spikingbrain.Network(
             self._shape(),
             (tensors["embeddings.weight"], self._packing.optional("embeddings.scale")),
             self._packing.vector("norm.weight"),
@@ -155,14 +155,14 @@ class Model(CompiledModel):
         }
         q, k, v, o = (products.get(f"{name}.attn.{key}_proj") for key in "qkvo")
         assert o is not None
-        found: dict[str, Any] = {"decay_in": None, "decay": products.get(f"{name}.attn.gk_proj")}
+        fields: dict[str, Any] = {"decay_in": None, "decay": products.get(f"{name}.attn.gk_proj")}
         if spec.has_state(layer):
-            found["state"] = self._places[f"state.{layer}"]
+            fields["state"] = self._places[f"state.{layer}"]
             if spec.gate == "low_rank":
-                found["decay_in"] = self._packing.floats(f"{name}.attn.gk_proj.0")
-                found["decay"] = self._packing.floats(f"{name}.attn.gk_proj.1")
+                fields["decay_in"] = self._packing.floats(f"{name}.attn.gk_proj.0")
+                fields["decay"] = self._packing.floats(f"{name}.attn.gk_proj.1")
         if spec.has_window(layer):
-            found |= self._window(layer)
+            fields |= self._window(layer)
         return Layer(
             linear=spec.has_state(layer),
             window=spec.has_window(layer),
@@ -183,7 +183,7 @@ class Model(CompiledModel):
             g_norm=self._packing.optional(f"{name}.attn.g_norm.weight"),
             w_norm=self._packing.optional(f"{name}.attn.w_norm.weight"),
             **self._feed(layer),
-            **found,
+            **fields,
         )
 
     def _feed(self, layer: int) -> dict[str, Any]:
@@ -201,11 +201,11 @@ class Model(CompiledModel):
         }
 
     def _window(self, layer: int) -> dict[str, Any]:
-        """Places of a window's rings, and its sinks in tiles."""
+        """Offsets of a window's rings, and its sinks in tiles."""
         spec, shape = self._spec, self._spec.state_shape
         arrays = ("keys", "values", "key_scales", "value_scales")
-        found: dict[str, Any] = {key: self._places.get(f"{key}.{layer}", 0) for key in arrays}
-        found["tiles"], found["visible"] = shape.tiles(layer), shape.visible[layer]
+        fields: dict[str, Any] = {key: self._places.get(f"{key}.{layer}", 0) for key in arrays}
+        fields["tiles"], fields["visible"] = shape.tiles(layer), shape.visible[layer]
         if spec.num_sink_tokens:
             sinks = self._packing.vector(f"layers.{layer}.attn.sinks")
             tiles = -(-spec.num_sink_tokens // TILE)
@@ -213,7 +213,7 @@ class Model(CompiledModel):
             room = np.zeros((2, tiles * TILE, heads, size), np.float32)
             room[:, : spec.num_sink_tokens] = sinks.reshape(2, -1, heads, size)
             room = room.reshape(2, tiles, TILE, heads, size)
-            found["sinks"] = spec.num_sink_tokens
-            found["sink_keys"] = np.ascontiguousarray(room[0].transpose(2, 0, 3, 1))
-            found["sink_values"] = np.ascontiguousarray(room[1].transpose(2, 0, 1, 3))
-        return found
+            fields["sinks"] = spec.num_sink_tokens
+            fields["sink_keys"] = np.ascontiguousarray(room[0].transpose(2, 0, 3, 1))
+            fields["sink_values"] = np.ascontiguousarray(room[1].transpose(2, 0, 1, 3))
+        return fields

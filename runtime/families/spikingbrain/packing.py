@@ -134,16 +134,8 @@ class Packing:
     def _dense(self, matrix: Matrix, weight: NDArray[Any]) -> Any:
         kind, group = _dense_kind(matrix)
         panels = self._arena.room(self._panels(matrix), np.uint8)
-        scale = None
-        if kind == "float32":
-            self._products.pack_float32(weight, panels)
-        elif kind == "bfloat16":
-            self._products.pack_bfloat16(weight, panels)
-        elif kind == "int8":
-            self._products.pack_int8(weight, panels)
-            scale = self.vector(f"{matrix.name}.scale")
-        else:
-            self._products.pack_int4(weight, self.vector(f"{matrix.name}.scale"), group, panels)
+        scale = None if kind in FLOATS else self.vector(f"{matrix.name}.scale")
+        self._products.pack(kind, weight, panels, scale, group)
         return self._products.Dense(kind, panels, matrix.inputs, matrix.outputs, scale, group)
 
     def _panels(self, matrix: Matrix) -> tuple[int, int]:

@@ -15,7 +15,7 @@ import numpy as np
 
 from spiketrain.runtime.dial import NO_DIAL
 from spiketrain.runtime.formats import FLOATS, FORMATS
-from spiketrain.runtime.kernels.decoder import ENTRY_TOKENS
+from spiketrain.runtime.kernels.networks.spikingbrain import ENTRY_TOKENS
 from spiketrain.runtime.state import MOST_NUMBER, StateArray
 
 TILE = 64

@@ -2,7 +2,8 @@
 
 import pytest
 
-from spiketrain.runtime.kernels import dispatch, products
+from spiketrain.runtime.kernels import products
+from spiketrain.runtime.kernels.isa import dispatch
 
 
 @pytest.fixture(params=dispatch.runnable(), scope="module")

@@ -6,7 +6,6 @@
 
 #include "dense.h"
 #include "kernels.h"
-#include "sparse.h"
 
 extern const st_kernels st_kernels_generic;
 
@@ -79,22 +78,23 @@ static ptrdiff_t list(ptrdiff_t n, int most, int has_signs)
 
 static const int sizes[] = {1, 15, 16, 63, 64, 65, 1000};
 /* A kernel of vectors: its checksum over all sizes n. */
-#define SIZES(name, call, out, count) \
-    do { \
-        for (int s = 0, n; s < 7 && (n = sizes[s]); s++) { \
-            call; \
-            add(out, (size_t)(count) * sizeof *(out)); \
-        } \
-        show(name); \
+#define SIZES(name, call, out, count)                                                              \
+    do {                                                                                           \
+        for (int s = 0, n; s < 7 && (n = sizes[s]); s++) {                                         \
+            call;                                                                                  \
+            add(out, (size_t)(count) * sizeof *(out));                                             \
+        }                                                                                          \
+        show(name);                                                                                \
     } while (0)
 
 static void elementwise(const st_kernels *k)
 {
-    SIZES("exp", k->exp(a, y, n), y, n);
-    SIZES("sigmoid", k->sigmoid(a, y, n), y, n);
-    SIZES("tanh", k->tanh(a, y, n), y, n);
+    SIZES("exp_all", k->exp_all(a, y, n), y, n);
+    SIZES("sigmoid_all", k->sigmoid_all(a, y, n), y, n);
+    SIZES("tanh_all", k->tanh_all(a, y, n), y, n);
     SIZES("list_float32", whole[0] = (int32_t)k->list_float32(a, n, index_, y), y, whole[0]);
-    SIZES("list_int16", whole[0] = (int32_t)k->list_int16(halves, n, index_, value), value, whole[0]);
+    SIZES("list_int16", whole[0] = (int32_t)k->list_int16(halves, n, index_, value), value,
+          whole[0]);
     SIZES("quantise", add_float(k->quantise(a, n, value)), value, n);
     SIZES("quantise_row", memset(codes, 0, 1024); add_float(k->quantise_row(a, n, codes, whole));
           add(whole, 8), codes, n);
@@ -155,24 +155,31 @@ static void neurons(const st_kernels *k)
 
 enum { INPUTS = 300, OUTPUTS = 333, TOKENS = 8 };
 
-static void gathers(const st_kernels *k)
+/* The events that `list` left, of values of floats where the kernel takes floats. */
+static st_list listed(ptrdiff_t n, void *values, float unit)
 {
-    st_matrix m = {ST_FLOAT32, a, OUTPUTS + 3, INPUTS, OUTPUTS, NULL, b};
-    ptrdiff_t n = list(INPUTS, 32767, 0);
-    k->gather_float32(&m, index_, c, n, 0, OUTPUTS, y), add(y, 4 * OUTPUTS);
-    show("gather_float32");
+    return (st_list){.index = index_, .value = values, .count = n, .unit = unit};
+}
+
+static void floats(const st_kernels *k)
+{
+    for (int has_bias = 0; has_bias < 2; has_bias++) {
+        const float *bias = has_bias ? b : NULL;
+        st_rows m = {.rows = INPUTS, .cols = OUTPUTS, .stride = OUTPUTS + 3, .bias = bias};
+        m.format = ST_FLOAT32, m.weight = a;
+        st_list events = listed(list(INPUTS, 32767, 0), c, 1.0f);
+        k->rows_float32(&m, &events, 0, OUTPUTS, y), add(y, 4 * OUTPUTS);
+    }
+    show("rows_float32");
     for (int i = 0; i < MOST; i++) bits[i] &= 0x3fff;
-    m.format = ST_BFLOAT16, m.weight = bits;
-    n = list(INPUTS, 32767, 0);
-    k->gather_bfloat16(&m, index_, c, n, 0, OUTPUTS, y), add(y, 4 * OUTPUTS);
-    show("gather_bfloat16");
-    m.format = ST_INT8, m.weight = codes, m.scale = a;
-    n = list(INPUTS, 32767, 0);
-    k->gather_int8(&m, index_, value, n, 0, OUTPUTS, y), add(y, 4 * OUTPUTS), show("gather_int8");
-    st_codes pairs = {2, INPUTS / 2, whole};
-    for (int i = 0; i < INPUTS; i++) whole[i] = (codes[i] & 0xffff) | codes[i + INPUTS] * 65536;
-    float *out[2] = {y, y + OUTPUTS};
-    k->dense_int8(&m, &pairs, c, 0, OUTPUTS, out), add(y, 8 * OUTPUTS), show("dense_int8");
+    for (int has_bias = 0; has_bias < 2; has_bias++) {
+        const float *bias = has_bias ? b : NULL;
+        st_rows m = {.rows = INPUTS, .cols = OUTPUTS, .stride = OUTPUTS + 3, .bias = bias};
+        m.format = ST_BFLOAT16, m.weight = bits;
+        st_list events = listed(list(INPUTS, 32767, 0), c, 1.0f);
+        k->rows_bfloat16(&m, &events, 0, OUTPUTS, y), add(y, 4 * OUTPUTS);
+    }
+    show("rows_bfloat16");
 }
 
 static void dense(const st_kernels *k, int format, const char *name)
@@ -181,54 +188,64 @@ static void dense(const st_kernels *k, int format, const char *name)
     st_dense_input input;
     m.panel_stride = st_panel_bytes(format, INPUTS, m.group);
     for (int i = 0; i < MOST; i++) bits[i] &= 0x3fff;
-    if (format == ST_FLOAT32) st_pack_float32(&m, a, OUTPUTS, panels);
-    if (format == ST_BFLOAT16) st_pack_bfloat16(&m, bits, OUTPUTS, panels);
-    if (format == ST_INT8) st_pack_int8(&m, codes, OUTPUTS, panels);
-    if (format == ST_INT4) st_pack_int4(&m, nibbles, (OUTPUTS + 1) / 2, a, panels);
+    const void *weight[ST_FORMATS] = {
+        [ST_FLOAT32] = a, [ST_BFLOAT16] = bits, [ST_INT8] = codes, [ST_INT4] = nibbles};
+    st_pack(&m, weight[format], format == ST_INT4 ? (OUTPUTS + 1) / 2 : OUTPUTS, a, panels);
     if (st_dense_input_init(&input, INPUTS, TOKENS)) exit(1);
     st_dense_input_set(&input, c, INPUTS, TOKENS, INPUTS);
-    if (format == ST_INT8 || format == ST_INT4) st_dense_quantise(&input, k, 0, TOKENS);
+    if (!st_is_float(format)) st_dense_quantise(&input, k, 0, TOKENS);
     st_dense_multiply(&m, &input, k, 0, OUTPUTS, y, OUTPUTS);
     st_dense_input_free(&input);
     add(y, sizeof *y * TOKENS * OUTPUTS), show(name);
 }
 
-typedef void (*st_sparse_kernel)(const st_sparse *, const int32_t *, const int16_t *, ptrdiff_t,
-                                 float, ptrdiff_t, ptrdiff_t, float *);
-
-static void sparse(st_sparse_kernel kernel, int format, int most, int has_signs, const char *name)
+static st_rows matrix(int format)
 {
-    int32_t rows[INPUTS + 1] = {0, 1}, columns[] = {OUTPUTS - 1};
+    st_rows m = {.format = format, .rows = INPUTS, .cols = OUTPUTS, .weight = codes};
+    m.stride = OUTPUTS, m.scale = a, m.bias = b, m.group = 16;
+    m.multiplier = factors, m.multiplier_stride = 3;
+    if (format == ST_INT4) m.weight = nibbles, m.stride = (OUTPUTS + 1) / 2;
+    return m;
+}
+
+typedef void (*st_rows_kernel)(const st_rows *, const st_list *, ptrdiff_t, ptrdiff_t, float *);
+
+static void rows(st_rows_kernel kernel, int format, int most, int has_signs, const char *name)
+{
+    int32_t starts[INPUTS + 1] = {0, 1}, columns[] = {OUTPUTS - 1};
     int16_t extra[] = {1000};
-    for (int i = 2; i <= INPUTS; i++) rows[i] = 1;
-    ptrdiff_t stride = format == ST_INT4 ? (OUTPUTS + 1) / 2 : OUTPUTS;
-    st_sparse m = {format, INPUTS, OUTPUTS, codes, stride, factors, 3, a, 16, NULL, NULL, NULL};
-    if (format == ST_INT8_GROUPS) m.extra_row = rows, m.extra_column = columns, m.extra = extra;
-    if (format == ST_INT4) m.weight = nibbles;
-    ptrdiff_t n = list(INPUTS, most, has_signs);
-    kernel(&m, index_, value, n, 0.3f, 0, OUTPUTS, y);
-    add(y, sizeof *y * OUTPUTS), show(name);
+    for (int i = 2; i <= INPUTS; i++) starts[i] = 1;
+    st_rows m = matrix(format);
+    if (format == ST_INT8_GROUPS) m.extra_row = starts, m.extra_column = columns, m.extra = extra;
+    for (int has_bias = 0; has_bias < 2; has_bias++) {
+        if (!has_bias) m.bias = NULL;
+        st_list events = listed(list(INPUTS, most, has_signs), value, 0.3f);
+        kernel(&m, &events, 0, OUTPUTS, y);
+        add(y, sizeof *y * OUTPUTS);
+        m.bias = b;
+    }
+    show(name);
 }
 
 /* Sums of both halves of a list, and what they add up to. */
 static void parts(const st_kernels *k)
 {
     enum { STRIDE = 384 };
+    st_rows m;
     for (int kind = 0; kind < 4; kind++) {
         int is_int8 = kind % 2, counts = kind / 2;
-        st_sparse m = {is_int8 ? ST_INT8 : ST_INT4, INPUTS, OUTPUTS, codes, OUTPUTS, factors, 3, a,
-                       16, NULL, NULL, NULL};
-        if (!is_int8) m.weight = nibbles, m.stride = (OUTPUTS + 1) / 2;
+        m = matrix(is_int8 ? ST_INT8 : ST_INT4);
         ptrdiff_t n = list(INPUTS, counts ? (is_int8 ? 127 : 8) : 4095, counts);
         for (int half = 0; half < 2; half++) {
             ptrdiff_t first = half * n / 2, last = (half + 1) * n / 2;
-            k->sum_events(&m, counts, index_ + first, value + first, last - first,
-                          whole + half * STRIDE);
+            st_list some = {.index = index_ + first, .value = value + first, .count = last - first};
+            k->sum_events(&m, counts, &some, whole + half * STRIDE);
             add(whole + half * STRIDE, sizeof *whole * OUTPUTS);
         }
     }
     show("sum_events");
-    k->add_parts(whole, 2, STRIDE, 0.3f, a, OUTPUTS, y), add(y, sizeof *y * OUTPUTS);
+    m = matrix(ST_INT8);
+    k->add_parts(&m, whole, 2, STRIDE, 0.3f, y), add(y, sizeof *y * OUTPUTS);
     show("add_parts");
 }
 
@@ -239,23 +256,16 @@ int main(void)
     fill_all();
     elementwise(k);
     neurons(k);
-    gathers(k);
+    floats(k);
     dense(k, ST_FLOAT32, "multiply_float32");
     dense(k, ST_BFLOAT16, "multiply_bfloat16");
     dense(k, ST_INT8, "multiply_int8");
     dense(k, ST_INT4, "multiply_int4");
-    st_sparse m = {ST_FLOAT32, INPUTS, OUTPUTS, a, OUTPUTS, NULL, 0, NULL, 0, NULL, NULL, NULL};
-    ptrdiff_t n = list(INPUTS, 9, 0);
-    for (int i = 0; i < MOST; i++) bits[i] &= 0x3fff;
-    k->sparse_float32(&m, index_, c, n, 0, OUTPUTS, y), add(y, 4 * OUTPUTS), show("sparse_float32");
-    m.format = ST_BFLOAT16, m.weight = bits;
-    k->sparse_bfloat16(&m, index_, c, n, 0, OUTPUTS, y), add(y, 4 * OUTPUTS);
-    show("sparse_bfloat16");
-    sparse(k->sparse_int8, ST_INT8, 32767, 0, "sparse_int8");
-    sparse(k->sparse_int4, ST_INT4, 4095, 0, "sparse_int4");
-    sparse(k->counts_int8, ST_INT8, 127, 1, "counts_int8");
-    sparse(k->counts_int8_groups, ST_INT8_GROUPS, 127, 1, "counts_int8_groups");
-    sparse(k->counts_int4, ST_INT4, 8, 1, "counts_int4");
+    rows(k->rows_int8, ST_INT8, 32767, 0, "rows_int8");
+    rows(k->rows_int4, ST_INT4, 4095, 0, "rows_int4");
+    rows(k->counts_int8, ST_INT8, 127, 1, "counts_int8");
+    rows(k->counts_int8_groups, ST_INT8_GROUPS, 127, 1, "counts_int8_groups");
+    rows(k->counts_int4, ST_INT4, 8, 1, "counts_int4");
     parts(k);
     return 0;
 }

@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from kernel_twins import normal
 
-from spiketrain.runtime.kernels import attention, reference_attention
+from spiketrain.runtime.kernels.reference import attention as reference_attention
+from spiketrain.runtime.kernels.vectors import attention
 
 TILE = attention.TILE
 

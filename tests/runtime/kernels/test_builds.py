@@ -8,7 +8,7 @@ import subprocess
 
 import pytest
 
-from spiketrain.runtime.kernels import dispatch
+from spiketrain.runtime.kernels.isa import dispatch
 
 AVX = re.compile(r"^v[a-z]|%[yz]mm|%k[0-7]")
 NEWER = re.compile(

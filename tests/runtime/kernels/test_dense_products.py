@@ -16,7 +16,11 @@ from kernel_matrices import (
     same,
 )
 
-from spiketrain.runtime.kernels import dispatch, products, reference_products
+from spiketrain.runtime.kernels import products
+from spiketrain.runtime.kernels.isa import dispatch
+from spiketrain.runtime.kernels.products import dense as dense_products
+from spiketrain.runtime.kernels.products import events as event_products
+from spiketrain.runtime.kernels.reference import products as reference_products
 from spiketrain.runtime.memory import Arena
 
 pytestmark = pytest.mark.usefixtures("build")
@@ -25,10 +29,15 @@ FORMATS = ("float32", "int8", "int4", "bfloat16")
 WIDTHS = (1, 16, 63, 64, 65, 127, 128, 129, 200, 257)
 
 
-def test_every_kernel_has_a_twin_with_the_same_arguments():
-    for name, kernel in vars(products).items():
-        if name.startswith("_") or getattr(kernel, "__module__", None) != products.__name__:
-            continue
+@pytest.mark.parametrize("module", [dense_products, event_products])
+def test_every_kernel_has_a_twin_with_the_same_arguments(module):
+    kernels = [
+        (name, kernel)
+        for name, kernel in vars(module).items()
+        if not name.startswith("_") and getattr(kernel, "__module__", None) == module.__name__
+    ]
+    assert len(kernels) > 2
+    for name, kernel in kernels:
         twin = getattr(reference_products, name)
         if not inspect.isclass(twin):
             assert arguments_of(kernel) == arguments_of(twin), name
@@ -187,10 +196,11 @@ def test_misfitting_arguments_are_refused_by_name(pools):
         products.Dense("int8", panels, 8, 70, f4(3))
     with pytest.raises(ValueError, match=r"group must be one of \(32, 64\), got 16"):
         products.panels_shape("int4", 8, 70, 16)
+    panel = np.zeros((1, 1152), np.uint8)
     with pytest.raises(ValueError, match="bfloat16"):
-        products.pack_int4(
-            np.zeros((8, 1), np.uint8), np.full((1, 2), 0.1, np.float32), 32, f4(1, 288).view("u1")
-        )
+        products.pack("int4", np.zeros((8, 1), np.uint8), panel, f4(1, 2) + np.float32(0.1), 32)
+    with pytest.raises(ValueError, match="weight must be uint16, got float32"):
+        products.pack("bfloat16", f4(8, 70), panels)
     matrix = products.Dense("int8", panels, 8, 70, f4(70))
     with pytest.raises(ValueError, match="x columns must be 8, got 7"):
         matrix.multiply(f4(2, 7), f4(2, 70), pools[1])

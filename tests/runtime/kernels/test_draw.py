@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spiketrain.runtime.kernels import reference_sampling, sampling
+from spiketrain.runtime.kernels.reference import sampling as reference_sampling
+from spiketrain.runtime.kernels.vectors import sampling
 
 SHARE = st.floats(0.001, 1.0) | st.sampled_from([0.5, 0.95, 1.0])
 

@@ -6,7 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from kernel_matrices import nan, nibbles, read_only, rows_apart, same, sparse
 
-from spiketrain.runtime.kernels import dispatch, products, reference_products
+from spiketrain.runtime.kernels import products
+from spiketrain.runtime.kernels.isa import dispatch
+from spiketrain.runtime.kernels.reference import products as reference_products
 
 pytestmark = pytest.mark.usefixtures("build")
 

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from kernel_twins import normal
 
-from spiketrain.runtime.kernels import mixers, reference_mixers
+from spiketrain.runtime.kernels.reference import mixers as reference_mixers
+from spiketrain.runtime.kernels.vectors import mixers
 
 SIZES = (1, 2, 15, 16, 17, 63, 64, 65, 200)
 

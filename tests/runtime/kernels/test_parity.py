@@ -8,31 +8,24 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from kernel_matrices import events_of, nan, read_only, same
 
-from spiketrain.runtime.kernels import (
-    attention,
-    functions,
-    gather,
-    mixers,
-    network,
-    neurons,
-    products,
-    reference,
-    reference_attention,
-    reference_functions,
-    reference_mixers,
-    reference_rwkv,
-    reference_sampling,
-    rwkv,
-    sampling,
-)
+from spiketrain.runtime.kernels import products
+from spiketrain.runtime.kernels.networks import egru as network
+from spiketrain.runtime.kernels.networks import spikegpt as rwkv
+from spiketrain.runtime.kernels.reference import attention as reference_attention
+from spiketrain.runtime.kernels.reference import egru as reference
+from spiketrain.runtime.kernels.reference import functions as reference_functions
+from spiketrain.runtime.kernels.reference import mixers as reference_mixers
+from spiketrain.runtime.kernels.reference import neurons as reference_neurons
+from spiketrain.runtime.kernels.reference import sampling as reference_sampling
+from spiketrain.runtime.kernels.reference import spikegpt as reference_rwkv
+from spiketrain.runtime.kernels.vectors import attention, functions, mixers, neurons, sampling
 
 TWINS = {
     attention: reference_attention,
     functions: reference_functions,
-    gather: reference,
     mixers: reference_mixers,
     network: reference,
-    neurons: reference,
+    neurons: reference_neurons,
     rwkv: reference_rwkv,
     sampling: reference_sampling,
 }
@@ -81,7 +74,7 @@ def test_lists_are_their_twins(build, seed, size, density):
         assert same(found[:count], index)
         assert same(values[:count], value.astype(output.dtype))
         twin = np.full(size, -1, np.int32), np.zeros(size, output.dtype)
-        assert getattr(reference, name)(output, *twin) == count
+        assert getattr(reference_neurons, name)(output, *twin) == count
 
 
 @given(
@@ -94,7 +87,7 @@ def test_quantise_is_its_twin(build, seed, size, spread):
     rng = np.random.default_rng(seed)
     x = read_only((spread * rng.normal(size=size)).astype(np.float32))
     codes, expected = np.full(size, 99, np.int16), np.full(size, 99, np.int16)
-    assert neurons.quantise(x, codes) == reference.quantise(x, expected)
+    assert neurons.quantise(x, codes) == reference_neurons.quantise(x, expected)
     assert same(codes, expected)
 
 
@@ -123,7 +116,7 @@ def test_neuron_updates_are_their_twins(build, seed, size, spread, zoneout):
         cell, expected_cell = start.copy(), start.copy()
         output, expected = np.full(size, -9, dtype), np.full(size, -9, dtype)
         getattr(neurons, name)(x, y, threshold, zoneout, cell, output)
-        getattr(reference, name)(x, y, threshold, zoneout, expected_cell, expected)
+        getattr(reference_neurons, name)(x, y, threshold, zoneout, expected_cell, expected)
         assert same(cell, expected_cell)
         assert same(output, expected)
         assert np.all(np.abs(cell) <= 1)
@@ -222,18 +215,22 @@ def ulps(name, x, out):
 
 def test_misfitting_arguments_are_refused_by_name(build):
     f4 = lambda *shape: np.zeros(shape, np.float32)  # noqa: E731
-    index, value = np.zeros(2, np.int32), np.ones(2, np.int16)
-    codes = np.zeros((3, 4), np.int8)
-    with pytest.raises(ValueError, match="out has 5 columns"):
-        gather.gather_int8(codes, index, value, f4(4), f4(4), f4(5))
-    with pytest.raises(ValueError, match=r"index\[0\] must be in \[0, 3\), got 3"):
-        gather.gather_int8(codes, index + 3, value, f4(4), f4(4), f4(4))
+    codes, output = np.zeros((3, 4), np.int8), np.ones((1, 3), np.int16)
+    matrix, pool = products.Sparse("int8", codes, 4, f4(4), bias=f4(4)), products.Pool(1)
+    with pytest.raises(ValueError, match="y columns must be 4, got 5"):
+        matrix.graded(output, f4(1, 5), pool)
+    with pytest.raises(ValueError, match="input columns must be 3, got 2"):
+        matrix.graded(np.ones((1, 2), np.int16), f4(1, 4), pool)
     with pytest.raises(ValueError, match=r"must be in 0 \.\. 32767, got -1"):
-        gather.gather_int8(codes, index, -value, f4(4), f4(4), f4(4))
+        matrix.graded(-output, f4(1, 4), pool)
+    with pytest.raises(ValueError, match="events of this kind"):
+        products.Events("int4", output, graded=True)
     with pytest.raises(ValueError, match="contiguous rows"):
-        gather.gather_int8(codes[:, ::2], index, value, f4(2), f4(2), f4(2))
-    with pytest.raises(ValueError, match="at most 32"):
-        gather.batch_int8(codes, np.zeros((33, 3), np.int16), f4(4), f4(4), f4(33, 4))
+        products.Sparse("int8", codes[:, ::2], 2, f4(2))
+    with pytest.raises(ValueError, match="weight must be int8, got float32"):
+        products.Sparse("int8", f4(3, 4), 4, f4(4))
+    with pytest.raises(ValueError, match="bias must be 4, got 3"):
+        products.Sparse("int8", codes, 4, f4(4), bias=f4(3))
     with pytest.raises(ValueError, match="x and y must have 6"):
         neurons.egru_float32(f4(5), f4(6), f4(2), 0.0, f4(2), f4(2))
     with pytest.raises(ValueError, match="out has 1 elements"):

@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from kernel_matrices import nan, read_only, rows_apart, same
 
-from spiketrain.runtime.kernels import functions, reference_functions
+from spiketrain.runtime.kernels.reference import functions as reference_functions
+from spiketrain.runtime.kernels.vectors import functions
 
 pytestmark = pytest.mark.usefixtures("build")
 

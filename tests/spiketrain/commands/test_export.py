@@ -67,7 +67,7 @@ def test_every_family_says_what_it_computes_and_ends_with_its_head(tmp_path):
 
 
 def test_lif_units_spike_in_the_graph_as_in_the_runtime(tmp_path, monkeypatch, capsys):
-    import spiketrain.runtime.kernels.mixers as mixers
+    import spiketrain.runtime.kernels.vectors.mixers as mixers
 
     package = tiny_spikegpt.tiny_spikegpt_package(
         tmp_path / "p", weights="float32", lif_tau=3.0, pre_ffn=True

@@ -1,6 +1,0 @@
-# Checks of arguments, the same in every kernel module.
-
-
-cdef inline void check_size(str name, Py_ssize_t got, Py_ssize_t rule) except *:
-    if got != rule:
-        raise ValueError(f"{name} must be {rule}, got {got}")

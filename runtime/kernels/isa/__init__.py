@@ -1,0 +1,1 @@
+"""Builds of the kernels for several instruction sets, and the choice among them."""

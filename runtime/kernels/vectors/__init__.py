@@ -1,0 +1,1 @@
+"""Kernels that go over vectors: functions, neurons, parts of mixers, draws from logits."""
