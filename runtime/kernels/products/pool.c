@@ -22,7 +22,8 @@
  * a process have their thread-local memory as well: the thread sanitizer 790 KB. */
 #define ST_STACK_BYTES (3 << 19)
 
-struct st_pool {
+typedef struct {
+    st_pool pool; /* what others see of it */
     /* Number of the job (high half) and blocks not yet claimed (low half). While blocks are left,
      * function and job belong to that number; claiming one proves that they still do. */
     _Alignas(64) _Atomic uint64_t ticket;
@@ -35,13 +36,13 @@ struct st_pool {
     _Atomic int stop;
     pthread_mutex_t lock;
     pthread_cond_t work, finished;
-    int threads, started;
+    int started;
     int generation;
     pthread_t *workers;
     /* The caller's: time of jobs shared since the last judgement and what they would have taken
      * alone; until when workers rest, and how long they last did. */
     int64_t together, alone, rests_until, rest;
-};
+} st_workers;
 
 /* Grows in every child process: threads of the parent do not exist there. */
 static _Atomic int fork_generation;
@@ -67,7 +68,7 @@ static inline void pause_core(void)
 }
 
 /* Claims blocks of the current job until none is left; returns how many there were. */
-static int work_off(st_pool *pool)
+static int work_off(st_workers *pool)
 {
     int worked = 0;
     uint64_t ticket = atomic_load(&pool->ticket);
@@ -88,12 +89,12 @@ static int work_off(st_pool *pool)
     return worked;
 }
 
-static int has_work(st_pool *pool)
+static int has_work(st_workers *pool)
 {
     return (uint32_t)atomic_load(&pool->ticket) != 0 || atomic_load(&pool->stop);
 }
 
-static void sleep_until_work(st_pool *pool)
+static void sleep_until_work(st_workers *pool)
 {
     pthread_mutex_lock(&pool->lock);
     atomic_fetch_add(&pool->sleepers, 1);
@@ -104,7 +105,7 @@ static void sleep_until_work(st_pool *pool)
 
 static void *worker_main(void *argument)
 {
-    st_pool *pool = argument;
+    st_workers *pool = argument;
     st_plain_rounding();
     while (!atomic_load(&pool->stop)) {
         if (work_off(pool)) continue;
@@ -115,7 +116,7 @@ static void *worker_main(void *argument)
     return NULL;
 }
 
-static void wake_workers(st_pool *pool)
+static void wake_workers(st_workers *pool)
 {
     if (!atomic_load(&pool->sleepers)) return;
     pthread_mutex_lock(&pool->lock);
@@ -123,7 +124,7 @@ static void wake_workers(st_pool *pool)
     pthread_mutex_unlock(&pool->lock);
 }
 
-static void prepare(st_pool *pool)
+static void prepare(st_workers *pool)
 {
     pthread_mutex_init(&pool->lock, NULL);
     pthread_cond_init(&pool->work, NULL);
@@ -138,7 +139,7 @@ static void prepare(st_pool *pool)
 
 /* Starts missing workers, deaf to signals, which are the main thread's business. Where the system
  * refuses a thread, the caller works alone. */
-static void start_workers(st_pool *pool)
+static void start_workers(st_workers *pool)
 {
     if (pool->generation != atomic_load(&fork_generation)) prepare(pool);
     if (pool->started) return;
@@ -148,7 +149,7 @@ static void start_workers(st_pool *pool)
     pthread_attr_t attributes;
     pthread_attr_init(&attributes);
     pthread_attr_setstacksize(&attributes, ST_STACK_BYTES);
-    for (int i = 0; i < pool->threads - 1; i++) {
+    for (int i = 0; i < pool->pool.threads - 1; i++) {
         if (pthread_create(&pool->workers[i], &attributes, worker_main, pool)) break;
         pool->started++;
     }
@@ -156,25 +157,9 @@ static void start_workers(st_pool *pool)
     pthread_sigmask(SIG_SETMASK, &before, NULL);
 }
 
-st_pool *st_pool_new(int threads)
+static void free_workers(st_pool *self)
 {
-    pthread_once(&watch_forks, start_watching);
-    st_pool *pool = NULL;
-    if (posix_memalign((void **)&pool, 64, sizeof *pool)) return NULL;
-    memset(pool, 0, sizeof *pool);
-    pool->threads = threads;
-    pool->workers = calloc((size_t)threads, sizeof *pool->workers);
-    if (!pool->workers) {
-        free(pool);
-        return NULL;
-    }
-    prepare(pool);
-    return pool;
-}
-
-void st_pool_free(st_pool *pool)
-{
-    if (!pool) return;
+    st_workers *pool = (st_workers *)self;
     if (pool->generation == atomic_load(&fork_generation)) {
         pthread_mutex_lock(&pool->lock);
         atomic_store(&pool->stop, 1);
@@ -189,12 +174,7 @@ void st_pool_free(st_pool *pool)
     free(pool);
 }
 
-int st_pool_threads(const st_pool *pool)
-{
-    return pool->threads;
-}
-
-static void wait_for_workers(st_pool *pool, int blocks)
+static void wait_for_workers(st_workers *pool, int blocks)
 {
     for (int spins = 0; spins < ST_CALLER_SPINS; spins++) {
         if (atomic_load(&pool->done) == blocks) return;
@@ -217,7 +197,7 @@ static int64_t nanoseconds(void)
 /* Adds a job of which the caller did `claimed` blocks in `worked`; workers whose cores are taken,
  * and who lose them with a block in hand, make it last longer than all blocks at the caller's pace.
  */
-static void judge(st_pool *pool, int claimed, int blocks, int64_t worked, int64_t lasted,
+static void judge(st_workers *pool, int claimed, int blocks, int64_t worked, int64_t lasted,
                   int64_t now)
 {
     if (!claimed) return;
@@ -234,9 +214,10 @@ static void judge(st_pool *pool, int claimed, int blocks, int64_t worked, int64_
     pool->alone = pool->together = 0;
 }
 
-void st_pool_run(st_pool *pool, st_block_function function, void *job, int blocks)
+static void run(st_pool *self, st_block_function function, void *job, int blocks)
 {
-    int64_t start = pool->threads == 1 || blocks <= 1 ? 0 : nanoseconds();
+    st_workers *pool = (st_workers *)self;
+    int64_t start = pool->pool.threads == 1 || blocks <= 1 ? 0 : nanoseconds();
     if (!start || start < pool->rests_until) {
         for (int block = 0; block < blocks; block++) function(job, block);
         return;
@@ -254,4 +235,20 @@ void st_pool_run(st_pool *pool, st_block_function function, void *job, int block
     wait_for_workers(pool, blocks);
     int64_t now = nanoseconds();
     judge(pool, claimed, blocks, worked, now - start, now);
+}
+
+st_pool *st_pool_new(int threads)
+{
+    pthread_once(&watch_forks, start_watching);
+    st_workers *pool = NULL;
+    if (posix_memalign((void **)&pool, 64, sizeof *pool)) return NULL;
+    memset(pool, 0, sizeof *pool);
+    pool->pool = (st_pool){run, free_workers, threads};
+    pool->workers = calloc((size_t)threads, sizeof *pool->workers);
+    if (!pool->workers) {
+        free(pool);
+        return NULL;
+    }
+    prepare(pool);
+    return &pool->pool;
 }

@@ -10,14 +10,35 @@
 typedef struct st_pool st_pool;
 typedef void (*st_block_function)(void *job, int block);
 
+/* Every compiled module has a copy of pool.c of its own, and one module's pool may run in another.
+ * A pool leads to the copy that made it, which alone knows of forks that its workers do not
+ * survive. */
+struct st_pool {
+    void (*run)(st_pool *pool, st_block_function function, void *job, int blocks);
+    void (*free)(st_pool *pool);
+    int threads;
+};
+
 /* A pool of `threads` threads, the caller included; NULL when memory is short. Workers start with
  * the first job, also anew in a child process after fork. */
 st_pool *st_pool_new(int threads);
+
 /* Ends the workers and waits for them. */
-void st_pool_free(st_pool *pool);
-int st_pool_threads(const st_pool *pool);
+static inline void st_pool_free(st_pool *pool)
+{
+    if (pool) pool->free(pool);
+}
+
+static inline int st_pool_threads(const st_pool *pool)
+{
+    return pool->threads;
+}
+
 /* Calls function(job, block) once for every block in 0 .. blocks - 1 and returns when all are done.
  */
-void st_pool_run(st_pool *pool, st_block_function function, void *job, int blocks);
+static inline void st_pool_run(st_pool *pool, st_block_function function, void *job, int blocks)
+{
+    pool->run(pool, function, job, blocks);
+}
 
 #endif

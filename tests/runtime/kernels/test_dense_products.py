@@ -200,7 +200,7 @@ def test_misfitting_arguments_are_refused_by_name(pools):
     with pytest.raises(ValueError, match="bfloat16"):
         products.pack("int4", np.zeros((8, 1), np.uint8), panel, f4(1, 2) + np.float32(0.1), 32)
     with pytest.raises(ValueError, match="weight must be uint16, got float32"):
-        products.pack("bfloat16", f4(8, 70), panels)
+        products.pack("bfloat16", f4(8, 70), np.zeros((2, 1024), np.uint8))
     matrix = products.Dense("int8", panels, 8, 70, f4(70))
     with pytest.raises(ValueError, match="x columns must be 8, got 7"):
         matrix.multiply(f4(2, 7), f4(2, 70), pools[1])

@@ -1,5 +1,7 @@
 """Products of graded events, of one vector or several, against their scalar twins, bit for bit."""
 
+import os
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -181,6 +183,24 @@ def test_codes_with_a_bias_are_their_twins(build, seed, lanes, rows, size):
     unit = read_only(rng.uniform(0, 1, lanes).astype(np.float32))
     arguments = weight, codes, unit, *columns(rng, size)
     assert same(counts(*arguments), counts(*arguments, reference_products))
+
+
+@pytest.mark.filterwarnings("ignore:This process")
+def test_a_pool_works_in_a_forked_child(build):
+    """Its workers stay behind, and it must not wait for them."""
+    rng = np.random.default_rng(6)
+    weight = read_only(rng.integers(-127, 128, (400, 3000)).astype(np.int8))
+    vectors = read_only(rng.integers(1, 9, (2, 400)).astype(np.int16))
+    arguments = "int8", weight, vectors, *columns(rng, 3000), products
+    pool = products.Pool(2)
+    expected = graded(*arguments, pool)
+    child = os.fork()
+    if not child:
+        fits = same(graded(*arguments, pool), expected)
+        del pool
+        os._exit(0 if fits else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert same(graded(*arguments, pool), expected)
 
 
 @pytest.mark.parametrize("threads", [1, 2])
