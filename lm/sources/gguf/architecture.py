@@ -15,6 +15,7 @@ from spiketrain.lm.sources.gguf.rope import rope_parameters
 ARCHITECTURES = ("llama", "qwen2", "qwen3")
 EMBEDDING = "token_embd.weight"
 HEAD = "output.weight"
+_MAX_CONTEXT = 1 << 27  # no tensor bounds this size, and caches grow with it
 _ARCHITECTURE = "general.architecture"
 _QUANTIZATION = "general.quantization_version"
 _QUANTIZATION_VERSION = 2
@@ -70,7 +71,9 @@ def transformer_settings(container: Container) -> dict[str, Any]:
         "num_attention_heads": heads,
         "num_key_value_heads": _key_value_heads(metadata, name, heads),
         "head_dim": (head_dim := _head_dim(metadata, name, hidden, heads)),
-        "max_position_embeddings": metadata.integer(f"{name}.context_length", least=1),
+        "max_position_embeddings": metadata.integer(
+            f"{name}.context_length", least=1, most=_MAX_CONTEXT
+        ),
         "rms_norm_eps": metadata.positive(f"{name}.attention.layer_norm_rms_epsilon"),
         "tie_word_embeddings": HEAD not in container.entries,
     }

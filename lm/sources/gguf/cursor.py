@@ -1,5 +1,6 @@
 """Bytes of a file in order, never more than the file still has."""
 
+import os
 import struct
 from pathlib import Path
 from typing import BinaryIO
@@ -7,8 +8,7 @@ from typing import BinaryIO
 from spiketrain.lm.sources.gguf.error import GgufError, Unquoted
 
 _U32 = struct.Struct("<I")
-_U64 = struct.Struct("<Q")
-LENGTH_BYTES = _U64.size
+LENGTH = struct.Struct("<Q")
 
 
 class Cursor:
@@ -33,12 +33,26 @@ class Cursor:
         """The next `count` bytes."""
         if count > self.left:
             raise self.error(name, f"fit the {self.left} bytes that are left", count)
+        self.position += count
+        return self._read(count)
+
+    def skip(self, count: int, name: str) -> None:
+        """Pass over the next `count` bytes."""
+        if count > self.left:
+            raise self.error(name, f"fit the {self.left} bytes that are left", count)
+        self.position += count
+        self._stream.seek(count, os.SEEK_CUR)
+
+    def since(self, start: int) -> bytes:
+        """The bytes from `start` to here, once more."""
+        self._stream.seek(start)
+        return self._read(self.position - start)
+
+    def _read(self, count: int) -> bytes:
         data = self._stream.read(count)
         if len(data) != count:
-            raise self.error(
-                "the file", "stay as it is while it is read", Unquoted("a shorter one")
-            )
-        self.position += count
+            rule = "stay as it is while it is read"
+            raise self.error("the file", rule, Unquoted("a shorter one"))
         return data
 
     def u32(self, name: str) -> int:
@@ -48,7 +62,7 @@ class Cursor:
 
     def u64(self, name: str) -> int:
         """The next eight bytes as a number."""
-        number: int = _U64.unpack(self.take(_U64.size, name))[0]
+        number: int = LENGTH.unpack(self.take(LENGTH.size, name))[0]
         return number
 
     def count(self, name: str, least: int) -> int:

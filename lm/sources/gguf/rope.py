@@ -89,7 +89,7 @@ def _from_factors(
 
 
 def _candidates(factors: Float64, theta: float) -> list[dict[str, Any]]:
-    """Scalings that the factors may come from, whole numbers first; low_freq_factor is 1.
+    """Scalings that the factors may come from, round numbers first; low_freq_factor is 1.
 
     Between the ends, the share s of a pair's own frequency is linear in its turns t a token:
     s = (t old - low) / (high - low).  Only the ratios of old, low and high matter.
@@ -113,7 +113,7 @@ def _candidates(factors: Float64, theta: float) -> list[dict[str, Any]]:
         return []
     return [
         _llama3(factor, old, high)
-        for old, high in ((round(old), float(round(high))), (round(old), high), (old, high))
+        for old, high in ((round(old), round(high, 3)), (old, high))
         if old > 0 and high > 1.0
     ]
 

@@ -130,11 +130,16 @@ class Source:
             f"GGUF version {self._container.version}, {config['model_type']}",
             f"{config['num_hidden_layers']} layers, hidden size {config['hidden_size']}, "
             f"{total:,} parameters",
-            f"types of elements: {types}",
+            f"types of elements: {types}{self._file_type()}",
             f"tokenizer: {vocabulary.model}{split}, {len(vocabulary.tokens):,} tokens",
             *(f"{key}: {text}" for key, text in self.provenance.items()),
         ]
         return "\n".join(lines)
+
+    def _file_type(self) -> str:
+        """What the file calls its mixture of types, a number."""
+        key, metadata = "general.file_type", self._container.metadata
+        return f" ({key} {metadata.integer(key)})" if key in metadata else ""
 
     def _unread(self) -> list[str]:
         """Keys of the architecture that played no part."""

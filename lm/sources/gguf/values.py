@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from spiketrain.lm.sources.gguf.cursor import LENGTH_BYTES, Cursor
+from spiketrain.lm.sources.gguf.cursor import LENGTH, Cursor
 
 _NUMBERS = {
     0: "<u1", 1: "<i1", 2: "<u2", 3: "<i2", 4: "<u4", 5: "<i4", 6: "<f4", 10: "<u8", 11: "<i8",
@@ -23,18 +23,20 @@ _BOOL, _STRING, _ARRAY = 7, 8, 9
 
 @dataclass(frozen=True, slots=True)
 class Texts:
-    """An array of texts: all bytes one after the other, and where each text ends."""
+    """An array of `count` texts, each after its length, as the file has them."""
 
     data: bytes
-    ends: npt.NDArray[np.int64]
+    count: int
 
     def __len__(self) -> int:
-        return len(self.ends)
+        return self.count
 
     def __iter__(self) -> Iterator[str]:
         """The texts, decoded one at a time.  Raises UnicodeDecodeError."""
         start = 0
-        for end in map(int, self.ends):
+        for _ in range(self.count):
+            start += LENGTH.size
+            end = start + LENGTH.unpack_from(self.data, start - LENGTH.size)[0]
             yield self.data[start:end].decode("utf-8")
             start = end
 
@@ -73,18 +75,16 @@ def _array(cursor: Cursor, key: str) -> Any:
         count = cursor.count(f"the length of {key}", dtype.itemsize)
         return np.frombuffer(cursor.take(count * dtype.itemsize, key), dtype)
     if kind == _BOOL:
-        return _flags(cursor, key, cursor.count(f"the length of {key}", 1)).astype(bool)
+        return _flags(cursor, key, cursor.count(f"the length of {key}", 1)).view(bool)
     if kind == _STRING:
-        return _texts(cursor, key, cursor.count(f"the length of {key}", LENGTH_BYTES))
+        return _texts(cursor, key, cursor.count(f"the length of {key}", LENGTH.size))
     if kind == _ARRAY:
         raise cursor.error(f"the element type of {key}", "not be an array", kind)
     raise cursor.error(f"the element type of {key}", "be 0 to 12", kind)
 
 
 def _texts(cursor: Cursor, key: str, count: int) -> Texts:
-    data = bytearray()
-    ends = np.empty(count, np.int64)
-    for i in range(count):
-        data += cursor.string(key)
-        ends[i] = len(data)
-    return Texts(bytes(data), ends)
+    start = cursor.position
+    for _ in range(count):
+        cursor.skip(cursor.u64(f"the length of a text in {key}"), key)
+    return Texts(cursor.since(start), count)

@@ -77,6 +77,18 @@ def test_token_ids_are_those_of_llama_cpp(tmp_path, name):
 
 
 @FILES
+def test_transformers_reads_the_same_ids(tmp_path, name):
+    transformers = pytest.importorskip("transformers")
+    for file, text in open_gguf(golden_file(tmp_path, name)).tokenizer_files().items():
+        (tmp_path / file).write_text(text, "utf-8")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    expected = golden_json(name, "tokens")
+    for pair in expected["pairs"]:
+        assert tokenizer(pair["text"])["input_ids"] == pair["special"], pair["text"]
+    assert (tokenizer.bos_token_id, tokenizer.eos_token_id) == (expected["bos"], expected["eos"])
+
+
+@FILES
 def test_the_runtime_decodes_what_it_encodes(tmp_path, name):
     (tmp_path / "package").mkdir()
     for file, text in open_gguf(golden_file(tmp_path, name)).tokenizer_files().items():
