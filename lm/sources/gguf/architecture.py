@@ -7,7 +7,8 @@ compares them with the tensors.
 from collections.abc import Mapping
 from typing import Any
 
-from spiketrain.lm.sources.gguf.container import Container, Entry
+from spiketrain.lm.sources.gguf.container import Container
+from spiketrain.lm.sources.gguf.entries import Entry
 from spiketrain.lm.sources.gguf.error import Unquoted
 from spiketrain.lm.sources.gguf.metadata import Metadata
 from spiketrain.lm.sources.gguf.rope import rope_parameters

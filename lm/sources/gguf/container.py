@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from spiketrain.lm.sources.gguf.blocks import FORMATS, Format, type_name
 from spiketrain.lm.sources.gguf.cursor import Cursor
+from spiketrain.lm.sources.gguf.entries import Entry, placed_entries, read_entries
 from spiketrain.lm.sources.gguf.error import GgufError, Unquoted
 from spiketrain.lm.sources.gguf.metadata import Metadata
 from spiketrain.lm.sources.gguf.values import read_value
@@ -24,28 +24,10 @@ VERSIONS = (2, 3)
 MAX_KEYS = 1 << 16
 MAX_TENSORS = 1 << 16
 _MAGIC = b"GGUF"
-_MAX_NAME_BYTES = 1024
-_MAX_DIMENSIONS = 4
 _LEAST_KEY_BYTES = 8 + 1 + 4 + 1
 _LEAST_TENSOR_BYTES = 8 + 1 + 4 + 8 + 4 + 8
 _ALIGNMENT = "general.alignment"
 _MAX_ALIGNMENT = 1 << 16
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One tensor: its shape slowest axis first, as in torch, and its bytes, from `start`."""
-
-    name: str
-    format: Format
-    shape: tuple[int, ...]
-    start: int
-    num_bytes: int
-
-    @property
-    def rows(self) -> int:
-        """The size of the slowest axis."""
-        return self.shape[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,10 +89,9 @@ def _container(cursor: Cursor, stamp: tuple[int, ...]) -> Container:
     metadata = Metadata(cursor.file, _keys(cursor, num_keys))
     _check_parts(metadata)
     alignment = _alignment(metadata)
-    entries = _entries(cursor, num_tensors)
+    entries = read_entries(cursor, num_tensors)
     start = _padded(cursor.position, alignment)
-    placed = {name: _placed(cursor, entry, start, alignment) for name, entry in entries.items()}
-    _check_overlaps(cursor, placed)
+    placed = placed_entries(cursor, entries, start, alignment)
     return Container(cursor.file, version, metadata, placed, stamp)
 
 
@@ -129,22 +110,11 @@ def _version(cursor: Cursor) -> int:
 def _keys(cursor: Cursor, count: int) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for i in range(count):
-        key = _name(cursor, f"the name of key {i}")
+        key = cursor.name(f"the name of key {i}")
         if key in values:
             raise cursor.error(key, "be there once", Unquoted("the key twice"))
         values[key] = read_value(cursor, key)
     return values
-
-
-def _name(cursor: Cursor, what: str) -> str:
-    data = cursor.string(what, _MAX_NAME_BYTES)
-    try:
-        name = data.decode("utf-8")
-    except UnicodeDecodeError:
-        raise cursor.error(what, "be UTF-8", data) from None
-    if not name:
-        raise cursor.error(what, "have at least one character", name)
-    return name
 
 
 def _check_parts(metadata: Metadata) -> None:
@@ -161,67 +131,6 @@ def _alignment(metadata: Metadata) -> int:
         rule = f"be a power of two from 1 to {_MAX_ALIGNMENT}"
         raise metadata.error(_ALIGNMENT, rule, alignment)
     return alignment
-
-
-def _entries(cursor: Cursor, count: int) -> dict[str, Entry]:
-    """Tensors with offsets as `start`, counted from the data."""
-    entries: dict[str, Entry] = {}
-    for i in range(count):
-        name = _name(cursor, f"the name of tensor {i}")
-        if name in entries:
-            raise cursor.error(name, "be there once", Unquoted("the tensor twice"))
-        sizes = _sizes(cursor, name)
-        kind = cursor.u32(f"the type of {name}")
-        if kind not in FORMATS:
-            known = ", ".join(known.name for known in FORMATS.values())
-            raise cursor.error(
-                f"the type of {name}", f"be one of {known}", Unquoted(type_name(kind))
-            )
-        offset = cursor.u64(f"the offset of {name}")
-        num_bytes = _num_bytes(cursor, name, sizes, FORMATS[kind])
-        entries[name] = Entry(name, FORMATS[kind], sizes[::-1], offset, num_bytes)
-    return entries
-
-
-def _sizes(cursor: Cursor, name: str) -> tuple[int, ...]:
-    """Sizes of a tensor's axes, fastest first."""
-    dimensions = cursor.u32(f"the dimensions of {name}")
-    if not 1 <= dimensions <= _MAX_DIMENSIONS:
-        raise cursor.error(f"the dimensions of {name}", f"be 1 to {_MAX_DIMENSIONS}", dimensions)
-    sizes = tuple(cursor.u64(f"the shape of {name}") for _ in range(dimensions))
-    if 0 in sizes:
-        raise cursor.error(f"the shape of {name}", "have sizes of at least 1", sizes[::-1])
-    return sizes
-
-
-def _num_bytes(cursor: Cursor, name: str, sizes: tuple[int, ...], kind: Format) -> int:
-    if sizes[0] % kind.width:
-        rule = f"have rows of whole blocks of {kind.width}, as {kind.name} has"
-        raise cursor.error(f"the shape of {name}", rule, sizes[::-1])
-    num_bytes = sizes[0] // kind.width * kind.num_bytes
-    for size in sizes[1:]:
-        num_bytes *= size
-    return num_bytes
-
-
-def _placed(cursor: Cursor, entry: Entry, start: int, alignment: int) -> Entry:
-    """The entry with its start counted from the beginning of the file."""
-    if entry.start % alignment:
-        rule = f"be a multiple of the alignment {alignment}"
-        raise cursor.error(f"the offset of {entry.name}", rule, entry.start)
-    end = start + entry.start + entry.num_bytes
-    size = cursor.position + cursor.left
-    if end > size:
-        raise cursor.error(entry.name, f"end within the file's {size} bytes", end)
-    return Entry(entry.name, entry.format, entry.shape, start + entry.start, entry.num_bytes)
-
-
-def _check_overlaps(cursor: Cursor, entries: Mapping[str, Entry]) -> None:
-    last: Entry | None = None
-    for entry in sorted(entries.values(), key=lambda entry: entry.start):
-        if last is not None and entry.start < last.start + last.num_bytes:
-            raise cursor.error(entry.name, f"begin after the end of {last.name}", entry.start)
-        last = entry
 
 
 def _padded(position: int, alignment: int) -> int:

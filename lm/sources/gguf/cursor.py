@@ -8,6 +8,7 @@ from typing import BinaryIO
 from spiketrain.lm.sources.gguf.error import GgufError, Unquoted
 
 _U32 = struct.Struct("<I")
+MAX_NAME_BYTES = 1024
 LENGTH = struct.Struct("<Q")
 
 
@@ -79,6 +80,17 @@ class Cursor:
         if most is not None and length > most:
             raise self.error(name, f"have at most {most} bytes", length)
         return self.take(length, name)
+
+    def name(self, what: str) -> str:
+        """A string that is the name of something; `what` says of what."""
+        data = self.string(what, MAX_NAME_BYTES)
+        try:
+            name = data.decode("utf-8")
+        except UnicodeDecodeError:
+            raise self.error(what, "be UTF-8", data) from None
+        if not name:
+            raise self.error(what, "have at least one character", name)
+        return name
 
     def error(self, name: str, rule: str, value: object) -> GgufError:
         """The error that says which part of which file breaks which rule."""

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from spiketrain.lm.sources.gguf.architecture import EMBEDDING, HEAD
-from spiketrain.lm.sources.gguf.container import Container, Entry
+from spiketrain.lm.sources.gguf.container import Container
+from spiketrain.lm.sources.gguf.entries import Entry
 from spiketrain.lm.sources.gguf.error import Unquoted
 from spiketrain.lm.sources.gguf.rope import FACTORS
 
