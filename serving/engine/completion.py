@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from spiketrain.runtime.logprobs import TokenLogprob, token_logprob
 from spiketrain.serving.engine.job import Job, Origin, Wake
-from spiketrain.serving.engine.sampler import Choice, Chooser
+from spiketrain.serving.engine.sampler import Choice, Sampler
 from spiketrain.serving.engine.scheduler import Chunk
 from spiketrain.serving.engine.starting_point import MAX_RECENT_IDS, Start, latest
 from spiketrain.serving.engine.text import CompletionText
@@ -54,7 +54,7 @@ class Completion(Job):
         self.new_tokens = 0
         self.reason: FinishReason | None = None
         self.first_token_s = self.last_token_s = arrived_s
-        self.chooser = Chooser(
+        self.sampler = Sampler(
             request.sampling, request.rules, request.constraint, super().recent_ids
         )
         self._text = text
@@ -153,7 +153,7 @@ class Completion(Job):
         return shown
 
     def _used_up(self) -> FinishReason | None:
-        if self.chooser.complete:
+        if self.sampler.complete:
             return FinishReason.CONSTRAINT
         return FinishReason.LENGTH if self.new_tokens == self.request.max_new_tokens else None
 

@@ -16,13 +16,13 @@ import structlog
 
 from spiketrain.serving.config import ServingConfig
 from spiketrain.serving.engine.completion import Completion
-from spiketrain.serving.engine.input_processor import Intake
+from spiketrain.serving.engine.input_processor import InputProcessor
 from spiketrain.serving.engine.job import Job
-from spiketrain.serving.engine.notify import wake
-from spiketrain.serving.engine.parallel_sampling import several
+from spiketrain.serving.engine.notify import notify
+from spiketrain.serving.engine.parallel_sampling import parallel_sampling
 from spiketrain.serving.engine.reader import log_end, read
 from spiketrain.serving.engine.runner import Outcome, Runner
-from spiketrain.serving.engine.running_set import Roster
+from spiketrain.serving.engine.running_set import RunningSet
 from spiketrain.serving.engine.scheduler import Batch
 from spiketrain.serving.errors import (
     Cancelled,
@@ -62,12 +62,12 @@ class Engine:
         self.model = model
         self.config = config
         self.tokenizer, self._encoder = confined(tokenizer or model.tokenizer)
-        self.intake = Intake(model, config, self.tokenizer)
+        self.input_processor = InputProcessor(model, config, self.tokenizer)
         self.max_sequences = _max_sequences(model, config)
         self._clock = clock
-        self._roster = Roster(self.max_sequences, config, self._last_word)
-        self._runner = Runner(model, self.intake.prefixes, clock)
-        self._changed = threading.Condition()  # its lock guards the roster and its jobs
+        self._running_set = RunningSet(self.max_sequences, config, self._last_word)
+        self._runner = Runner(model, self.input_processor.prefixes, clock)
+        self._changed = threading.Condition()  # its lock guards the running set and its jobs
         self._refusing = self._stopping = False
         self._thread = threading.Thread(target=self._loop, name="engine", daemon=True)
 
@@ -85,14 +85,14 @@ class Engine:
         """End every completion with Draining, then wait for the thread to end."""
         with self._changed:
             self._refusing = self._stopping = True
-            for job in self._roster.scheduler.sequences():
-                self._roster.end(job, Draining())
+            for job in self._running_set.scheduler.sequences():
+                self._running_set.end(job, Draining())
             self._changed.notify_all()
-            due = self._roster.due()
-        self._wake(due)
+            due = self._running_set.due()
+        self._notify(due)
         if self._thread.is_alive():
             self._thread.join()
-        self.intake.close()
+        self.input_processor.close()
         if self._encoder is not None:
             self._encoder.close()
 
@@ -107,18 +107,18 @@ class Engine:
     def num_running(self) -> int:
         """Slots in use."""
         with self._changed:
-            return self._roster.scheduler.num_running
+            return self._running_set.scheduler.num_running
 
     @property
     def num_waiting(self) -> int:
         """Requests in the queue."""
         with self._changed:
-            return self._roster.scheduler.num_waiting
+            return self._running_set.scheduler.num_waiting
 
     @property
     def defaults(self) -> Defaults:
         """Sampling where a request is silent."""
-        return self.intake.defaults
+        return self.input_processor.defaults
 
     @property
     def now_s(self) -> float:
@@ -132,10 +132,10 @@ class Engine:
         Raises RequestError, NoTokenizer, QueueFull or Draining on entry; the iterator raises
         DeadlineExceeded, Draining or EngineFailure.
         """
-        completion = await self.intake.completion(request, None, self._clock())
+        completion = await self.input_processor.completion(request, None, self._clock())
         self.enter(completion)
         try:
-            async with several(self, completion, read(self, completion)) as events:
+            async with parallel_sampling(self, completion, read(self, completion)) as events:
                 yield events
         finally:
             self.cancel(completion)
@@ -160,7 +160,7 @@ class Engine:
         with self._changed:
             if self._refusing:
                 raise Draining
-            self._roster.scheduler.check_room()
+            self._running_set.scheduler.check_room()
 
     def enter(self, job: Job, begun: bool = False) -> None:
         """Queue a job; `cancel` has to follow. Raises QueueFull or Draining.
@@ -170,7 +170,7 @@ class Engine:
         with self._changed:
             if self._stopping or (self._refusing and not begun):
                 raise Draining
-            self._roster.enter(job)
+            self._running_set.enter(job)
             settle()
             self._changed.notify_all()
 
@@ -180,17 +180,17 @@ class Engine:
             taken = completion.take()
             completion.taken_s = time.monotonic()
             if completion.paused:
-                self._roster.resume(completion)
+                self._running_set.resume(completion)
                 self._changed.notify_all()
         return taken
 
     def cancel(self, job: Job) -> None:
         """Free the slot of a job that nobody waits for; one that has ended is left as it is."""
         with self._changed:
-            self._roster.give_up(job, Cancelled())
+            self._running_set.give_up(job, Cancelled())
             self._changed.notify_all()  # its slot may be another's now
-            due = self._roster.due()
-        self._wake(due)
+            due = self._running_set.due()
+        self._notify(due)
 
     # Engine thread.
 
@@ -209,13 +209,13 @@ class Engine:
     def _give_up(self, batch: Batch[Job] | None) -> None:
         """End the jobs of a batch, or all where the choice of one failed."""
         with self._changed:
-            jobs = self._roster.scheduler.sequences()
+            jobs = self._running_set.scheduler.sequences()
             if batch is not None:
                 jobs = (*batch.decode, *(chunk.key for chunk in batch.chunks))
             for job in jobs:
-                self._roster.end(job, EngineFailure("internal error, see the server's log"))
-            due = self._roster.due()
-        self._wake(due)
+                self._running_set.end(job, EngineFailure("internal error, see the server's log"))
+            due = self._running_set.due()
+        self._notify(due)
 
     def _next_batch(self) -> Batch[Job] | None:
         """Wait for something to run; None when the engine stops."""
@@ -223,9 +223,9 @@ class Engine:
         with self._changed:
             while not self._stopping:
                 now_s = self._clock()
-                self._roster.expire(now_s)
-                self._wake(self._roster.due())
-                batch = self._roster.scheduler.next_batch(
+                self._running_set.expire(now_s)
+                self._notify(self._running_set.due())
+                batch = self._running_set.scheduler.next_batch(
                     pace.tokens_in(config.max_stall_s, config.prefill_chunk),
                     pace.tokens_in(IDLE_STALLS * config.max_stall_s, config.prefill_chunk_idle),
                 )
@@ -233,16 +233,16 @@ class Engine:
                     job.admitted_s = now_s
                 if batch:
                     return batch
-                earliest_s = self._roster.earliest_s()
+                earliest_s = self._running_set.earliest_s()
                 self._changed.wait(None if earliest_s is None else earliest_s - now_s)
         return None
 
     def _commit(self, batch: Batch[Job], outcomes: list[Outcome]) -> None:
         """Leave the outcomes to their readers, and wake those who are due."""
         with self._changed:
-            self._roster.commit(batch, outcomes)
-            due = self._roster.due()
-        self._wake(due)
+            self._running_set.commit(batch, outcomes)
+            due = self._running_set.due()
+        self._notify(due)
 
     def _last_word(self, job: Job) -> object:
         """What the reader of a job hears when all went well."""
@@ -258,10 +258,10 @@ class Engine:
             index=job.request.sampling.index,
         )
 
-    def _wake(self, jobs: list[Job]) -> None:
+    def _notify(self, jobs: list[Job]) -> None:
         if not jobs:
             return
-        for job in wake(jobs, self.config.flush_interval_s):  # nobody will ever read it
+        for job in notify(jobs, self.config.flush_interval_s):  # nobody will ever read it
             self.cancel(job)
 
 

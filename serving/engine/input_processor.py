@@ -1,4 +1,4 @@
-"""Intake: requests to jobs. Checks, encodes, looks for a kept beginning of the prompt."""
+"""InputProcessor: requests to jobs. Checks, encodes, looks for a kept beginning of the prompt."""
 
 import asyncio
 from dataclasses import replace
@@ -21,7 +21,7 @@ from spiketrain.serving.request.request import Defaults, Request
 LONG_PROMPT = 4096  # characters or tokens; read outside the event loop, as are other long lists
 
 
-class Intake:
+class InputProcessor:
     """What requests are checked against: a model, its tokenizer, limits, kept states."""
 
     def __init__(self, model: Any, config: ServingConfig, tokenizer: Any) -> None:

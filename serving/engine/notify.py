@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from spiketrain.serving.engine.job import Job
 
 
-def wake(jobs: Iterable[Job], gather_s: float) -> list[Job]:
+def notify(jobs: Iterable[Job], gather_s: float) -> list[Job]:
     """Set `ready` of each, `gather_s` after it last took or at once if that is urgent.
 
     Those whose event loop is closed are given back.
@@ -18,7 +18,7 @@ def wake(jobs: Iterable[Job], gather_s: float) -> list[Job]:
     by_loop: dict[asyncio.AbstractEventLoop, list[Job]] = {}
     for job in jobs:
         by_loop.setdefault(job.loop, []).append(job)
-    closed = [loop for loop, readers in by_loop.items() if not _wake_on(loop, readers, gather_s)]
+    closed = [loop for loop, readers in by_loop.items() if not _notify_on(loop, readers, gather_s)]
     return [job for loop in closed for job in by_loop[loop]]
 
 
@@ -27,7 +27,7 @@ def left_to_gather_s(job: Job, now_s: float, gather_s: float) -> float:
     return 0.0 if job.urgent else max(0.0, job.taken_s + gather_s - now_s)
 
 
-def _wake_on(loop: asyncio.AbstractEventLoop, jobs: list[Job], gather_s: float) -> bool:
+def _notify_on(loop: asyncio.AbstractEventLoop, jobs: list[Job], gather_s: float) -> bool:
     """Set `ready` of each on its loop; False if the loop is closed."""
     try:
         loop.call_soon_threadsafe(_set_each, loop, jobs, gather_s)

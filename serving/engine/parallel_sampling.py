@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Protocol
 
 from spiketrain.serving.engine.completion import Completion
-from spiketrain.serving.engine.input_processor import Intake
+from spiketrain.serving.engine.input_processor import InputProcessor
 from spiketrain.serving.engine.job import Job
 from spiketrain.serving.engine.reader import Source, log_end, read
 from spiketrain.serving.errors import ServingError
@@ -17,7 +17,7 @@ from spiketrain.serving.request.events import Event, Finish
 class Entrance(Source, Protocol):
     """The part of an engine that several completions use."""
 
-    intake: Intake
+    input_processor: InputProcessor
 
     def enter(self, job: Job, begun: bool = False) -> None:
         """Queue a job, of a call that has begun or of a new one."""
@@ -27,7 +27,7 @@ class Entrance(Source, Protocol):
 
 
 @asynccontextmanager
-async def several(
+async def parallel_sampling(
     engine: Entrance, first: Completion, events: AsyncIterator[Event]
 ) -> AsyncIterator[AsyncIterator[Event]]:
     """The events of a completion in the queue and of its siblings, each with its index.
@@ -59,7 +59,7 @@ async def _events(
 ) -> AsyncIterator[Event]:
     info, event = await anext(events), await anext(events)
     for index, fork in enumerate(first.forks, 1):
-        sibling = engine.intake.sibling(first, index, fork)
+        sibling = engine.input_processor.sibling(first, index, fork)
         engine.enter(sibling, begun=True)
         siblings.append(sibling)
     first.forks = []

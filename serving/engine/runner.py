@@ -141,7 +141,7 @@ class Runner:
                 drawing.append((completion, own))
         if not rows:
             return outcomes
-        params = [completion.chooser.sampling for completion, _ in drawing]
+        params = [completion.sampler.sampling for completion, _ in drawing]
         tokens = sample_rows(rows, params, [completion.position for completion, _ in drawing])
         now_s = self._clock()
         for (completion, own), token in zip(drawing, tokens, strict=True):
@@ -152,7 +152,7 @@ class Runner:
 def _adjusted(completion: Completion, logits: NDArray[np.float32]) -> NDArray[np.float32] | Outcome:
     """What to draw a completion's token from, or what came of it without a draw."""
     try:
-        return completion.chooser.adjusted(logits, completion.new_tokens)
+        return completion.sampler.adjusted(logits, completion.new_tokens)
     except BaseException as error:
         return _failure(completion, error)
 
@@ -164,7 +164,7 @@ def _taken(
     try:
         if token < 0:
             raise SpiketrainError("logits must be finite")
-        choice = completion.chooser.take(token, logits)
+        choice = completion.sampler.take(token, logits)
         return Outcome(completion, choice, completion.accept(token, now_s))
     except BaseException as error:
         return _failure(completion, error)

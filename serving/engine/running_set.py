@@ -1,4 +1,4 @@
-"""Roster: the jobs under way in an engine, when their time is over, and how each ends.
+"""RunningSet: the jobs under way in an engine, when their time is over, and how each ends.
 
 Knows no thread and no clock: the engine calls it under its lock, and wakes the readers that it
 names afterwards.
@@ -15,7 +15,7 @@ from spiketrain.serving.engine.scheduler import Batch, Scheduler
 from spiketrain.serving.errors import DeadlineExceeded, ServingError
 
 
-class Roster:
+class RunningSet:
     """Jobs in the queue and in slots. last_word: what the reader of a job hears when all went well.
 
     max_sequences: slots.

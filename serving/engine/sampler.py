@@ -1,4 +1,4 @@
-"""Chooser: the next token of one sequence from its logits. No clock, no lock, no other sequence.
+"""Sampler: the next token of one sequence from its logits. No clock, no lock, no other sequence.
 
 Penalties and bias move logits; the constraint, allowed_token_ids and min_new_tokens bar tokens;
 `spiketrain.runtime.sampling` draws among what is left, for many sequences in one call.
@@ -26,7 +26,7 @@ class Choice(NamedTuple):
     logprob: TokenLogprob | None = None
 
 
-class Chooser:
+class Sampler:
     """Holds what the choice of a token remembers of earlier ones: recent tokens, the grammar.
 
     text: the tokens so far, of which penalties see the last ones.

@@ -10,7 +10,7 @@ from spiketrain.serving.request.request import Request
 
 
 @contextmanager
-def stream_blocking(engine: Engine, request: Request) -> Generator[Iterator[Event], None, None]:
+def sync_stream(engine: Engine, request: Request) -> Generator[Iterator[Event], None, None]:
     """`Engine.stream`, whose events come one after the other; leaving frees the slot."""
     loop = asyncio.new_event_loop()
     opened = engine.stream(request)

@@ -47,7 +47,7 @@ class Metrics:
         )
         self.show("sequences", "Sequences that may run at once.", lambda: engine.max_sequences)
         self.registry.register(ModelActivity(engine.model))
-        self.registry.register(PrefixCounts(engine.intake.prefixes))
+        self.registry.register(PrefixCounts(engine.input_processor.prefixes))
 
     def show(self, name: str, text: str, value: Callable[[], float]) -> None:
         """Add a gauge that is read when somebody looks."""

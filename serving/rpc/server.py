@@ -129,7 +129,7 @@ class Server:
 
     def warm(self) -> None:
         """Start the processes that run clients' and packages' programs, before anybody waits."""
-        self._engine.intake.warm()
+        self._engine.input_processor.warm()
         self._tokenization.warm()
 
     async def stop(self, grace_s: float) -> None:

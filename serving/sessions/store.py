@@ -2,7 +2,7 @@
 
 A store holds sessions by id and snapshots (bytes) by key. It keeps a snapshot while any session
 refers to it, so that forks and checkpoints share what they have in common. Calls come from any
-thread; each happens as a whole or not at all. `tests/serving/test_session_store.py` is what every
+thread; each happens as a whole or not at all. `tests/serving/sessions/test_store.py` is what every
 store has to pass.
 """
 

@@ -14,7 +14,7 @@ import structlog
 
 from spiketrain.serving.engine.completion import Completion
 from spiketrain.serving.engine.engine import Engine
-from spiketrain.serving.engine.parallel_sampling import several
+from spiketrain.serving.engine.parallel_sampling import parallel_sampling
 from spiketrain.serving.engine.reader import log_end, read
 from spiketrain.serving.engine.starting_point import Turn
 from spiketrain.serving.errors import DeadlineExceeded, ServingError
@@ -49,14 +49,14 @@ class Turns:
         try:
             if request.seed is None:
                 request = replace(request, seed=session.seed)
-            completion = await self._engine.intake.completion(request, turn, arrived_s)
+            completion = await self._engine.input_processor.completion(request, turn, arrived_s)
             self._engine.enter(completion)
         except BaseException:
             self._sessions.release(session.id, owner)
             raise
         try:
             own = read(self._engine, completion)
-            async with several(self._engine, completion, own) as events:
+            async with parallel_sampling(self._engine, completion, own) as events:
                 yield self._committed(session, turn, events)
         finally:
             self._engine.cancel(completion)
@@ -79,7 +79,7 @@ class Turns:
         arrived_s = self._engine.now_s
         session, turn = await self._open(wanted, owner)
         try:
-            job = await self._engine.intake.reading(content, turn, timeout_s, arrived_s)
+            job = await self._engine.input_processor.reading(content, turn, timeout_s, arrived_s)
             await self._engine.finish(job)
             return await self._commit(session, turn), len(job.prompt_ids)
         finally:

@@ -179,7 +179,7 @@ def _local(
     from spiketrain.runtime.tokenizer import load_tokenizer
     from spiketrain.serving.config import ServingConfig
     from spiketrain.serving.engine.engine import Engine
-    from spiketrain.serving.engine.sync_stream import stream_blocking
+    from spiketrain.serving.engine.sync_stream import sync_stream
     from spiketrain.serving.logs import log_to_stderr
     from spiketrain.serving.request.preparation import MAX_N
 
@@ -189,7 +189,7 @@ def _local(
     config = ServingConfig(max_batch_size=MAX_N)
     with (
         Engine(loaded, config, tokenizer=own) as engine,
-        stream_blocking(engine, request) as events,
+        sync_stream(engine, request) as events,
     ):
         yield events
 

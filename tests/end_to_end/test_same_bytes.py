@@ -13,7 +13,7 @@ from spiketrain.commands.model_argument import DEFAULT_TABLE_BYTES
 from spiketrain.serving.client.client import Client
 from spiketrain.serving.config import ServingConfig
 from spiketrain.serving.engine.engine import Engine
-from spiketrain.serving.engine.sync_stream import stream_blocking
+from spiketrain.serving.engine.sync_stream import sync_stream
 from spiketrain.serving.request.events import Delta, Finish, PromptInfo
 from spiketrain.serving.request.request import Request
 
@@ -100,7 +100,7 @@ def test_whatever_else_runs_a_request_gives_the_same_bytes(package):
 
 
 def alone(engine, request):
-    with stream_blocking(engine, request) as events:
+    with sync_stream(engine, request) as events:
         return events_of(events)
 
 

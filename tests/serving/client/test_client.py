@@ -114,9 +114,9 @@ async def test_every_parameter_reaches_the_server(client):
     wanted = spiketrain.Request([1, 2, 3], **fields)
     async with serving() as served, client(served.port) as connected:
         received = []
-        intake = served.engine.intake
-        completion = intake.completion
-        intake.completion = lambda *given: received.append(given[0]) or completion(*given)
+        input_processor = served.engine.input_processor
+        completion = input_processor.completion
+        input_processor.completion = lambda *args: received.append(args[0]) or completion(*args)
         await connected.generate(wanted)
     (got,) = received
     for name, value in fields.items():

@@ -259,7 +259,8 @@ async def test_a_panic_of_a_constraint_costs_its_request_alone(monkeypatch, meth
 
     with Engine(FakeModel(), config(max_batch_size=1)) as engine:
         with monkeypatch.context() as patch:
-            completion = await engine.intake.completion(Request("a", regex="hello .*"), None, 0.0)
+            processor = engine.input_processor
+            completion = await processor.completion(Request("a", regex="hello .*"), None, 0.0)
             patch.setattr(completion.request.constraint, method, panic)
             with pytest.raises(EngineFailure):
                 await engine.finish(completion)

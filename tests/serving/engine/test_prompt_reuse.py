@@ -34,7 +34,7 @@ async def test_prompts_with_one_beginning_are_read_once_and_write_the_same(model
         assert [reply.prompt.reused_tokens for reply in replies] == [0, 0, 192, 0, 0, 192, 0]
         assert len({tuple(reply.token_ids) for reply in replies}) == 1
         assert replies[0].finish.activity.tokens == replies[2].finish.activity.tokens + 192
-        statistics = served.engine.intake.prefixes.statistics()
+        statistics = served.engine.input_processor.prefixes.statistics()
         assert (statistics.hits, statistics.misses) == (2, 3)
         request = pb.GenerateRequest(text="a", prefix_cache=False, cache_salt="x")
         code = grpc.StatusCode.INVALID_ARGUMENT

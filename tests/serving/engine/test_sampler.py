@@ -5,7 +5,7 @@ from fake_model import END_OF_TEXT, VOCAB_SIZE, ByteTokenizer, FakeModel
 from spiketrain.runtime.errors import RequestError
 from spiketrain.runtime.sampling import SamplingParams, sample
 from spiketrain.serving.config import ServingConfig
-from spiketrain.serving.engine.sampler import Chooser
+from spiketrain.serving.engine.sampler import Sampler
 from spiketrain.serving.errors import NothingAllowed
 from spiketrain.serving.request.constraint import Grammars
 from spiketrain.serving.request.preparation import prepare
@@ -20,23 +20,23 @@ def prepared(**fields):
     return prepare(request, Defaults(), ServingConfig(), FakeModel, ByteTokenizer(), grammars)
 
 
-def chooser(**fields):
+def sampler(**fields):
     request = prepared(**fields)
-    return Chooser(request.sampling, request.rules, request.constraint, request.prompt_ids)
+    return Sampler(request.sampling, request.rules, request.constraint, request.prompt_ids)
 
 
-def draw(chooser, logits, position, new_tokens):
-    row = chooser.adjusted(logits, new_tokens)
-    return chooser.take(sample(row, chooser.sampling, position), logits)
+def draw(sampler, logits, position, new_tokens):
+    row = sampler.adjusted(logits, new_tokens)
+    return sampler.take(sample(row, sampler.sampling, position), logits)
 
 
 def choose(logits=LOGITS, new_tokens=0, **fields):
-    return draw(chooser(**fields), logits, 5, new_tokens)
+    return draw(sampler(**fields), logits, 5, new_tokens)
 
 
 def test_without_rules_a_token_is_what_sampling_draws():
     for position in range(20):
-        drawn = draw(chooser(temperature=1.0), LOGITS, position, 0).token
+        drawn = draw(sampler(temperature=1.0), LOGITS, position, 0).token
         assert drawn == sample(LOGITS, SamplingParams(seed=1), position)
 
 
@@ -63,7 +63,7 @@ def test_seen_tokens_of_the_prompt_are_penalised():
 
 
 def test_chosen_tokens_are_penalised():
-    repeated = chooser(frequency_penalty=100.0)
+    repeated = sampler(frequency_penalty=100.0)
     assert [draw(repeated, LOGITS, at, at).token for at in range(5)] == [0, 1, 2, 3, 4]
 
 
@@ -76,10 +76,10 @@ def test_an_end_is_not_chosen_before_min_new_tokens():
 
 
 def test_a_constraint_bars_tokens_until_it_is_complete():
-    constrained = chooser(regex="[x-z]{2}")
+    constrained = sampler(regex="[x-z]{2}")
     assert [draw(constrained, LOGITS, at, at).token for at in range(2)] == [ord("x")] * 2
     assert constrained.complete
-    assert not chooser().complete
+    assert not sampler().complete
 
 
 def test_rules_that_leave_no_token_are_an_error():

@@ -9,7 +9,7 @@ from fake_model import FakeModel
 
 from spiketrain.serving.config import ServingConfig
 from spiketrain.serving.engine.engine import Engine
-from spiketrain.serving.engine.sync_stream import stream_blocking
+from spiketrain.serving.engine.sync_stream import sync_stream
 from spiketrain.serving.request.events import Delta, Finish, PromptInfo, join
 from spiketrain.serving.request.request import Request
 
@@ -19,7 +19,7 @@ def serving(model=None):
 
 
 def test_the_events_are_those_of_a_stream():
-    with serving() as engine, stream_blocking(engine, Request("abc", seed=1)) as events:
+    with serving() as engine, sync_stream(engine, Request("abc", seed=1)) as events:
         found = list(events)
     assert isinstance(found[0], PromptInfo)
     assert isinstance(found[-1], Finish)
@@ -27,7 +27,7 @@ def test_the_events_are_those_of_a_stream():
 
 
 def test_several_completions_come_together():
-    with serving() as engine, stream_blocking(engine, Request("abc", seed=1, n=3)) as events:
+    with serving() as engine, sync_stream(engine, Request("abc", seed=1, n=3)) as events:
         found = join(events)
     assert [completed.finish.index for completed in found] == [0, 1, 2]
     assert {completed.text for completed in found} == {"hello world"}
@@ -37,7 +37,7 @@ def test_several_completions_come_together():
 def test_leaving_early_frees_the_slot(n):
     model = FakeModel(gate=threading.Semaphore(0))
     with serving(model) as engine:
-        with stream_blocking(engine, Request("abc", n=n)) as events:
+        with sync_stream(engine, Request("abc", n=n)) as events:
             if n == 1:
                 next(events)
             assert engine.num_running + engine.num_waiting == 1
@@ -54,7 +54,7 @@ def interruptible():
 
 
 def wait_and_interrupt(engine):
-    with stream_blocking(engine, Request("abc")) as events:
+    with sync_stream(engine, Request("abc")) as events:
         next(events)
         threading.Timer(0.05, os.kill, [os.getpid(), signal.SIGINT]).start()
         next(events)

@@ -15,7 +15,7 @@ import spiketrain.v1.sessions_pb2 as sessions_pb
 import spiketrain.v1.tokenization_pb2 as pb
 from spiketrain.serving.config import ServingConfig
 from spiketrain.serving.engine.engine import Engine
-from spiketrain.serving.engine.sync_stream import stream_blocking
+from spiketrain.serving.engine.sync_stream import sync_stream
 from spiketrain.serving.isolation.confined_process import Limits
 from spiketrain.serving.request.chat_template import ChatTemplate
 from spiketrain.serving.request.request import Request
@@ -143,7 +143,7 @@ def test_a_panic_in_process_is_an_error_of_the_request():
     with (
         Engine(model, ServingConfig(max_batch_size=1)) as engine,
         pytest.raises(ValueError, match="the tokenizer encodes"),
-        stream_blocking(engine, Request(PANICS)) as events,
+        sync_stream(engine, Request(PANICS)) as events,
     ):
         list(events)
 

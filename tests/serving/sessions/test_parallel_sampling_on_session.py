@@ -66,7 +66,7 @@ async def test_want_of_room_for_all_leaves_the_session_as_it_was(keep):
         session = await create(served)
         wanted = request(n=5, session=pb.SessionTurn(id=session.id, keep_cancelled=keep))
         call = served.generation.GenerateStream(wanted)
-        scheduler = served.engine._roster.scheduler
+        scheduler = served.engine._running_set.scheduler
         await until(lambda: served.engine.num_running == 1)
         await until(lambda: not scheduler.num_running or scheduler.sequences()[0].giving_up)
         model.gate.release(1000)

@@ -63,7 +63,7 @@ async def test_a_cancelled_turn_can_be_kept_up_to_the_last_token():
         call = await begin(served, turn(session, PROMPT, 50, keep_cancelled=True), 3)
         served.model.wait_for(3)
         call.cancel()
-        await until(lambda: served.engine._roster.scheduler.sequences()[0].giving_up)
+        await until(lambda: served.engine._running_set.scheduler.sequences()[0].giving_up)
         served.model.gate.release(1000)
         await until(lambda: not served.server.sessions.busy())
         kept = (await get(served, session)).num_tokens

@@ -205,7 +205,7 @@ async def test_a_shutdown_while_the_last_token_is_read_discards_the_turn():
         session = b.sessions.create()
         async with b.turns.stream(request(session, max_new_tokens=1)) as events:
             await in_last_step(b)
-            (job,) = b.engine._roster.scheduler.sequences()
+            (job,) = b.engine._running_set.scheduler.sequences()
             threading.Thread(target=release_after, args=(job, b.model.gate)).start()
             b.engine.stop()  # holds the loop up until the engine has read the token
             with pytest.raises(Draining):
@@ -219,7 +219,7 @@ async def test_a_turn_that_is_cancelled_while_its_last_token_is_read_is_discarde
         session = b.sessions.create()
         async with b.turns.stream(request(session, max_new_tokens=1)):
             await in_last_step(b)
-            (job,) = b.engine._roster.scheduler.sequences()
+            (job,) = b.engine._running_set.scheduler.sequences()
             b.engine.cancel(job)
             b.model.gate.release(1000)
             while not job.done:
