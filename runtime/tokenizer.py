@@ -15,7 +15,7 @@ import json
 import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from spiketrain.runtime.errors import SpiketrainError, TokenizerError
 from spiketrain.runtime.package import find_tokenizer
@@ -83,10 +83,25 @@ class Tokenizer:
         return self._pieces[token]
 
 
+class Pieces(Protocol):
+    """The part of a tokenizer that turns tokens into text."""
+
+    @property
+    def vocab_size(self) -> int:
+        """Tokens in the vocabulary."""
+
+    @property
+    def strips_blank(self) -> bool:
+        """Whether a text loses the blank that its first token begins with."""
+
+    def piece_bytes(self, token: int, /) -> bytes:
+        """The bytes that one token adds to a text; b"" for special tokens."""
+
+
 class Detokenizer:
     """Tokens to text, one at a time; a character comes out when its last byte is there."""
 
-    def __init__(self, tokenizer: Tokenizer, continues: bool = False) -> None:
+    def __init__(self, tokenizer: Pieces, continues: bool = False) -> None:
         self._tokenizer = tokenizer
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
         self._strip = tokenizer.strips_blank and not continues

@@ -7,7 +7,7 @@ under the engine's lock.
 import asyncio
 from collections import deque
 from math import inf
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,7 @@ from spiketrain.serving.engine.scheduler import Chunk
 from spiketrain.serving.engine.starting_point import MAX_RECENT_IDS, Start, latest
 from spiketrain.serving.engine.text import CompletionText
 from spiketrain.serving.errors import ServingError
+from spiketrain.serving.model import Model
 from spiketrain.serving.request.constraint import Constraint
 from spiketrain.serving.request.events import Delta, Finish, FinishReason, Timings, Usage
 from spiketrain.serving.request.preparation import Prepared
@@ -102,7 +103,7 @@ class Completion(Job):
         """Tokens that the reader has not taken."""
         return len(self._unread_tokens)
 
-    def read(self, model: Any, chunk: Chunk[Job]) -> None:
+    def read(self, model: Model, chunk: Chunk[Job]) -> None:
         """As any job does; where the request asks, with the log-probability of each token."""
         if self.request.prompt_top is None:
             super().read(model, chunk)

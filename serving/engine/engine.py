@@ -10,7 +10,6 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Any
 
 import structlog
 
@@ -32,6 +31,7 @@ from spiketrain.serving.errors import (
     ServingError,
 )
 from spiketrain.serving.isolation.budget import settle
+from spiketrain.serving.model import Model, Tokenizer
 from spiketrain.serving.request.confined_tokenizer import confined
 from spiketrain.serving.request.events import Delta, Event, Finish
 from spiketrain.serving.request.request import Defaults, Request
@@ -48,15 +48,15 @@ SWITCH_S = 0.0005
 class Engine:
     """Serves one model from one thread; every public method may be called from any thread.
 
-    model: the runtime's surface (docs/architecture.md). config: limits and pace. tokenizer: in
+    config: limits and pace. tokenizer: in
     place of the model's own; ConfigError if it has more tokens. clock: seconds, monotonic.
     """
 
     def __init__(
         self,
-        model: Any,
+        model: Model,
         config: ServingConfig,
-        tokenizer: Any = None,
+        tokenizer: Tokenizer | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.model = model
@@ -265,7 +265,7 @@ class Engine:
             self.cancel(job)
 
 
-def _max_sequences(model: Any, config: ServingConfig) -> int:
+def _max_sequences(model: Model, config: ServingConfig) -> int:
     """How many sequences may run at once, each with its state and one row of logits."""
     one = model.state_nbytes + 4 * model.vocab_size
     if config.state_bytes < one:

@@ -1,8 +1,8 @@
 """InputProcessor: requests to jobs. Checks, encodes, looks for a kept beginning of the prompt."""
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 from spiketrain.runtime.tokenizer import Detokenizer
 from spiketrain.serving.config import ServingConfig
@@ -12,6 +12,7 @@ from spiketrain.serving.engine.prefix_cache import PrefixCache, worth_keeping
 from spiketrain.serving.engine.starting_point import Start, Turn
 from spiketrain.serving.engine.text import CompletionText
 from spiketrain.serving.isolation.beside import beside
+from spiketrain.serving.model import Model, Tokenizer
 from spiketrain.serving.request.chat import Chat
 from spiketrain.serving.request.confined_tokenizer import is_confined
 from spiketrain.serving.request.constraint import Grammars
@@ -24,7 +25,7 @@ LONG_PROMPT = 4096  # characters or tokens; read outside the event loop, as are 
 class InputProcessor:
     """What requests are checked against: a model, its tokenizer, limits, kept states."""
 
-    def __init__(self, model: Any, config: ServingConfig, tokenizer: Any) -> None:
+    def __init__(self, model: Model, config: ServingConfig, tokenizer: Tokenizer | None) -> None:
         check_tokenizer(tokenizer, model.vocab_size)
         self.defaults = Defaults.from_generation_config(model.generation_config)
         self.prefixes = PrefixCache(config.prefix_cache_bytes, model.fingerprint)
@@ -90,7 +91,7 @@ class InputProcessor:
         return CompletionText(detokenizer, request.stop_sequences)
 
     async def reading(
-        self, content: Any, turn: Turn, timeout_s: float | None, arrived_s: float
+        self, content: str | Sequence[int], turn: Turn, timeout_s: float | None, arrived_s: float
     ) -> Job:
         """A job that has a turn read a text or tokens. Raises RequestError, NoTokenizer."""
         ids = await beside(
@@ -111,10 +112,10 @@ class InputProcessor:
             return Origin(dial=request.dial)
         keys = self.prefixes.keys(request.prompt_ids, request.cache_salt, request.dial)
         skipped, state = self.prefixes.find(keys)
-        if skipped:
+        if state is not None:
             state.events = state.neurons = state.weight_bytes = 0  # another request's
         new = {length: key for length, key in worth_keeping(keys).items() if length > skipped}
-        return Origin(Start(state) if skipped else None, skipped, new, dial=request.dial)
+        return Origin(None if state is None else Start(state), skipped, new, dial=request.dial)
 
 
 def _length(request: Request) -> int:

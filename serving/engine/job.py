@@ -9,14 +9,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
 from math import inf
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from spiketrain.runtime.state import State
 from spiketrain.serving.engine.scheduler import Chunk
 from spiketrain.serving.engine.starting_point import Start, Turn, latest
 from spiketrain.serving.errors import ServingError
+from spiketrain.serving.model import Model
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +66,9 @@ class Job:
         self.loop = loop
         self.ready = asyncio.Event()
         start = origin.start
-        self.state: Any = None if start is None else start.state
+        self._state: State | None = None if start is None else start.state
         self.logits: NDArray[np.float32] | None = None if start is None else start.logits
-        self.read_before = 0 if start is None else int(start.state.position)
+        self.read_before = 0 if start is None else start.state.position
         self.done = False  # everything was read, and `turn` has its end
         self.end: object | None = None
         self.giving_up: ServingError | None = None  # ends a turn once its last token is read
@@ -76,6 +77,22 @@ class Job:
         self.arrived_s = self.admitted_s = arrived_s
         self.taken_s = -inf  # when the reader last took, by time.monotonic
         self._woken = Wake.NOT
+
+    @property
+    def state(self) -> State:
+        """What reads the tokens; there from the start or from `begin` on."""
+        assert self._state is not None
+        return self._state
+
+    @property
+    def has_state(self) -> bool:
+        """Whether a state is there."""
+        return self._state is not None
+
+    def begin(self, model: Model) -> None:
+        """Have a state: that of the origin, else a new one of the model."""
+        if self._state is None:
+            self._state = model.new_state(self.origin.dial)
 
     @property
     def first_position(self) -> int:
@@ -117,7 +134,7 @@ class Job:
         """Whether it ends well though its time is over, because that was asked for."""
         return False
 
-    def read(self, model: Any, chunk: Chunk["Job"]) -> None:
+    def read(self, model: Model, chunk: Chunk["Job"]) -> None:
         """Have the model read a chunk of the prompt, which sets `logits`."""
         tokens = self.prompt_ids[chunk.start : chunk.stop]
         self.logits = model.forward(self.state, tokens, last_only=True, cancelled=self.cancelled)

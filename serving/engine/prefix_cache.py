@@ -10,11 +10,11 @@ import threading
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from spiketrain.runtime.dial import NO_DIAL
+from spiketrain.runtime.state import State
 
 BLOCK_TOKENS = 64  # states are kept after multiples of this
 SPARSE_TOKENS = 512  # beyond so many tokens, after multiples of this and at the end
@@ -49,7 +49,7 @@ class PrefixCache:
     def __init__(self, max_bytes: int, fingerprint: str) -> None:
         self._max_bytes = max_bytes
         self._fingerprint = fingerprint.encode()
-        self._states: OrderedDict[bytes, Any] = OrderedDict()  # the latest last
+        self._states: OrderedDict[bytes, State] = OrderedDict()  # the latest last
         self._nbytes = self._hits = self._misses = self._reused = self._evictions = 0
         self._lock = threading.Lock()
 
@@ -71,7 +71,7 @@ class PrefixCache:
             keys[length] = digest.digest()
         return keys
 
-    def find(self, keys: dict[int, bytes]) -> tuple[int, Any]:
+    def find(self, keys: dict[int, bytes]) -> tuple[int, State | None]:
         """The longest beginning that is kept and a copy of its state; 0 and None without one."""
         with self._lock:
             for length in reversed(keys):
@@ -84,7 +84,7 @@ class PrefixCache:
             self._misses += bool(keys)
         return 0, None
 
-    def keep(self, key: bytes, state: Any) -> None:
+    def keep(self, key: bytes, state: State) -> None:
         """Keep a copy of a state, if there is room for one at all."""
         size = state.nbytes + ENTRY_BYTES
         with self._lock:

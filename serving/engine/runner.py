@@ -1,7 +1,7 @@
 """Runner: a batch through the model. An exception fails the requests it concerns, no others."""
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple, cast
 
 import numpy as np
 import structlog
@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from spiketrain.runtime.errors import CallCancelled, SpiketrainError
 from spiketrain.runtime.sampling import sample_rows
+from spiketrain.runtime.state import State
 from spiketrain.serving.engine.completion import Completion
 from spiketrain.serving.engine.job import Job
 from spiketrain.serving.engine.pace import Pace
@@ -16,9 +17,18 @@ from spiketrain.serving.engine.prefix_cache import PrefixCache
 from spiketrain.serving.engine.sampler import Choice
 from spiketrain.serving.engine.scheduler import Batch, Chunk
 from spiketrain.serving.errors import EngineFailure, ServingError
+from spiketrain.serving.model import Model
 from spiketrain.serving.request.events import RequestActivity
 
 log = structlog.get_logger()
+
+NOTHING_READ = RequestActivity(
+    tokens=0,
+    neurons=0,
+    events=0,
+    weight_bytes_touched_per_token=0.0,
+    weight_bytes_dense_per_token=0.0,
+)
 
 
 class Outcome(NamedTuple):
@@ -33,7 +43,7 @@ class Outcome(NamedTuple):
 class Runner:
     """Calls a model from one thread and samples from its logits."""
 
-    def __init__(self, model: Any, prefixes: PrefixCache, clock: Callable[[], float]) -> None:
+    def __init__(self, model: Model, prefixes: PrefixCache, clock: Callable[[], float]) -> None:
         self.pace = Pace()
         self._model = model
         self._prefixes = prefixes
@@ -51,9 +61,9 @@ class Runner:
 
     def activity(self, completion: Completion) -> RequestActivity:
         """What the network did for this completion, from its state's own counters."""
+        if not completion.has_state:
+            return NOTHING_READ
         state = completion.state
-        if state is None:
-            return RequestActivity(0, 0, 0, 0.0, 0.0)
         end_of_prompt = completion.first_position + len(completion.prompt_ids)
         decoded = max(state.position - end_of_prompt, 0)
         touched = state.weight_bytes - completion.prompt_weight_bytes
@@ -70,8 +80,7 @@ class Runner:
         if job.end is not None:  # cancelled since the batch was chosen
             return []
         try:
-            if job.state is None:
-                job.state = self._model.new_state(job.origin.dial)
+            job.begin(self._model)
             if chunk.stop > chunk.start:
                 self._read(job, chunk)
         except CallCancelled:
@@ -115,7 +124,7 @@ class Runner:
                 rows.append(row)
         return outcomes + self._sample(going_on, rows)
 
-    def _step(self, states: list[Any], tokens: list[int]) -> NDArray[np.float32]:
+    def _step(self, states: list[State], tokens: list[int]) -> NDArray[np.float32]:
         if self._dense_bytes:
             return self._model.step(states, tokens)
         before = self._model.activity()

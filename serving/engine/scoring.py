@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,14 +11,18 @@ from numpy.typing import NDArray
 from spiketrain.runtime.dial import checked_dial
 from spiketrain.runtime.errors import RequestError
 from spiketrain.runtime.scoring import MAX_BLOCK_LOGITS, MAX_BLOCK_TOKENS, token_nats
+from spiketrain.runtime.state import State
 from spiketrain.serving.engine.engine import Engine
 from spiketrain.serving.engine.job import Job, Origin
 from spiketrain.serving.engine.scheduler import Chunk
 from spiketrain.serving.engine.starting_point import Start
 from spiketrain.serving.errors import TooManyStreams
 from spiketrain.serving.isolation.beside import beside
+from spiketrain.serving.model import Model
 from spiketrain.serving.request.confined_tokenizer import is_confined
 from spiketrain.serving.request.preparation import prompt_ids
+
+Content = str | Sequence[int]  # a text or its token ids
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,14 +43,22 @@ class Scores:
 class ScoreJob(Job):
     """Tokens of which those from `first` on are scored, each by what comes before it."""
 
-    def __init__(self, tokens: tuple[int, ...], first: int, *args: Any) -> None:
-        super().__init__(tokens[:-1], *args)
+    def __init__(
+        self,
+        tokens: tuple[int, ...],
+        first: int,
+        origin: Origin,
+        arrived_s: float,
+        loop: asyncio.AbstractEventLoop,
+        timeout_s: float | None,
+    ) -> None:
+        super().__init__(tokens[:-1], origin, arrived_s, loop, timeout_s)
         self.nats = np.empty(len(tokens) - first, np.float64)
         self.greedy = np.empty(len(tokens) - first, np.bool_)
         self._targets = np.asarray(tokens[first:], np.int64)
         self._first = first - 1  # index of the token whose logits are the first that matter
 
-    def read(self, model: Any, chunk: Chunk[Job]) -> None:
+    def read(self, model: Model, chunk: Chunk[Job]) -> None:
         """Have the model read a chunk, and look at the logits of what is to be scored."""
         start = min(max(chunk.start, self._first), chunk.stop)
         if start > chunk.start:
@@ -92,8 +103,8 @@ class Scoring:
 
     async def score(
         self,
-        context: Any,
-        continuation: Any,
+        context: Content,
+        continuation: Content,
         timeout_s: float | None,
         dial: float | None = None,
     ) -> Scores:
@@ -115,7 +126,7 @@ class Scoring:
         start: Start | None,
         timeout_s: float | None,
         dial: float,
-    ) -> tuple[Scores, Any]:
+    ) -> tuple[Scores, State]:
         """Scores of `tokens` after `before`, and the state that has read all but the last one."""
         loop = asyncio.get_running_loop()
         origin = Origin(start, dial=dial)
@@ -126,10 +137,12 @@ class Scoring:
     def dial(self, dial: float | None) -> float:
         """The dial that was asked for, else the model's. Raises RequestError."""
         model = self._engine.model
-        return float(model.dial if dial is None else checked_dial(dial, model.max_dial))
+        return model.dial if dial is None else checked_dial(dial, model.max_dial)
 
-    def _split(self, context: Any, continuation: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        if not isinstance(context, str):
+    def _split(
+        self, context: Content, continuation: Content
+    ) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        if not isinstance(context, str) or not isinstance(continuation, str):
             before = self.ids("context", context)
             return before, self.ids("continuation", continuation)
         stripped = context.rstrip()
@@ -143,12 +156,12 @@ class Scoring:
             raise RequestError("continuation", "hold at least one token", continuation)
         return before, whole[start:]
 
-    def ids(self, field: str, content: Any, least: int = 1) -> tuple[int, ...]:
+    def ids(self, field: str, content: Content, least: int = 1) -> tuple[int, ...]:
         """Checked token ids of a text or a list. Raises RequestError, NoTokenizer."""
-        encoder = self._engine.tokenizer
-        return prompt_ids(field, content, self._longest, self._vocab_size, encoder, least)
+        tokenizer = self._engine.tokenizer
+        return prompt_ids(field, content, self._longest, self._vocab_size, tokenizer, least)
 
-    async def read(self, content: str | Sequence[int]) -> tuple[int, ...]:
+    async def read(self, content: Content) -> tuple[int, ...]:
         """Checked token ids of a piece, beside the event loop. Raises as `ids`."""
         return await beside(self._waits, self.ids, "content", content, 0)
 
@@ -172,7 +185,7 @@ class ScoreStream:
         self.num_tokens = 0
         self.num_bytes = 0
 
-    async def score(self, content: str | Sequence[int], timeout_s: float | None) -> Scores:
+    async def score(self, content: Content, timeout_s: float | None) -> Scores:
         """Scores of the next piece. Raises RequestError; then the stream is where it was."""
         tokens = await self._scoring.read(content)
         if not self._last and tokens:

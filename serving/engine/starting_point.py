@@ -1,10 +1,11 @@
 """Start: where a sequence begins or was left. Turn: a session, while the engine has it."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from spiketrain.runtime.state import State
 
 MAX_RECENT_IDS = 1024  # the longest window of a penalty
 
@@ -17,7 +18,7 @@ class Start:
     recent_ids: the latest of these tokens, at most MAX_RECENT_IDS, oldest first.
     """
 
-    state: Any
+    state: State
     logits: NDArray[np.float32] | None = None
     recent_ids: tuple[int, ...] = ()
 

@@ -2,16 +2,18 @@
 
 import array
 import functools
-from typing import Any
+from typing import TypeGuard
 
 from spiketrain.runtime.errors import TokenizerError
+from spiketrain.runtime.tokenizer import Tokenizer as RuntimeTokenizer
 from spiketrain.serving.isolation.confined_process import Limits, Refused
 from spiketrain.serving.isolation.confinement import Confinement, Died
+from spiketrain.serving.model import Tokenizer
 
 ENCODING = Limits(cpu_s=5.0, wall_s=20.0, memory_bytes=1 << 30)
 
 
-def confined(tokenizer: Any) -> tuple[Any, Confinement | None]:
+def confined(tokenizer: Tokenizer | None) -> tuple[Tokenizer | None, Confinement | None]:
     """The tokenizer to use for texts of clients, and what has to be closed then.
 
     It is the same one where its work is in proportion to a text, or where there is none.
@@ -36,6 +38,6 @@ def confined(tokenizer: Any) -> tuple[Any, Confinement | None]:
     return tokenizer.encoding_with(encode), confinement
 
 
-def is_confined(tokenizer: Any) -> bool:
+def is_confined(tokenizer: Tokenizer | None) -> TypeGuard[RuntimeTokenizer]:
     """Whether encoding a text waits for another process."""
-    return getattr(tokenizer, "unbounded", None) is not None
+    return isinstance(tokenizer, RuntimeTokenizer) and tokenizer.unbounded is not None

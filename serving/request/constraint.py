@@ -10,7 +10,7 @@ import json
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,8 +19,15 @@ from spiketrain.runtime.errors import RequestError, TokenizerError
 from spiketrain.serving.errors import ConstraintFailed, Draining
 from spiketrain.serving.isolation.confined_process import Limits, Refused
 from spiketrain.serving.isolation.confinement import Confinement, Died
+from spiketrain.serving.model import Tokenizer
 from spiketrain.serving.request.confined_tokenizer import is_confined
 from spiketrain.serving.request.constraint_numbers import check_numbers
+
+if TYPE_CHECKING:
+    from llguidance import LLMatcher, LLTokenizer
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 # Field of a request -> what llguidance calls it.
 KINDS = {"json_schema": "json_schema", "regex": "regex", "grammar": "lark"}
@@ -29,24 +36,10 @@ _MOST_TRIED = 1024  # constraints that need no further trial
 _MESSAGE = 300  # characters of llguidance's explanation that a client gets to see
 
 
-class Vocabulary(Protocol):
-    """The part of a tokenizer that a constraint needs."""
-
-    vocab_size: int
-
-    def encode(self, text: str) -> list[int]:
-        """Token ids of a text."""
-        ...
-
-    def piece_bytes(self, token: int) -> bytes:
-        """Bytes that a token adds to a text."""
-        ...
-
-
 class Constraint:
     """Where one completion stands in its grammar."""
 
-    def __init__(self, matcher: Any, vocab_size: int, mask: bytes | None = None) -> None:
+    def __init__(self, matcher: "LLMatcher", vocab_size: int, mask: bytes | None = None) -> None:
         """mask: of the next token where it is known, a bit for each."""
         self._matcher = matcher
         self._vocab_size = vocab_size
@@ -69,7 +62,7 @@ class Constraint:
     @property
     def complete(self) -> bool:
         """Whether the text is finished: nothing may follow."""
-        return bool(self._matcher.is_stopped())
+        return self._matcher.is_stopped()
 
     def copy(self) -> "Constraint":
         """Another one at the same place."""
@@ -80,10 +73,10 @@ class Constraint:
             raise ConstraintFailed(self._matcher.get_error()[:_MESSAGE])
 
 
-def _called(function: Callable[..., Any], *arguments: Any) -> Any:
+def _called(function: Callable[P, T], *arguments: P.args, **options: P.kwargs) -> T:
     """What a method of a matcher gives. Raises ConstraintFailed for whatever else it does."""
     try:
-        return function(*arguments)
+        return function(*arguments, **options)
     except BaseException as error:  # a panic is no Exception
         raise ConstraintFailed(f"its library fails ({error!s:.{_MESSAGE}})") from None
 
@@ -95,13 +88,13 @@ class Grammars:
     """
 
     def __init__(
-        self, vocabulary: Vocabulary, vocab_size: int, eos_token_ids: tuple[int, ...]
+        self, vocabulary: Tokenizer, vocab_size: int, eos_token_ids: tuple[int, ...]
     ) -> None:
         self._vocabulary = vocabulary
         self._vocab_size = vocab_size
         self._ends = eos_token_ids or (vocab_size,)  # one that no model writes
         self._lock = threading.Lock()
-        self._tokenizer: Any = None
+        self._tokenizer: LLTokenizer | None = None
         self._pieces: list[bytes] | None = None
         self._trial: Confinement | None = None
         self._closed = False
@@ -164,7 +157,7 @@ class Grammars:
                 self._trial = Confinement(constraint_trial, setup, TRIAL)
             return self._trial
 
-    def _matcher(self, kind: str, source: str) -> Any:
+    def _matcher(self, kind: str, source: str) -> "LLMatcher":
         from spiketrain.serving.request.constraint_trial import matcher_of, tokenizer_of
 
         with self._lock:

@@ -6,7 +6,6 @@ Compiles it, then follows it for some tokens. Nothing comes back but that all we
 import json
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import llguidance
 
@@ -42,13 +41,13 @@ class Pieces:
 
 def tokenizer_of(
     pieces: Sequence[bytes], end_token_ids: Sequence[int], encode: Callable[[str], list[int]]
-) -> Any:
+) -> llguidance.LLTokenizer:
     """The vocabulary in llguidance's terms."""
     wrapped = llguidance.TokenizerWrapper(Pieces(pieces, end_token_ids[0], encode))
     return llguidance.LLTokenizer(wrapped, n_vocab=len(pieces), eos_token=list(end_token_ids))
 
 
-def matcher_of(tokenizer: Any, kind: str, source: str) -> Any:
+def matcher_of(tokenizer: llguidance.LLTokenizer, kind: str, source: str) -> llguidance.LLMatcher:
     """A matcher at the beginning of what `source` describes. Raises Refused with the reason."""
     try:
         grammar = llguidance.grammar_from(kind, source)  # type: ignore[arg-type]
@@ -81,7 +80,7 @@ def load(setup: bytes) -> Callable[[bytes], bytes]:
     return trial
 
 
-def _follow(matcher: Any, ends: frozenset[int]) -> None:
+def _follow(matcher: llguidance.LLMatcher, ends: frozenset[int]) -> None:
     """Take allowed tokens from all over the vocabulary. What the matcher refuses is no crash.
 
     Raises Refused where one token is too much work for a thread that others share.

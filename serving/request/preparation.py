@@ -6,7 +6,6 @@ Limits and rules are checked here, once; past this point a request is trusted.
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
 
 import numpy as np
 
@@ -16,6 +15,7 @@ from spiketrain.runtime.penalties import DEFAULT_WINDOW, Penalties
 from spiketrain.runtime.sampling import SamplingParams
 from spiketrain.serving.config import ServingConfig
 from spiketrain.serving.errors import ConfigError, NoChatTemplate, NoTokenizer
+from spiketrain.serving.model import ModelLimits, Tokenizer
 from spiketrain.serving.request.chat import Chat
 from spiketrain.serving.request.constraint import Constraint, Grammars
 from spiketrain.serving.request.events import FinishReason
@@ -38,17 +38,7 @@ MOST_TEXT_BYTES = 1 << 20  # of a text to be encoded, and for longer prompts:
 TEXT_BYTES_PER_TOKEN = 16  # four times those of a token of English
 
 
-class Encoder(Protocol):
-    """The part of a tokenizer that reads prompts."""
-
-    vocab_size: int
-
-    def encode(self, text: str) -> list[int]:
-        """Token ids of a text."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Prepared:
     """A request ready to run: every value within its limits.
 
@@ -74,8 +64,8 @@ def prepare(
     request: Request,
     defaults: Defaults,
     limits: ServingConfig,
-    model: Any,
-    encoder: Encoder | None,
+    model: ModelLimits,
+    tokenizer: Tokenizer | None,
     grammars: Grammars | None,
     continues: bool = False,
     kept_dial: float | None = None,
@@ -99,31 +89,31 @@ def prepare(
     sampling = _sampling(request, defaults)
     ends = _end_token_ids(request, model)
     rules = _token_rules(request, defaults, model.vocab_size, tuple(ends), max_new_tokens)
-    stops = _check_stops(request.stop_sequences, limits, encoder)
+    stops = _check_stops(request.stop_sequences, limits, tokenizer)
     ids: tuple[int, ...] = ()
     if request.prompt is not None or not continues:
         prompt = "" if request.prompt is None else request.prompt
         if isinstance(prompt, Chat):
             raise NoChatTemplate
         most, least = limits.max_prompt_tokens, 0 if continues else 1
-        ids = prompt_ids("prompt", prompt, most, model.vocab_size, encoder, least)
+        ids = prompt_ids("prompt", prompt, most, model.vocab_size, tokenizer, least)
     return Prepared(
-        ids,
-        max_new_tokens,
-        sampling,
-        rules,
-        _constraint(request, limits.max_grammar_bytes, grammars),
-        stops,
-        ends,
-        request.time_limit_s,
-        request.timeout_s,
-        _cache_salt(request),
-        _prompt_top(request, len(ids)),
-        _dial(request, model, kept_dial),
+        prompt_ids=ids,
+        max_new_tokens=max_new_tokens,
+        sampling=sampling,
+        rules=rules,
+        constraint=_constraint(request, limits.max_grammar_bytes, grammars),
+        stop_sequences=stops,
+        end_token_ids=ends,
+        time_limit_s=request.time_limit_s,
+        timeout_s=request.timeout_s,
+        cache_salt=_cache_salt(request),
+        prompt_top=_prompt_top(request, len(ids)),
+        dial=_dial(request, model, kept_dial),
     )
 
 
-def _dial(request: Request, model: Any, kept: float | None) -> float:
+def _dial(request: Request, model: ModelLimits, kept: float | None) -> float:
     """The request's, else that of its session or of new states."""
     settled: float = _or(kept, model.dial)
     if request.dial is None:
@@ -200,7 +190,7 @@ def _prompt_top(request: Request, prompt_tokens: int) -> int | None:
     return top
 
 
-def _end_token_ids(request: Request, model: Any) -> dict[int, FinishReason]:
+def _end_token_ids(request: Request, model: ModelLimits) -> dict[int, FinishReason]:
     ends = {} if request.ignore_eos else dict.fromkeys(model.eos_token_ids, FinishReason.EOS_TOKEN)
     stops = check_stop_tokens(request.stop_token_ids, model.vocab_size)
     return {**dict.fromkeys(sorted(stops), FinishReason.STOP_TOKEN), **ends}
@@ -225,11 +215,11 @@ def _constraint(request: Request, longest: int, grammars: Grammars | None) -> Co
     return grammars.compile(name, source)
 
 
-def check_tokenizer(encoder: Encoder | None, vocab_size: int) -> None:
+def check_tokenizer(tokenizer: Tokenizer | None, vocab_size: int) -> None:
     """Refuse the tokenizer of another, larger model. A vocabulary may be padded: less is fine."""
-    if encoder is not None and encoder.vocab_size > vocab_size:
+    if tokenizer is not None and tokenizer.vocab_size > vocab_size:
         rule = f"have at most the model's {vocab_size} tokens"
-        raise ConfigError(f"tokenizer must {rule}, has {encoder.vocab_size}")
+        raise ConfigError(f"tokenizer must {rule}, has {tokenizer.vocab_size}")
 
 
 def _or(value, default):  # type: ignore[no-untyped-def]
@@ -241,15 +231,15 @@ def prompt_ids(
     content: str | Sequence[int],
     longest: int,
     vocab_size: int,
-    encoder: Encoder | None,
+    tokenizer: Tokenizer | None,
     least: int = 1,
 ) -> tuple[int, ...]:
     """Token ids of a text or checked ones. Raises RequestError, NoTokenizer, TokenizerError."""
     if isinstance(content, str):
-        if encoder is None:
+        if tokenizer is None:
             raise NoTokenizer
         check_text(field, content, longest)
-        listed: Sequence[int] = encoder.encode(content)
+        listed: Sequence[int] = tokenizer.encode(content)
     else:
         listed = content
     if len(listed) < least:
@@ -295,10 +285,10 @@ def _cache_salt(request: Request) -> str | None:
 
 
 def _check_stops(
-    stops: Sequence[str], limits: ServingConfig, encoder: Encoder | None
+    stops: Sequence[str], limits: ServingConfig, tokenizer: Tokenizer | None
 ) -> tuple[str, ...]:
     field = "stop_sequences"
-    if stops and encoder is None:
+    if stops and tokenizer is None:
         raise NoTokenizer
     if len(stops) > limits.max_stop_sequences:
         raise RequestError(field, f"be at most {limits.max_stop_sequences}", len(stops))

@@ -1,10 +1,10 @@
 """Tokenization: text, tokens and messages of the served model's tokenizer. No gRPC, no model."""
 
 from collections.abc import Sequence
-from typing import Any
 
 from spiketrain.runtime.errors import RequestError
 from spiketrain.serving.errors import NoChatTemplate, NoTokenizer
+from spiketrain.serving.model import Tokenizer
 from spiketrain.serving.request.chat import Chat
 from spiketrain.serving.request.chat_template import ChatTemplate
 from spiketrain.serving.request.confined_tokenizer import is_confined
@@ -18,13 +18,13 @@ MAX_DETOKENIZED = 1 << 18  # tokens: a text of some megabytes
 class Tokenization:
     """One tokenizer and chat template, either of which may be missing. Any thread.
 
-    tokenizer: `runtime.tokenizer.Tokenizer`. vocab_size: the model's. max_prompt_tokens: a text
-    much longer than those is not encoded (`preparation.check_text`).
+    vocab_size: the model's. max_prompt_tokens: a text much longer than those is not encoded
+    (`preparation.check_text`).
     """
 
     def __init__(
         self,
-        tokenizer: Any,
+        tokenizer: Tokenizer | None,
         vocab_size: int,
         template: ChatTemplate | None,
         max_prompt_tokens: int = 0,
@@ -48,7 +48,7 @@ class Tokenization:
         """Token ids and the bytes of each. Raises NoTokenizer, TokenizerError."""
         tokenizer = self._known()
         check_text("text", text, self._max_prompt_tokens)
-        ids: list[int] = tokenizer.encode(text)
+        ids = tokenizer.encode(text)
         return ids, [tokenizer.piece_bytes(token) for token in ids]
 
     def detokenize(self, token_ids: Sequence[int], continues: bool) -> str:
@@ -57,7 +57,7 @@ class Tokenization:
         if len(token_ids) > MAX_DETOKENIZED:
             raise RequestError("token_ids", f"be at most {MAX_DETOKENIZED}", len(token_ids))
         check_ids("token_ids", token_ids, self._vocab_size)
-        return str(tokenizer.decode(token_ids, continues))
+        return tokenizer.decode(token_ids, continues)
 
     def render(self, chat: Chat) -> str:
         """The prompt of messages. Raises NoTokenizer, NoChatTemplate, RequestError."""
@@ -81,7 +81,7 @@ class Tokenization:
         if self._template is not None:
             self._template.close()
 
-    def _known(self) -> Any:
+    def _known(self) -> Tokenizer:
         if self._tokenizer is None:
             raise NoTokenizer
         return self._tokenizer

@@ -13,6 +13,7 @@ from prometheus_client.registry import Collector
 from spiketrain.serving.engine.engine import Engine
 from spiketrain.serving.engine.prefix_cache import PrefixCache
 from spiketrain.serving.errors import ListenError
+from spiketrain.serving.model import Model
 from spiketrain.serving.request.events import Finish
 
 # Seconds. From a tenth of a millisecond: a token of a small model takes less than one.
@@ -82,7 +83,7 @@ class Metrics:
 class ModelActivity(Collector):
     """What the network has done since it was loaded, over all requests."""
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Model) -> None:
         self._model = model
 
     def collect(self) -> Iterator[Metric]:

@@ -6,13 +6,13 @@ which names the model and is checked to the last value. A blob is refused before
 
 import hashlib
 import struct
-from typing import Any
 
 import numpy as np
 
 from spiketrain.runtime.errors import StateError
 from spiketrain.serving.engine.starting_point import MAX_RECENT_IDS, Start
 from spiketrain.serving.errors import EngineFailure
+from spiketrain.serving.model import Model
 from spiketrain.serving.sessions.errors import BlobDamaged, BlobForeign
 
 MAGIC = b"SPKSESS\0"
@@ -26,7 +26,7 @@ _CHECKSUM_BYTES = 32
 _STATE_HEADER_BYTES = 4096  # more than the runtime puts around a state
 
 
-def max_blob_bytes(model: Any) -> int:
+def max_blob_bytes(model: Model) -> int:
     """What no blob of a model has more bytes than."""
     content = model.state_nbytes + 4 * (model.vocab_size + MAX_RECENT_IDS)
     return int(_HEADER.size + _STATE_HEADER_BYTES + content + _CHECKSUM_BYTES)
@@ -56,7 +56,7 @@ def to_blob(start: Start, seed: int, fingerprint: str) -> bytes:
     return body + hashlib.sha256(body).digest()
 
 
-def from_blob(blob: bytes, model: Any) -> tuple[Start, int]:
+def from_blob(blob: bytes, model: Model) -> tuple[Start, int]:
     """A sequence of `model`, and its seed. Raises BlobDamaged or BlobForeign."""
     if len(blob) < _HEADER.size + _CHECKSUM_BYTES or not blob.startswith(MAGIC):
         raise BlobDamaged(f"data must be an exported session, got {len(blob)} other bytes")
@@ -74,7 +74,7 @@ def from_blob(blob: bytes, model: Any) -> tuple[Start, int]:
     return _checked(body[_HEADER.size :], sizes, model), seed
 
 
-def _checked(body: memoryview, sizes: list[int], model: Any) -> Start:
+def _checked(body: memoryview, sizes: list[int], model: Model) -> Start:
     state_bytes, logits_bytes, _ = sizes
     try:
         state = model.state_from_bytes(bytes(body[:state_bytes]))

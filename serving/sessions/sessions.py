@@ -17,6 +17,7 @@ from spiketrain.runtime.dial import checked_dial
 from spiketrain.runtime.errors import RequestError
 from spiketrain.serving.config import ServingConfig
 from spiketrain.serving.engine.starting_point import Start
+from spiketrain.serving.model import Model
 from spiketrain.serving.sessions.blob import check_end, from_blob, max_blob_bytes, to_blob
 from spiketrain.serving.sessions.errors import (
     BlobDamaged,
@@ -46,7 +47,7 @@ class Sessions:
 
     def __init__(
         self,
-        model: Any,
+        model: Model,
         store: SessionStore,
         config: ServingConfig,
         clock: Callable[[], float] = time.time,
