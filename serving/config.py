@@ -37,7 +37,7 @@ _MOST = 2**31 - 1
 _MOST_BYTES = 2**62
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ServingConfig:
     """Addresses, limits and pace of a server.
 

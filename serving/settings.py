@@ -20,7 +20,7 @@ LOG_LEVELS = ("debug", "info", "warning", "error")
 _NAMES = {int: "an integer", float: "a number", str: "a text", bool: "true or false"}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ModelSettings:
     """Which model is served and how it is loaded; None leaves the choice to the command."""
 

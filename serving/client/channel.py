@@ -11,7 +11,7 @@ from spiketrain.serving.errors import ConfigError
 OPTIONS = (("grpc.max_receive_message_length", -1),)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Access:
     """What a server asks of its clients; nothing for one that listens in clear.
 

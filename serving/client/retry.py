@@ -51,7 +51,7 @@ class ServerError(ServingError):
             self.field = bad.field_violations[0].field if bad.field_violations else ""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Retry:
     """How often and how soon.
 
@@ -59,7 +59,7 @@ class Retry:
     doubled each time. longest_s: longest single wait. Waits vary by up to a quarter.
     """
 
-    attempts: int = 4
+    attempts: int = field(default=4, kw_only=False)
     base_s: float = 0.1
     longest_s: float = 5.0
     chance: random.Random = field(default_factory=random.Random, compare=False)

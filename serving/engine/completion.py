@@ -192,9 +192,13 @@ class Completion(Job):
         self._woken = Wake.NOT
         delta = None
         if self._unread_tokens or any(self._unread_text):
-            text, tokens = "".join(self._unread_text), tuple(self._unread_tokens)
-            logprobs = tuple(self._unread_logprobs), tuple(self._prompt_logprobs)
-            delta = Delta(text, tokens, *logprobs, index=self.request.sampling.index)
+            delta = Delta(
+                text="".join(self._unread_text),
+                token_ids=tuple(self._unread_tokens),
+                logprobs=tuple(self._unread_logprobs),
+                prompt_logprobs=tuple(self._prompt_logprobs),
+                index=self.request.sampling.index,
+            )
             self._unread_text, self._unread_tokens = [], []
             self._unread_logprobs, self._prompt_logprobs = [], []
         return delta, self.end

@@ -250,11 +250,11 @@ class Engine:
             return job
         assert job.reason is not None
         return Finish(
-            job.reason,
-            job.stop_sequence,
-            job.usage(),
-            job.timings(),
-            self._runner.activity(job),
+            reason=job.reason,
+            stop_sequence=job.stop_sequence,
+            usage=job.usage(),
+            timings=job.timings(),
+            activity=self._runner.activity(job),
             index=job.request.sampling.index,
         )
 

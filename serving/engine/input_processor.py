@@ -73,7 +73,7 @@ class InputProcessor:
             kept_dial=None if turn is None else turn.start.state.dial,
         )
         text = self._text(prepared)
-        origin = self._origin(prepared) if turn is None else Origin(turn.start, turn=turn)
+        origin = self._origin(prepared) if turn is None else Origin(start=turn.start, turn=turn)
         return Completion(prepared, text, origin, arrived_s, loop, num_forks=request.n - 1)
 
     def sibling(self, first: Completion, index: int, fork: Fork) -> Completion:
@@ -81,7 +81,7 @@ class InputProcessor:
         request = first.request
         sampling = replace(request.sampling, index=index)
         own = replace(request, sampling=sampling, constraint=fork.constraint, prompt_top=None)
-        origin = Origin(fork.start, skipped=len(request.prompt_ids))
+        origin = Origin(start=fork.start, skipped=len(request.prompt_ids))
         return Completion(own, self._text(own), origin, first.arrived_s, first.loop)
 
     def _text(self, request: Prepared) -> CompletionText:
@@ -103,7 +103,7 @@ class InputProcessor:
             self._model.vocab_size,
             self._tokenizer,
         )
-        origin = Origin(turn.start, turn=turn)
+        origin = Origin(start=turn.start, turn=turn)
         return Job(ids, origin, arrived_s, asyncio.get_running_loop(), timeout_s)
 
     def _origin(self, request: Prepared) -> Origin:
@@ -115,7 +115,8 @@ class InputProcessor:
         if state is not None:
             state.events = state.neurons = state.weight_bytes = 0  # another request's
         new = {length: key for length, key in worth_keeping(keys).items() if length > skipped}
-        return Origin(None if state is None else Start(state), skipped, new, dial=request.dial)
+        start = None if state is None else Start(state)
+        return Origin(start=start, skipped=skipped, marks=new, dial=request.dial)
 
 
 def _length(request: Request) -> int:

@@ -20,7 +20,7 @@ from spiketrain.serving.errors import ServingError
 from spiketrain.serving.model import Model
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Origin:
     """What a sequence has before its prompt is read.
 

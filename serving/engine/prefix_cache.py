@@ -31,7 +31,7 @@ def worth_keeping(keys: Mapping[int, bytes]) -> dict[int, bytes]:
     }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Statistics:
     """Counts since the start: lookups that found a state or none, tokens not read, states gone."""
 
@@ -101,10 +101,10 @@ class PrefixCache:
         """Counts so far."""
         with self._lock:
             return Statistics(
-                self._hits,
-                self._misses,
-                self._reused,
-                self._evictions,
-                len(self._states),
-                self._nbytes,
+                hits=self._hits,
+                misses=self._misses,
+                reused_tokens=self._reused,
+                evictions=self._evictions,
+                entries=len(self._states),
+                nbytes=self._nbytes,
             )

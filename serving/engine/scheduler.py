@@ -7,7 +7,7 @@ never holds up running streams for longer than one chunk.
 
 from collections import deque
 from collections.abc import Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Generic, TypeVar
 
@@ -24,7 +24,7 @@ class Chunk(Generic[Key]):
     key: Key
     start: int
     stop: int
-    last: bool
+    last: bool = field(kw_only=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ class Phase(Enum):
     DECODE = auto()
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class Sequence(Generic[Key]):
     """A sequence as the policy sees it: a length, a position in it, and a phase."""
 
@@ -110,7 +110,9 @@ class Scheduler(Generic[Key]):
         chunk ends.
         """
         self.check_room()
-        self._sequences[key] = Sequence(key, prompt_tokens, marks, position=position)
+        self._sequences[key] = Sequence(
+            key=key, prompt_tokens=prompt_tokens, marks=marks, position=position
+        )
         self._waiting.append(key)
 
     def next_batch(self, most_while_decoding: int = _MOST, most_idle: int = _MOST) -> Batch[Key]:
@@ -180,6 +182,6 @@ class Scheduler(Generic[Key]):
             sequence = self._sequences[key]
             stop = min(sequence.position + budget, sequence.prompt_tokens)
             stop = next((mark for mark in sequence.marks if sequence.position < mark < stop), stop)
-            chunks.append(Chunk(key, sequence.position, stop, stop == sequence.prompt_tokens))
+            chunks.append(Chunk(key, sequence.position, stop, last=stop == sequence.prompt_tokens))
             budget -= stop - sequence.position
         return tuple(chunks)

@@ -25,7 +25,7 @@ from spiketrain.serving.request.preparation import prompt_ids
 Content = str | Sequence[int]  # a text or its token ids
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Scores:
     """Of N tokens: token ids, nats (N,), whether each was the likeliest (N,), and their bytes."""
 
@@ -38,6 +38,9 @@ class Scores:
     def log_probability(self) -> float:
         """Sum over the tokens, in nats; 0 for none."""
         return -float(self.nats.sum()) if self.nats.size else 0.0
+
+
+NO_SCORES = Scores(token_ids=(), nats=np.empty(0), greedy=np.empty(0, np.bool_), num_bytes=0)
 
 
 class ScoreJob(Job):
@@ -129,10 +132,13 @@ class Scoring:
     ) -> tuple[Scores, State]:
         """Scores of `tokens` after `before`, and the state that has read all but the last one."""
         loop = asyncio.get_running_loop()
-        origin = Origin(start, dial=dial)
+        origin = Origin(start=start, dial=dial)
         job = ScoreJob((*before, *tokens), len(before), origin, self._engine.now_s, loop, timeout_s)
         await self._engine.finish(job, begun=start is not None)
-        return Scores(tokens, job.nats, job.greedy, self._num_bytes(tokens)), job.state
+        scores = Scores(
+            token_ids=tokens, nats=job.nats, greedy=job.greedy, num_bytes=self._num_bytes(tokens)
+        )
+        return scores, job.state
 
     def dial(self, dial: float | None) -> float:
         """The dial that was asked for, else the model's. Raises RequestError."""
@@ -191,7 +197,7 @@ class ScoreStream:
         if not self._last and tokens:
             self._last, tokens = tokens[:1], tokens[1:]
         if not tokens:
-            return Scores((), np.empty(0), np.empty(0, np.bool_), 0)
+            return NO_SCORES
         found, state = await self._scoring.run(
             self._last, tokens, self._start, timeout_s, self._dial
         )

@@ -1,6 +1,6 @@
 """Start: where a sequence begins or was left. Turn: a session, while the engine has it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +23,7 @@ class Start:
     recent_ids: tuple[int, ...] = ()
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class Turn:
     """A sequence that outlives its completion.
 
@@ -34,7 +34,7 @@ class Turn:
     over: whether the session is free for another turn.
     """
 
-    start: Start
+    start: Start = field(kw_only=False)
     keep_cancelled: bool = False
     end: Start | None = None
     refused: bool = False

@@ -27,7 +27,7 @@ class PromptInfo:
     reused_tokens: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Delta:
     """Text since the last delta, and the tokens sampled since then (see generation.proto).
 
@@ -60,7 +60,7 @@ class Timings:
     decode_s: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RequestActivity:
     """What the network did for one request, prompt included.
 
@@ -80,7 +80,7 @@ class RequestActivity:
         return self.events / self.neurons if self.neurons else 0.0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Finish:
     """How a completion ended; stop_sequence is empty unless one ended it.
 
@@ -101,7 +101,7 @@ class Finish:
 Event = PromptInfo | Delta | Finish
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Completed:
     """A whole completion: what its events say, joined."""
 
@@ -131,10 +131,10 @@ def join(events: Iterable[Event]) -> list[Completed]:
 
 def _joined(prompt: PromptInfo, deltas: Sequence[Delta], finish: Finish) -> Completed:
     return Completed(
-        prompt,
-        "".join(delta.text for delta in deltas),
-        tuple(token for delta in deltas for token in delta.token_ids),
-        tuple(logprob for delta in deltas for logprob in delta.logprobs),
-        tuple(logprob for delta in deltas for logprob in delta.prompt_logprobs),
-        finish,
+        prompt=prompt,
+        text="".join(delta.text for delta in deltas),
+        token_ids=tuple(token for delta in deltas for token in delta.token_ids),
+        logprobs=tuple(logprob for delta in deltas for logprob in delta.logprobs),
+        prompt_logprobs=tuple(logprob for delta in deltas for logprob in delta.prompt_logprobs),
+        finish=finish,
     )

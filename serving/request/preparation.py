@@ -150,21 +150,21 @@ def _token_rules(
         raise RequestError("min_new_tokens", rule, request.min_new_tokens)
     bias_ids, bias = check_logit_bias(request.logit_bias, vocab_size)
     penalties = Penalties(
-        _or(request.repetition_penalty, defaults.repetition_penalty),
-        _or(request.frequency_penalty, 0.0),
-        _or(request.presence_penalty, 0.0),
-        _or(request.penalty_window, DEFAULT_WINDOW),
+        repetition_penalty=_or(request.repetition_penalty, defaults.repetition_penalty),
+        frequency_penalty=_or(request.frequency_penalty, 0.0),
+        presence_penalty=_or(request.presence_penalty, 0.0),
+        penalty_window=_or(request.penalty_window, DEFAULT_WINDOW),
     )
     if request.penalty_window is not None and not penalties:
         raise RequestError("penalty_window", "be left out without a penalty", penalties)
     return TokenRules(
-        penalties,
-        bias_ids,
-        bias,
-        check_allowed(request.allowed_token_ids, vocab_size),
-        np.array(ends, np.int64),
-        request.min_new_tokens,
-        _top_logprobs(request) if request.logprobs else None,
+        penalties=penalties,
+        bias_ids=bias_ids,
+        bias=bias,
+        allowed=check_allowed(request.allowed_token_ids, vocab_size),
+        late_ids=np.array(ends, np.int64),
+        min_new_tokens=request.min_new_tokens,
+        top_logprobs=_top_logprobs(request) if request.logprobs else None,
     )
 
 

@@ -19,14 +19,14 @@ class SessionTurn:
     keep_cancelled: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
     """A prompt (text or token ids) and what to do with it; None leaves a choice to the model.
 
     prompt: None on a session alone. Messages are made into text before a request is prepared.
     """
 
-    prompt: str | Sequence[int] | Chat | None
+    prompt: str | Sequence[int] | Chat | None = field(kw_only=False)
     max_new_tokens: int | None = None
     temperature: float | None = None
     top_k: int | None = None
@@ -68,7 +68,7 @@ class Request:
         return given[0] if given else None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Defaults:
     """Sampling where a request is silent."""
 

@@ -15,7 +15,7 @@ MAX_STOP_TOKENS = 16
 MAX_TOP_LOGPROBS = 20
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TokenRules:
     """Which tokens are moved or barred, and what is reported of them.
 

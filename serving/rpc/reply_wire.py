@@ -129,31 +129,31 @@ def from_reply(message: Any) -> Event | None:
             "from a newer server"
         )
     return Finish(
-        _REASONS_BACK[finish.reason],
-        finish.stop_sequence,
-        Usage(finish.usage.prompt_tokens, finish.usage.new_tokens),
-        Timings(finish.timings.queue_s, finish.timings.prefill_s, finish.timings.decode_s),
-        RequestActivity(
-            activity.tokens,
-            activity.neurons,
-            activity.events,
-            activity.weight_bytes_touched_per_token,
-            activity.weight_bytes_dense_per_token,
+        reason=_REASONS_BACK[finish.reason],
+        stop_sequence=finish.stop_sequence,
+        usage=Usage(finish.usage.prompt_tokens, finish.usage.new_tokens),
+        timings=Timings(finish.timings.queue_s, finish.timings.prefill_s, finish.timings.decode_s),
+        activity=RequestActivity(
+            tokens=activity.tokens,
+            neurons=activity.neurons,
+            events=activity.events,
+            weight_bytes_touched_per_token=activity.weight_bytes_touched_per_token,
+            weight_bytes_dense_per_token=activity.weight_bytes_dense_per_token,
         ),
-        finish.session_etag,
-        finish.session_tokens,
-        finish.index,
+        session_etag=finish.session_etag,
+        session_tokens=finish.session_tokens,
+        index=finish.index,
     )
 
 
 def from_delta(message: Any) -> Delta:
     """Message -> Delta."""
     return Delta(
-        message.text,
-        tuple(message.token_ids),
-        tuple(map(from_logprob, message.logprobs)),
-        tuple(map(from_logprob, message.prompt_logprobs)),
-        message.index,
+        text=message.text,
+        token_ids=tuple(message.token_ids),
+        logprobs=tuple(map(from_logprob, message.logprobs)),
+        prompt_logprobs=tuple(map(from_logprob, message.prompt_logprobs)),
+        index=message.index,
     )
 
 

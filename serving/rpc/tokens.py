@@ -24,7 +24,7 @@ LEAST_LENGTH = 16  # characters of a token
 _HEX = re.compile(r"[0-9a-f]{64}")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Caller:
     """Somebody who holds a token, a certificate or both. services: short names; None for all."""
 
@@ -124,7 +124,12 @@ def _caller(path: str, name: str, entry: Any, known: frozenset[str]) -> Caller:
     certificate = entry.get("certificate")
     if certificate is not None and (not isinstance(certificate, str) or not certificate):
         raise ConfigError(f"{where}.certificate must be a name, got {certificate!r:.100}")
-    return Caller(name, _digest(where, entry), services, certificate)
+    return Caller(
+        name=name,
+        digest=_digest(where, entry),
+        services=services,
+        certificate=certificate,
+    )
 
 
 def _digest(where: str, entry: dict[str, Any]) -> bytes | None:

@@ -15,7 +15,7 @@ class Snapshot:
     nbytes: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Session:
     """One session as it was committed; times are seconds since 1970.
 

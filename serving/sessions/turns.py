@@ -98,7 +98,7 @@ class Turns:
         except BaseException:
             self._sessions.release(wanted.id, owner)
             raise
-        return session, Turn(start, wanted.keep_cancelled)
+        return session, Turn(start, keep_cancelled=wanted.keep_cancelled)
 
     async def _committed(
         self, session: Session, turn: Turn, events: AsyncIterator[Event]

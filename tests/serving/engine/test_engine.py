@@ -125,7 +125,7 @@ async def test_tokens_are_gathered_for_the_flush_interval_but_the_first_is_sent_
         async with engine.stream(Request("a")) as events:
             assert isinstance(await anext(events), PromptInfo)
             model.gate.release(1)
-            assert await anext(events) == Delta("h", (ord("h"),))
+            assert await anext(events) == Delta(text="h", token_ids=(ord("h"),))
             model.gate.release(1000)
             assert (await anext(events)).text == "ello world"
             assert isinstance(await anext(events), Finish)

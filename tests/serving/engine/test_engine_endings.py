@@ -93,7 +93,7 @@ async def test_a_deadline_frees_the_slot_and_keeps_what_was_written():
         async with engine.stream(Request("a", timeout_s=5.0)) as events:
             assert isinstance(await anext(events), PromptInfo)
             model.gate.release(1)
-            assert await anext(events) == Delta("h", (ord("h"),))
+            assert await anext(events) == Delta(text="h", token_ids=(ord("h"),))
             now_s[0] += 6.0
             model.gate.release(1)
             with pytest.raises(DeadlineExceeded, match=r"5\.000 s"):
