@@ -5,6 +5,7 @@ import inspect
 import random
 import socket
 import threading
+import typing
 from contextlib import asynccontextmanager
 
 import grpc
@@ -16,6 +17,8 @@ from local_server import serving, until
 from tiny import tiny_egru_package
 
 import spiketrain
+import spiketrain.v1.scoring_pb2 as scoring_pb
+import spiketrain.v1.sessions_pb2 as sessions_pb
 from spiketrain import runtime
 from spiketrain.runtime.errors import RequestError
 from spiketrain.runtime.scoring import token_nats
@@ -343,6 +346,54 @@ def test_both_clients_have_the_same_methods():
         }
 
     assert methods(spiketrain.Client) == methods(spiketrain.AsyncClient)
+    assert {"generate", "generate_stream", "append", "close"} < set(methods(spiketrain.Client))
+
+
+@pytest.mark.parametrize("kind", [spiketrain.Client, spiketrain.AsyncClient])
+def test_a_method_has_the_name_types_and_docstring_of_its_description(kind):
+    waits = kind is spiketrain.AsyncClient
+    assert inspect.iscoroutinefunction(kind.tokenize) == waits
+    assert inspect.isasyncgenfunction(kind.generate_stream) == waits
+    assert inspect.isgeneratorfunction(kind.generate_stream) != waits
+    assert kind.list_sessions.__name__ == "list_sessions"
+    assert "page_token" in kind.list_sessions.__doc__
+    signature = inspect.signature(kind.list_sessions)
+    assert list(signature.parameters) == ["self", "page_token", "page_size"]
+    assert signature.return_annotation == list[sessions_pb.Session]
+    stream = typing.get_type_hints(kind.score_stream)["return"]
+    assert typing.get_args(stream)[0] is scoring_pb.ScoreStreamResponse
+
+
+@pytest.mark.parametrize("kind", [spiketrain.Client, spiketrain.AsyncClient])
+def test_a_method_that_a_user_overrides_stays_overridden(kind):
+    class Shouting(kind):
+        def tokenize(self, text):
+            return text.upper()
+
+    assert Shouting.tokenize(None, "a") == "A"
+    assert Shouting.generate is kind.generate
+
+
+async def test_a_transfer_of_a_session_is_not_made_again(client, monkeypatch):
+    waits = []
+    monkeypatch.setattr(spiketrain.Retry, "wait_s", counted(spiketrain.Retry.wait_s, waits))
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        async with client(taken.getsockname()[1]) as connected:
+            with pytest.raises(spiketrain.ServerError):
+                await connected.import_session(b"bytes")
+            with pytest.raises(spiketrain.ServerError):
+                await connected.export_session("id")
+    assert not waits
+
+
+async def test_closing_the_iterator_of_the_plain_client_frees_the_slot():
+    async with serving(FakeModel(gate=threading.Semaphore(0))) as served:
+        with spiketrain.Client(f"127.0.0.1:{served.port}") as connected:
+            stream = connected.generate_stream(spiketrain.Request("a"))
+            assert isinstance(await asyncio.to_thread(next, stream), PromptInfo)
+            await asyncio.to_thread(stream.close)
+            await until(lambda: served.engine.num_running + served.engine.num_waiting == 0)
 
 
 async def test_a_session_is_kept_between_calls(client):
@@ -356,7 +407,7 @@ async def test_a_session_is_kept_between_calls(client):
         assert twin.seed == 6
         found = await connected.list_sessions()
         assert [one.id for one in found] == sorted([session.id, twin.id])
-        assert await connected.list_sessions(found[0].id, 1) == found[1:]
+        assert await connected.list_sessions(page_token=found[0].id, page_size=1) == found[1:]
         longer = await connected.append(session.id, [1, 2, 3], kept.etag)
         assert (twin.num_tokens, longer.num_tokens) == (4, 7)
         with pytest.raises(spiketrain.ServerError) as caught:
