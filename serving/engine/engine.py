@@ -8,7 +8,7 @@ event loop a round at most. The lock is never held while the model runs.
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 import structlog
@@ -23,6 +23,7 @@ from spiketrain.serving.engine.reader import log_end, read
 from spiketrain.serving.engine.runner import Outcome, Runner
 from spiketrain.serving.engine.running_set import RunningSet
 from spiketrain.serving.engine.scheduler import Batch
+from spiketrain.serving.engine.starting_point import Turn
 from spiketrain.serving.errors import (
     Cancelled,
     ConfigError,
@@ -132,13 +133,38 @@ class Engine:
         Raises RequestError, NoTokenizer, QueueFull or Draining on entry; the iterator raises
         DeadlineExceeded, Draining or EngineFailure.
         """
-        completion = await self.input_processor.completion(request, None, self._clock())
+        completion = await self.submit(request)
+        async with self.events(completion) as events:
+            yield events
+
+    async def submit(
+        self, request: Request, turn: Turn | None = None, arrived_s: float | None = None
+    ) -> Completion:
+        """A request's completion in the queue, for a reader on this event loop; `events` follows.
+
+        turn: the session's, if the request has one. arrived_s: when the call came, by `now_s`;
+        None for now. Raises as `stream` does on entry.
+        """
+        arrived_s = self._clock() if arrived_s is None else arrived_s
+        completion = await self.input_processor.completion(request, turn, arrived_s)
         self.enter(completion)
+        return completion
+
+    @asynccontextmanager
+    async def events(
+        self, completion: Completion, closing: Callable[[], Awaitable[object]] | None = None
+    ) -> AsyncIterator[AsyncIterator[Event]]:
+        """The events of a completion in the queue and of its siblings; leaving frees the slots.
+
+        closing: awaited once the completion is given up, before its end is logged.
+        """
         try:
             async with parallel_sampling(self, completion, read(self, completion)) as events:
                 yield events
         finally:
             self.cancel(completion)
+            if closing is not None:
+                await closing()
             log_end(completion)
 
     async def finish(self, job: Job, begun: bool = False) -> None:

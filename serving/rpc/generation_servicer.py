@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -9,6 +10,7 @@ import grpc
 import spiketrain.v1.generation_pb2_grpc as generation_grpc
 from spiketrain.runtime.errors import RequestError
 from spiketrain.runtime.logprobs import TokenLogprob
+from spiketrain.serving.engine.engine import Engine
 from spiketrain.serving.isolation.beside import beside
 from spiketrain.serving.request.events import Delta, Event, Finish, join
 from spiketrain.serving.request.request import Request
@@ -35,11 +37,13 @@ class GenerationServicer(generation_grpc.GenerationServicer):
 
     def __init__(
         self,
+        engine: Engine,
         turns: Turns,
         tokenization: Tokenization,
         inflight: InFlight,
         metrics: "Metrics | None",
     ) -> None:
+        self._engine = engine
         self._turns = turns
         self._tokenization = tokenization
         self._inflight = inflight
@@ -51,32 +55,38 @@ class GenerationServicer(generation_grpc.GenerationServicer):
         """Events as they come."""
         with self._inflight:
             async with errors_as_status(context):
-                request = await self._wanted(request, context)  # the message is forgotten
-                async with self._turns.stream(request, caller()) as events:
+                request = await self._prompted(request, context)  # the message is forgotten
+                async with self._stream(request) as events:
                     async for event in events:
                         self._note(event)
-                        yield await _made(to_reply, event, [event])
+                        yield await _message(to_reply, event, [event])
 
     async def Generate(self, request: Any, context: grpc.aio.ServicerContext) -> Any:
         """The same events, joined."""
         with self._inflight:
             async with errors_as_status(context):
-                request = await self._wanted(request, context)  # the message is forgotten
-                async with self._turns.stream(request, caller()) as events:
+                request = await self._prompted(request, context)  # the message is forgotten
+                async with self._stream(request) as events:
                     heard = await _gathered(events)
         for event in heard:
             self._note(event)
-        return await _made(lambda events: to_response(join(events)), heard, heard)
+        return await _message(lambda events: to_response(join(events)), heard, heard)
 
-    async def _wanted(self, message: Any, context: grpc.aio.ServicerContext) -> Request:
+    async def _prompted(self, message: Any, context: grpc.aio.ServicerContext) -> Request:
         """The request, with text in place of messages; refused first where there is no room."""
-        self._turns.check_room()
+        self._engine.check_room()
         if message.HasField("chat"):
             message.text = await beside(True, self._rendered, message.chat)
         return to_request(message, timeout_s(context))
 
     def _rendered(self, chat: Any) -> str:
         return self._tokenization.render(to_chat(chat))
+
+    def _stream(self, request: Request) -> AbstractAsyncContextManager[AsyncIterator[Event]]:
+        """The events of a request, from its session's turns where it names one."""
+        if request.session is None:
+            return self._engine.stream(request)
+        return self._turns.stream(request, caller())
 
     def _note(self, event: Event) -> None:
         if self._metrics is not None and isinstance(event, Finish):
@@ -95,7 +105,7 @@ async def _gathered(events: AsyncIterator[Event]) -> list[Event]:
     return heard
 
 
-async def _made(make: Callable[[Any], Any], content: Any, events: Iterable[Event]) -> Any:
+async def _message(make: Callable[[Any], Any], content: Any, events: Iterable[Event]) -> Any:
     """The message of events; beside the event loop where they hold many log-probabilities."""
     count = sum(len(_logprobs(event)) for event in events)
     return await asyncio.to_thread(make, content) if count > MANY_LOGPROBS else make(content)

@@ -98,7 +98,7 @@ class Server:
         )
         generation_grpc.add_GenerationServicer_to_server(
             GenerationServicer(
-                self._session_service.turns, tokenization, self._inflight, self.metrics
+                engine, self._session_service.turns, tokenization, self._inflight, self.metrics
             ),
             self._server,
         )

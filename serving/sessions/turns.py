@@ -9,13 +9,12 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from functools import partial
 
 import structlog
 
 from spiketrain.serving.engine.completion import Completion
 from spiketrain.serving.engine.engine import Engine
-from spiketrain.serving.engine.parallel_sampling import parallel_sampling
-from spiketrain.serving.engine.reader import log_end, read
 from spiketrain.serving.engine.starting_point import Turn
 from spiketrain.serving.errors import DeadlineExceeded, ServingError
 from spiketrain.serving.request.events import Event, Finish
@@ -27,7 +26,7 @@ log = structlog.get_logger()
 
 
 class Turns:
-    """An engine that knows sessions; used on one event loop."""
+    """The turns of sessions on an engine; used on one event loop."""
 
     def __init__(self, engine: Engine, sessions: Sessions) -> None:
         self._engine = engine
@@ -38,46 +37,33 @@ class Turns:
     async def stream(
         self, request: Request, owner: str = ""
     ) -> AsyncIterator[AsyncIterator[Event]]:
-        """`Engine.stream`, on a session where the request names one; raises its errors as well."""
-        wanted = request.session
-        if wanted is None:
-            async with self._engine.stream(request) as events:
-                yield events
-            return
+        """`Engine.stream` on the session that the request names; raises its errors as well."""
+        named = request.session
+        assert named is not None
         arrived_s = self._engine.now_s
-        session, turn = await self._open(wanted, owner)
+        session, turn = await self._open(named, owner)
         try:
             if request.seed is None:
                 request = replace(request, seed=session.seed)
-            completion = await self._engine.input_processor.completion(request, turn, arrived_s)
-            self._engine.enter(completion)
+            completion = await self._engine.submit(request, turn, arrived_s)
         except BaseException:
             self._sessions.release(session.id, owner)
             raise
-        try:
-            own = read(self._engine, completion)
-            async with parallel_sampling(self._engine, completion, own) as events:
-                yield self._committed(session, turn, events)
-        finally:
-            self._engine.cancel(completion)
-            await asyncio.shield(self._close(session, turn, completion))
-            log_end(completion)
-
-    def check_room(self) -> None:
-        """Raise QueueFull or Draining before anybody reads a prompt for nothing."""
-        self._engine.check_room()
+        closing = partial(self._close, session, turn, completion)
+        async with self._engine.events(completion, closing) as events:
+            yield self._committed(session, turn, events)
 
     async def append(
         self,
-        wanted: SessionTurn,
+        named: SessionTurn,
         content: str | Sequence[int],
         timeout_s: float | None,
         owner: str = "",
     ) -> tuple[Session, int]:
         """Have a session read a text or tokens; the session then, and how many tokens it was."""
-        self.check_room()
+        self._engine.check_room()
         arrived_s = self._engine.now_s
-        session, turn = await self._open(wanted, owner)
+        session, turn = await self._open(named, owner)
         try:
             job = await self._engine.input_processor.reading(content, turn, timeout_s, arrived_s)
             await self._engine.finish(job)
@@ -90,15 +76,15 @@ class Turns:
         while self._closing:
             await asyncio.wait(self._closing)
 
-    async def _open(self, wanted: SessionTurn, owner: str) -> tuple[Session, Turn]:
-        self._sessions.occupy(wanted.id, owner)
+    async def _open(self, named: SessionTurn, owner: str) -> tuple[Session, Turn]:
+        self._sessions.occupy(named.id, owner)
         try:
-            args = (wanted.id, wanted.etag, owner)
+            args = (named.id, named.etag, owner)
             session, start = await asyncio.to_thread(self._sessions.open, *args)
         except BaseException:
-            self._sessions.release(wanted.id, owner)
+            self._sessions.release(named.id, owner)
             raise
-        return session, Turn(start, keep_cancelled=wanted.keep_cancelled)
+        return session, Turn(start, keep_cancelled=named.keep_cancelled)
 
     async def _committed(
         self, session: Session, turn: Turn, events: AsyncIterator[Event]
@@ -133,11 +119,12 @@ class Turns:
         finally:
             await asyncio.wait([task])
 
-    def _close(self, session: Session, turn: Turn, completion: Completion) -> "asyncio.Task[None]":
+    async def _close(self, session: Session, turn: Turn, completion: Completion) -> None:
+        """Free the session once its turn is over, even where the reader is cancelled meanwhile."""
         task = asyncio.ensure_future(self._wait_and_release(session, turn, completion))
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)
-        return task
+        await asyncio.shield(task)
 
     async def _wait_and_release(self, session: Session, turn: Turn, completion: Completion) -> None:
         try:

@@ -23,6 +23,9 @@ from spiketrain.serving.engine.engine import Engine
 from spiketrain.serving.errors import ListenError
 from spiketrain.serving.request.events import Delta, Finish, PromptInfo
 from spiketrain.serving.request.request import Request
+from spiketrain.serving.request.tokenization import Tokenization
+from spiketrain.serving.rpc.generation_servicer import GenerationServicer
+from spiketrain.serving.rpc.inflight import InFlight
 from spiketrain.serving.rpc.server import SERVICES, Server, to_address
 
 
@@ -44,6 +47,33 @@ async def test_a_stream_and_the_unary_call_give_the_same_text():
         assert list(reply.token_ids) == [token for delta in deltas for token in delta.token_ids]
         assert reply.prompt == messages[0].prompt
         assert reply.finish.usage == messages[-1].finish.usage
+
+
+class NoTurns:
+    """The turns of a server whose sessions do not work."""
+
+    def __getattr__(self, name):
+        raise RuntimeError(f"{name}: sessions do not work")
+
+
+async def test_a_request_without_a_session_does_not_pass_through_sessions():
+    engine = Engine(FakeModel(), ServingConfig(max_batch_size=2, flush_interval_s=0.0))
+    tokenization = Tokenization(engine.tokenizer, engine.model.vocab_size, None)
+    servicer = GenerationServicer(engine, NoTurns(), tokenization, InFlight(), None)
+    server = grpc.aio.server()
+    generation_grpc.add_GenerationServicer_to_server(servicer, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    on_session = request(session=pb.SessionTurn(id="x"))
+    with engine:
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+            stub = generation_grpc.GenerationStub(channel)
+            assert (await stub.Generate(request())).text == "hello world"
+            replies = [reply async for reply in stub.GenerateStream(request(n=2))]
+            assert [reply.WhichOneof("event") for reply in replies].count("finish") == 2
+            with pytest.raises(grpc.aio.AioRpcError):
+                await stub.Generate(on_session)
+        await server.stop(None)
 
 
 async def test_token_ids_are_a_prompt():

@@ -166,7 +166,7 @@ async def test_a_paused_turn_that_is_cancelled_can_be_kept():
             await anext(events)
             b.model.gate.release(1000)
             b.model.wait_for(1)  # the step that samples the second token that nobody reads
-            async with b.turns.stream(Request("z", max_new_tokens=4)) as others:
+            async with b.engine.stream(Request("z", max_new_tokens=4)) as others:
                 assert len([event async for event in others]) > 1  # so that step is over
         await b.settled()
         assert b.tokens(session) == 5
