@@ -50,13 +50,13 @@ class Conversation:
             yield from self._continue(line)
 
     def _answer(self, line: str) -> Iterator[str]:
-        asked = [*self._messages, Message("user", line)]
-        said = []
-        for event in self._client.generate_stream(Request(Chat(asked), **self._sampling)):
+        messages = [*self._messages, Message("user", line)]
+        answer = []
+        for event in self._client.generate_stream(Request(Chat(messages), **self._sampling)):
             if isinstance(event, Delta):
-                said.append(event.text)
+                answer.append(event.text)
                 yield event.text
-        self._messages = [*asked, Message("assistant", "".join(said))]
+        self._messages = [*messages, Message("assistant", "".join(answer))]
 
     def _continue(self, line: str) -> Iterator[str]:
         if not self._session:

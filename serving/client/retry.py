@@ -88,6 +88,6 @@ class Retry:
 def _unpacked(detail: Any, kind: Any) -> Any:
     if not detail.Is(kind.DESCRIPTOR):
         return None
-    found = kind()
-    detail.Unpack(found)
-    return found
+    message = kind()
+    detail.Unpack(message)
+    return message

@@ -41,8 +41,8 @@ log = structlog.get_logger()
 
 IDLE_STALLS = 4  # a chunk while nobody decodes may take so many times longer
 # What a thread waits for the interpreter while another one holds it. The engine needs it back twice
-# a round, after the model's step and after waking readers, while the event loop writes messages; at
-# Python's 5 ms every round could lose as much twice.
+# a round, after the model's step and after notifying readers, while the event loop writes messages;
+# at Python's 5 ms every round could lose as much twice.
 SWITCH_S = 0.0005
 
 

@@ -80,9 +80,9 @@ class InputProcessor:
         """Another completion of the same prompt, from where `first` has read it."""
         request = first.request
         sampling = replace(request.sampling, index=index)
-        own = replace(request, sampling=sampling, constraint=fork.constraint, prompt_top=None)
+        prepared = replace(request, sampling=sampling, constraint=fork.constraint, prompt_top=None)
         origin = Origin(start=fork.start, skipped=len(request.prompt_ids))
-        return Completion(own, self._text(own), origin, first.arrived_s, first.loop)
+        return Completion(prepared, self._text(prepared), origin, first.arrived_s, first.loop)
 
     def _text(self, request: Prepared) -> CompletionText:
         detokenizer = None

@@ -153,8 +153,8 @@ class Job:
 
     def due(self) -> bool:
         """Whether to wake the reader: once for what is new, once more when it turns urgent."""
-        wanted = Wake.NOW if self.urgent else Wake.SOON
-        if self._woken >= wanted:
+        urgency = Wake.NOW if self.urgent else Wake.SOON
+        if self._woken >= urgency:
             return False
-        self._woken = wanted
+        self._woken = urgency
         return True

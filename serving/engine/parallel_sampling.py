@@ -74,11 +74,11 @@ async def _events(
     tasks += [asyncio.create_task(_pump(source, queue)) for source in sources]
     left = first.num_forks + 1 - isinstance(event, Finish)
     while left:
-        given = await queue.get()
-        if isinstance(given, ServingError):
-            raise given
-        left -= isinstance(given, Finish)
-        yield given
+        taken = await queue.get()
+        if isinstance(taken, ServingError):
+            raise taken
+        left -= isinstance(taken, Finish)
+        yield taken
 
 
 async def _without_info(engine: Entrance, completion: Completion) -> AsyncIterator[Event]:

@@ -141,20 +141,20 @@ class Runner:
         outcomes: list[Outcome] = []
         drawing: list[tuple[Completion, NDArray[np.float32]]] = []
         rows: list[NDArray[np.float32]] = []
-        for completion, own in zip(completions, logits, strict=True):
-            row = _adjusted(completion, own)
+        for completion, unadjusted in zip(completions, logits, strict=True):
+            row = _adjusted(completion, unadjusted)
             if isinstance(row, Outcome):
                 outcomes.append(row)
             else:
                 rows.append(row)
-                drawing.append((completion, own))
+                drawing.append((completion, unadjusted))
         if not rows:
             return outcomes
         params = [completion.sampler.sampling for completion, _ in drawing]
         tokens = sample_rows(rows, params, [completion.position for completion, _ in drawing])
         now_s = self._clock()
-        for (completion, own), token in zip(drawing, tokens, strict=True):
-            outcomes.append(_taken(completion, own, token, now_s))
+        for (completion, unadjusted), token in zip(drawing, tokens, strict=True):
+            outcomes.append(_taken(completion, unadjusted, token, now_s))
         return outcomes
 
 

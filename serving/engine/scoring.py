@@ -198,11 +198,11 @@ class ScoreStream:
             self._last, tokens = tokens[:1], tokens[1:]
         if not tokens:
             return NO_SCORES
-        found, state = await self._scoring.run(
+        scores, state = await self._scoring.run(
             self._last, tokens, self._start, timeout_s, self._dial
         )
         self._start, self._last = Start(state), tokens[-1:]
-        self.log_probability += found.log_probability
+        self.log_probability += scores.log_probability
         self.num_tokens += len(tokens)
-        self.num_bytes += found.num_bytes
-        return found
+        self.num_bytes += scores.num_bytes
+        return scores

@@ -31,9 +31,9 @@ class StopMatcher:
         if not self._stops:
             return text
         held = self._held + text
-        found = [(held.find(stop), stop) for stop in self._stops if stop in held]
-        if found:
-            start, self.matched = min(found, key=lambda pair: pair[0])
+        matches = [(held.find(stop), stop) for stop in self._stops if stop in held]
+        if matches:
+            start, self.matched = min(matches, key=lambda pair: pair[0])
             self._held = ""
             return held[:start]
         keep = self._undecided(held)

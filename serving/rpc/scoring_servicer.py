@@ -31,8 +31,8 @@ class ScoringServicer(scoring_grpc.ScoringServicer):
                 before = _content(request, "context", "context_")
                 after = _content(request, "continuation", "continuation_")
                 dial = given(request, "dial")
-                found = await self._scoring.score(before, after, timeout_s(context), dial)
-                return await asyncio.to_thread(to_scores, found, request.per_token)
+                scores = await self._scoring.score(before, after, timeout_s(context), dial)
+                return await asyncio.to_thread(to_scores, scores, request.per_token)
 
     async def ScoreStream(
         self, request_iterator: AsyncIterator[Any], context: grpc.aio.ServicerContext
@@ -56,9 +56,9 @@ class ScoringServicer(scoring_grpc.ScoringServicer):
                 stream = ScoreStream(self._scoring, dial)
             elif dial is not None:
                 raise RequestError("dial", "be in the first message alone", dial)
-            found = await stream.score(content, timeout_s(context))
+            scores = await stream.score(content, timeout_s(context))
             yield pb.ScoreStreamResponse(
-                piece=await asyncio.to_thread(to_scores, found, request.per_token),
+                piece=await asyncio.to_thread(to_scores, scores, request.per_token),
                 total_log_probability=stream.log_probability,
                 total_tokens=stream.num_tokens,
                 total_bytes=stream.num_bytes,

@@ -64,16 +64,17 @@ async def test_a_request_without_a_session_does_not_pass_through_sessions():
     generation_grpc.add_GenerationServicer_to_server(servicer, server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
-    on_session = request(session=pb.SessionTurn(id="x"))
     with engine:
-        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-            stub = generation_grpc.GenerationStub(channel)
-            assert (await stub.Generate(request())).text == "hello world"
-            replies = [reply async for reply in stub.GenerateStream(request(n=2))]
-            assert [reply.WhichOneof("event") for reply in replies].count("finish") == 2
-            with pytest.raises(grpc.aio.AioRpcError):
-                await stub.Generate(on_session)
-        await server.stop(None)
+        try:
+            async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+                stub = generation_grpc.GenerationStub(channel)
+                assert (await stub.Generate(request())).text == "hello world"
+                replies = [reply async for reply in stub.GenerateStream(request(n=2))]
+                assert [reply.WhichOneof("event") for reply in replies].count("finish") == 2
+                with pytest.raises(grpc.aio.AioRpcError):
+                    await stub.Generate(request(session=pb.SessionTurn(id="x")))
+        finally:
+            await server.stop(None)
 
 
 async def test_token_ids_are_a_prompt():
