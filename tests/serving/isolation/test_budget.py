@@ -117,19 +117,22 @@ async def test_who_is_cancelled_with_its_turn_at_hand_holds_nothing():
 
 
 async def test_a_cancelled_call_holds_its_bytes_until_its_thread_has_ended():
-    all_bytes, go = budget(), threading.Event()
+    all_bytes, begun, go = budget(), threading.Event(), threading.Event()
+
+    def work():
+        begun.set()
+        go.wait(PATIENCE_S)
 
     async def call():
         held = all_bytes.enter("")
         await all_bytes.hold(held, LARGE)
         try:
-            await beside(False, go.wait, PATIENCE_S)
+            await beside(False, work)
         finally:
             held.end()
 
     task = asyncio.create_task(call())
-    await until(lambda: all_bytes.num_bytes)
-    await turns()
+    await until(begun.is_set)
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
     assert all_bytes.num_bytes
