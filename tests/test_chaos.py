@@ -39,7 +39,7 @@ def test_what_is_lost_is_said_and_decides_the_exit_code(tmp_path):
     """A writer that takes the package away before it writes the next one."""
     program = (
         "import os, runpy, shutil, sys, time\n"
-        "from runtime import package\n"
+        "from spiketrain.runtime import package\n"
         "whole, parent = package.write_package, os.getpid()\n"
         "def write(path, *content, force):\n"
         "    if os.getpid() != parent:\n"

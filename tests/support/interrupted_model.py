@@ -18,6 +18,11 @@ class Interrupted:
     def __init__(self, model, calls):
         self._model, self._calls = model, calls
 
+    @property
+    def __class__(self):
+        """That of the model, so that `isinstance` takes one for the other."""
+        return type(self._model)
+
     def __getattr__(self, name):
         return getattr(self._model, name)
 
