@@ -90,12 +90,16 @@ class Budget:
 
     def enter(self, caller: str) -> Held:
         """Begin a call of this task; `end` of what it holds has to follow. Raises ServerBusy."""
-        if self._is_above(self._calls, caller, 1, self._max_calls):
-            raise ServerBusy(f"{self.num_calls} calls are under way")
+        self.check_call(caller)
         self._calls[caller] += 1
         held = Held(self, caller)
         _HELD.set(held)
         return held
+
+    def check_call(self, caller: str) -> None:
+        """Raise ServerBusy where the caller may begin no call."""
+        if self._is_above(self._calls, caller, 1, self._max_calls):
+            raise ServerBusy(f"{self.num_calls} calls are under way")
 
     def leave(self, caller: str) -> None:
         """End a call."""

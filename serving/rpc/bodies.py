@@ -7,11 +7,10 @@ whoever stands around a call decides first, and a message that is too much is ne
 
 import inspect
 import traceback
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
-import grpc
 from google.protobuf.message import DecodeError
 from grpc.aio import EOF  # type: ignore[attr-defined]
 
@@ -26,8 +25,6 @@ from spiketrain.serving.rpc.wire_scan import malformed, scan, shape_of
 OURS = "/spiketrain."
 OTHERS_BYTES = 4096  # of a message to another service than ours: health, reflection
 LARGE_BYTES = 4096  # a message from here on is parsed beside the event loop
-
-Continuation = Callable[[grpc.HandlerCallDetails], Awaitable[Any]]
 
 
 class Parser:
@@ -72,13 +69,19 @@ class Reading:
         self._arrivals = arrivals
         self._rooms = rooms or {}
 
-    def room(self, method: str) -> Callable[[], None]:
-        """What is asked before a call of a method begins."""
-        return self._rooms.get(method, _always)
+    def room(self, method: str) -> Callable[[str], None]:
+        """What raises an error where a caller of a method has no room for a call."""
+        check = self._rooms.get(method)
 
-    def enter(self, context: Any, room: Callable[[], None]) -> Held:
-        """Begin a call, until gRPC is done with it. Raises ServerBusy, and what `room` raises."""
-        room()
+        def room(caller: str) -> None:
+            if check is not None:
+                check()
+            self._budget.check_call(caller)
+
+        return room
+
+    def enter(self, context: Any) -> Held:
+        """Begin a call, until gRPC is done with it. Raises ServerBusy."""
         held = self._budget.enter(caller())
         context.add_done_callback(lambda _: held.end())
         return held
@@ -99,8 +102,8 @@ class Reading:
             held.shrink(0)
 
 
-class Bodies(grpc.aio.ServerInterceptor):
-    """Reads and parses the requests of all calls; the innermost interceptor.
+class Bodies:
+    """Reads and parses the requests of all calls.
 
     ours, others: how the requests of our services and of others (health, reflection) are read.
     """
@@ -108,32 +111,28 @@ class Bodies(grpc.aio.ServerInterceptor):
     def __init__(self, ours: Reading, others: Reading) -> None:
         self._ours = ours
         self._others = others
-        self._handlers: dict[str, Any] = {}
 
-    async def intercept_service(
-        self, continuation: Continuation, handler_call_details: grpc.HandlerCallDetails
-    ) -> Any:
-        """Take the call as a stream of bytes."""
-        handler, method = await continuation(handler_call_details), handler_call_details.method
-        if handler is None:
-            return None
-        if method not in self._handlers:
-            ours = method.startswith(OURS)
-            parser = Parser(handler.request_deserializer, None if ours else OTHERS_BYTES)
-            reading = self._ours if ours else self._others
-            room = reading.room(method)
-            self._handlers[method] = _of_bytes(handler, parser, reading, room)
-        return self._handlers[method]
+    def room(self, method: str) -> Callable[[str], None]:
+        """What raises an error where a caller of a method has no room for a call."""
+        return self._of(method).room(method)
+
+    def of_bytes(self, method: str, handler: Any) -> Any:
+        """The handler of a method as one of a stream of bytes; its replies may be bytes as well."""
+        most_bytes = None if method.startswith(OURS) else OTHERS_BYTES
+        parser = Parser(handler.request_deserializer, most_bytes)
+        return _of_bytes(handler, parser, self._of(method))
+
+    def _of(self, method: str) -> Reading:
+        return self._ours if method.startswith(OURS) else self._others
 
 
-def _of_bytes(handler: Any, parser: Parser, reading: Reading, room: Callable[[], None]) -> Any:
-    """The handler as one of a stream of bytes; its replies may be bytes as well."""
+def _of_bytes(handler: Any, parser: Parser, reading: Reading) -> Any:
     serialize = _bytes_or(handler.response_serializer)
     streamed = handler.response_streaming
     work = (
-        _streamed(handler, parser, reading, room)
+        _streamed(handler, parser, reading)
         if streamed
-        else _answered(handler, parser, reading, room, serialize)
+        else _answered(handler, parser, reading, serialize)
     )
     return handler._replace(
         request_streaming=True,
@@ -150,19 +149,18 @@ def _answered(
     handler: Any,
     parser: Parser,
     reading: Reading,
-    room: Callable[[], None],
     serialize: Callable[[Any], bytes],
 ) -> Any:
     # A message is never a variable here: who has taken what it says may forget it.
     async def one(_: Any, context: Any) -> bytes:
         async with _ended(context):
-            held = reading.enter(context, room)
+            held = reading.enter(context)
             request = reading.one(context, parser, held)
             return settled(held, await handler.unary_unary(await request, context))
 
     async def each(_: Any, context: Any) -> bytes:
         async with _ended(context):
-            held = reading.enter(context, room)
+            held = reading.enter(context)
             requests = reading.each(context, parser, held)
             return settled(held, await handler.stream_unary(requests, context))
 
@@ -174,10 +172,10 @@ def _answered(
     return each if handler.request_streaming else one
 
 
-def _streamed(handler: Any, parser: Parser, reading: Reading, room: Callable[[], None]) -> Any:
+def _streamed(handler: Any, parser: Parser, reading: Reading) -> Any:
     async def one(_: Any, context: Any) -> AsyncIterator[Any]:
         async with _ended(context):
-            held = reading.enter(context, room)
+            held = reading.enter(context)
             request = await reading.one(context, parser, held)
             replies = handler.unary_stream(request, context)
             del request
@@ -186,12 +184,12 @@ def _streamed(handler: Any, parser: Parser, reading: Reading, room: Callable[[],
 
     async def writes(_: Any, context: Any) -> None:
         async with _ended(context):
-            held = reading.enter(context, room)
+            held = reading.enter(context)
             await handler.unary_stream(await reading.one(context, parser, held), context)
 
     async def each(_: Any, context: Any) -> AsyncIterator[Any]:
         async with _ended(context):
-            held = reading.enter(context, room)
+            held = reading.enter(context)
             requests = reading.each(context, parser, held)
             async for reply in handler.stream_stream(requests, context):
                 yield reply
@@ -214,10 +212,6 @@ async def _ended(context: Any) -> AsyncIterator[None]:
     except BaseException as error:
         _forget(error)
         raise
-
-
-def _always() -> None:
-    """Room for calls that need none of the engine's."""
 
 
 def _forget(error: BaseException | None) -> None:

@@ -30,7 +30,7 @@ from spiketrain.serving.rpc.bodies import Bodies, Reading
 from spiketrain.serving.rpc.credentials import server_credentials
 from spiketrain.serving.rpc.generation_servicer import GenerationServicer
 from spiketrain.serving.rpc.inflight import InFlight
-from spiketrain.serving.rpc.interceptors import Authorisation, Calls, short_name
+from spiketrain.serving.rpc.interceptors import Calls, short_name
 from spiketrain.serving.rpc.models_servicer import ModelsServicer
 from spiketrain.serving.rpc.scoring_servicer import ScoringServicer
 from spiketrain.serving.rpc.server_options import server_options
@@ -83,7 +83,7 @@ class Server:
         self._inflight = InFlight()
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]
         self._server = grpc.aio.server(
-            interceptors=self._interceptors(),
+            interceptors=[self._calls()],
             options=server_options(config),
         )
         self._session_service = SessionService(engine)
@@ -154,16 +154,17 @@ class Server:
         """Where metrics are shown; None before `start` and where they are not."""
         return self._metrics_server.port if self._metrics_server else None
 
-    def _interceptors(self) -> list[grpc.aio.ServerInterceptor]:
-        """Outermost first: a refused call is counted and named like any other."""
-        interceptors: list[grpc.aio.ServerInterceptor] = [Calls(self.metrics, self._tracing)]
+    def _calls(self) -> Calls:
+        bodies = Bodies(self._reading(), self._reading())
+        return Calls(bodies, self.metrics, self._tracing, self._authority())
+
+    def _authority(self) -> Tokens | CertificatesAlone | None:
+        """Who says whether a call may be made; None lets everybody."""
         if self._config.tokens_file is not None:
-            interceptors.append(Authorisation(self._tokens(self._config.tokens_file)))
             if self._credentials is None:
                 log.warning("bearer tokens travel in clear: set tls_cert and tls_key")
-        elif self._config.tls_client_ca is not None:
-            interceptors.append(Authorisation(CertificatesAlone()))
-        return [*interceptors, Bodies(self._reading(), self._reading())]
+            return self._tokens(self._config.tokens_file)
+        return None if self._config.tls_client_ca is None else CertificatesAlone()
 
     def _check_room(self) -> None:
         """Refuse early what the engine would refuse once the request is read."""

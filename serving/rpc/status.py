@@ -97,7 +97,13 @@ async def errors_as_status(context: Any) -> AsyncIterator[None]:
 
 
 def to_status(error: Exception) -> status_pb2.Status:
-    """The google.rpc.Status of an error of the table."""
+    """The google.rpc.Status of an error of the table, with the id of the call under way."""
+    request_id = structlog.contextvars.get_contextvars().get("request_id")
+    return status_of(error, request_id)
+
+
+def status_of(error: Exception, request_id: str | None) -> status_pb2.Status:
+    """The same with this id; None for none."""
     text = _short(str(error))
     code, reason = next(TABLE[kind] for kind in type(error).__mro__ if kind in TABLE)
     details: list[Message] = [error_details_pb2.ErrorInfo(reason=reason, domain=DOMAIN)]
@@ -111,7 +117,6 @@ def to_status(error: Exception) -> status_pb2.Status:
         delay = duration_pb2.Duration()
         delay.FromNanoseconds(round(1e9 * error.retry_after_s))
         details.append(error_details_pb2.RetryInfo(retry_delay=delay))
-    request_id = structlog.contextvars.get_contextvars().get("request_id")
     if request_id is not None:
         details.append(error_details_pb2.RequestInfo(request_id=request_id))
     return status_pb2.Status(code=code, message=text, details=_pack(details))

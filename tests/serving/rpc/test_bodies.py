@@ -11,8 +11,10 @@ from grpc_health.v1 import health_pb2
 from local_server import details_of, request, serving, until
 
 import spiketrain.serving.rpc.bodies as bodies
+import spiketrain.serving.rpc.refusals as refusals
 import spiketrain.v1.generation_pb2 as pb
 import spiketrain.v1.tokenization_pb2 as tokenization_pb
+from spiketrain.serving.errors import ServerBusy
 from spiketrain.serving.request.preparation import MOST_TEXT_BYTES
 from spiketrain.serving.request.tokenization import MAX_DETOKENIZED
 from spiketrain.serving.rpc.server import QUEUED
@@ -158,3 +160,35 @@ async def test_a_long_reply_has_all_tokens_in_their_order():
         reply = await served.tokenization.Tokenize(asked)
         assert list(reply.token_ids) == list(text.encode())
         assert b"".join(reply.pieces).decode() == text
+
+
+async def test_refusals_for_one_reason_share_a_status_and_have_their_own_ids(monkeypatch):
+    statuses, status_of = [], refusals.status_of
+
+    def watched(error, request_id):
+        statuses.append(str(error))
+        return status_of(error, request_id)
+
+    monkeypatch.setattr(refusals, "status_of", watched)
+    gate = threading.Semaphore(0)
+    async with serving(FakeModel(gate=gate), max_queue=0) as served:
+        running = served.generation.Generate(request())
+        await asyncio.gather(until(lambda: served.engine.num_running == 1), asyncio.sleep(0))
+        for number in range(5):
+            metadata = (("x-request-id", f"call-{number}"),)
+            error = await refused(served.generation.Generate(request(), metadata=metadata))
+            assert details_of(error, error_details_pb2.ErrorInfo).reason == "QUEUE_FULL"
+            assert details_of(error, error_details_pb2.RequestInfo).request_id == f"call-{number}"
+            assert dict(error.trailing_metadata())["x-request-id"] == f"call-{number}"
+        assert statuses == ["the queue is full: 0 requests are waiting for a slot"]
+        gate.release(1000)
+        await running
+
+
+def test_only_the_latest_refusals_are_kept():
+    kept = refusals.Refusals()
+    first = kept.of(ServerBusy("0"))
+    assert kept.of(ServerBusy("0")) is first
+    for number in range(1, refusals.MAX_KEPT + 1):
+        kept.of(ServerBusy(str(number)))
+    assert kept.of(ServerBusy("0")) is not first
