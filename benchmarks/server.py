@@ -6,7 +6,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ class Server:
 
     def __init__(self, process_id: int, address: str) -> None:
         self.address = address
+        self.process_id = process_id
         self._tasks = Path(f"/proc/{process_id}/task")
 
     def processor_s(self) -> float:
@@ -28,12 +29,17 @@ class Server:
 
 
 @contextmanager
-def started(model: Path, **settings: Any) -> Iterator[Server]:
-    """`spiketrain serve` of the model under these settings."""
+def started(
+    model: Path, program: Sequence[str] = ("-m", "spiketrain"), **settings: Any
+) -> Iterator[Server]:
+    """`spiketrain serve` of the model under these settings.
+
+    program: what Python runs in place of the command line.
+    """
     with tempfile.TemporaryDirectory() as folder:
         port_file = Path(folder) / "port"
         flags = {"port": 0, "port_file": port_file, "log_level": "error", **settings}
-        command = [str(Path(sys.executable).with_name("spiketrain")), "serve", str(model)]
+        command = [sys.executable, *program, "serve", str(model)]
         for name, value in flags.items():
             command += [f"--{name.replace('_', '-')}", str(value)]
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL)

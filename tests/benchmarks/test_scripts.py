@@ -9,7 +9,15 @@ import pytest
 import tiny
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-LIBRARIES = {"egru_torch", "int8_peak", "kernel_calls", "kernel_plot", "packaged", "server"}
+LIBRARIES = {
+    "egru_torch",
+    "empty_server",
+    "int8_peak",
+    "kernel_calls",
+    "kernel_plot",
+    "packaged",
+    "server",
+}
 SCRIPTS = sorted(path.stem for path in BENCHMARKS.glob("*.py") if path.stem not in LIBRARIES)
 
 # The scripts that take seconds at such a size; the others need large models, torch or llama.cpp.
