@@ -53,6 +53,25 @@ def serve(
     max_queue: Annotated[
         int | None, typer.Option(help="Requests that may wait for a slot; 128.", min=0)
     ] = None,
+    max_calls: Annotated[
+        int | None, typer.Option(help="Calls under way of all clients; 1024.", min=1)
+    ] = None,
+    max_connections: Annotated[
+        int | None, typer.Option(help="Connections of all clients; 1024.", min=1)
+    ] = None,
+    request_bytes: Annotated[
+        int | None,
+        typer.Option(help="Bytes for requests until they are queued; 96 MiB.", min=1 << 20),
+    ] = None,
+    request_timeout_s: Annotated[
+        float | None, typer.Option(help="Seconds for a call to send its request; 10.", min=0.0)
+    ] = None,
+    idle_stream_s: Annotated[
+        float | None, typer.Option(help="Seconds between messages of a stream; 60.", min=0.0)
+    ] = None,
+    idle_connection_s: Annotated[
+        float | None, typer.Option(help="Seconds of a connection without a call; 300.", min=0.0)
+    ] = None,
     max_prompt_tokens: Annotated[
         int | None, typer.Option(help="Longest prompt, in tokens; 65536.", min=1)
     ] = None,

@@ -1,5 +1,8 @@
+import inspect
+
 import pytest
 
+from spiketrain.commands.serve import serve
 from spiketrain.serving.errors import ConfigError
 from spiketrain.serving.settings import read_settings
 
@@ -84,3 +87,16 @@ def test_a_mistake_in_the_environment_is_named(environment, words):
         read_settings(None, environment, {})
     for word in words:
         assert word in str(caught.value)
+
+
+def test_limits_of_calls_and_connections_have_flags():
+    flags = inspect.signature(serve).parameters
+    for name in (
+        "max_calls",
+        "max_connections",
+        "request_bytes",
+        "request_timeout_s",
+        "idle_stream_s",
+        "idle_connection_s",
+    ):
+        assert name in flags
