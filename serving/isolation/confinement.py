@@ -15,14 +15,15 @@ import subprocess
 import sys
 import threading
 import weakref
-from collections.abc import Callable, Generator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from types import ModuleType
 
 import structlog
 
-from spiketrain.serving.errors import ConfinementFailed, Draining, ServingError, TooManyQuestions
+from spiketrain.serving.errors import ConfinementFailed, Draining, ServingError
 from spiketrain.serving.isolation import confined_process
+from spiketrain.serving.isolation.budget import held
 from spiketrain.serving.isolation.confined_process import (
     FAILED,
     OK,
@@ -31,6 +32,7 @@ from spiketrain.serving.isolation.confined_process import (
     receive_frame,
     send_frame,
 )
+from spiketrain.serving.isolation.question_turns import QuestionTurns
 
 log = structlog.get_logger()
 
@@ -66,15 +68,15 @@ class Confinement:
         self._process: _Process | None = None
         self._closed = False
         self._starting = threading.Lock()
-        self._room = threading.BoundedSemaphore(MOST_RUNNING + MOST_WAITING)
-        self._slots = threading.BoundedSemaphore(MOST_RUNNING)
+        self._turns = QuestionTurns(MOST_RUNNING, MOST_WAITING)
 
     def ask(self, question: bytes) -> bytes:
-        """The program's answer.
+        """The program's answer; a caller with a name has half of the children at most.
 
         Raises Refused as the program does; Died; TooManyQuestions; ConfinementFailed; Draining.
         """
-        with self._slot():
+        call = held()
+        with self._turns.turn("" if call is None else call.caller):
             for _ in range(2):
                 process = self._started()
                 try:
@@ -104,16 +106,6 @@ class Confinement:
             process, self._process = self._process, None
         if process is not None:
             process.close()
-
-    @contextmanager
-    def _slot(self) -> Generator[None, None, None]:
-        if not self._room.acquire(blocking=False):
-            raise TooManyQuestions(MOST_WAITING)
-        try:
-            with self._slots:
-                yield
-        finally:
-            self._room.release()
 
     def _started(self) -> "_Process":
         with self._starting:
