@@ -25,6 +25,7 @@ SMALL = {
     "load": ["PACKAGE", "--rounds", "1", "--streams", "1", "--tokens", "2", "--seconds", "0.01"],
     "loading": ["PACKAGE", "--rounds", "1"],
     "overload": ["--rounds", "1"],
+    "stalls": ["--rounds", "1", "--only", "nothing"],
     "sessions": ["PACKAGE", "--rounds", "1", "--sessions", "3"],
 }
 
