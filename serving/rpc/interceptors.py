@@ -31,7 +31,7 @@ _GOOD_ID = re.compile(r"[\x21-\x7e]{1,128}")
 Continuation = Callable[[grpc.HandlerCallDetails], Awaitable[Any]]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Method:
     """What has to be known of a method before a call of it goes on."""
 
@@ -80,7 +80,13 @@ class Calls(grpc.aio.ServerInterceptor):
     def _method(self, name: str) -> _Method:
         service = short_name(name.lstrip("/").partition("/")[0])
         has_authority = self._authority is not None and not name.startswith(OPEN)
-        return _Method(name, service, name.startswith(OURS), has_authority, self._bodies.room(name))
+        return _Method(
+            name=name,
+            service=service,
+            is_ours=name.startswith(OURS),
+            has_authority=has_authority,
+            room=self._bodies.room(name),
+        )
 
     def _wrapped(self, method: _Method, handler: Any) -> Any:
         """The handler with its work done after `_admit`, and inside `_around`."""
