@@ -94,4 +94,4 @@ def _check_repeats(field: str, pattern: str) -> None:
     for match in _LEAST_COUNT.finditer(pattern):
         digits = match[1].lstrip("0")
         if len(digits) > len(str(MOST_REPEATS)) or int(digits or "0") > MOST_REPEATS:
-            raise RequestError(field, f"repeat at least up to {MOST_REPEATS} times", match[0][:40])
+            raise RequestError(field, f"repeat at most {MOST_REPEATS} times", match[0][:40])

@@ -204,7 +204,7 @@ def test_numbers_that_fit_or_say_nothing_are_taken(grammars, schema):
     ],
 )
 def test_repeats_that_make_one_token_slow_are_refused_by_name(grammars, field, source):
-    with pytest.raises(RequestError, match=f"{field} must repeat at least up to 16384 times"):
+    with pytest.raises(RequestError, match=f"{field} must repeat at most 16384 times"):
         grammars.compile(field, source)
 
 
