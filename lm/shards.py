@@ -49,6 +49,11 @@ class Shards(Mapping[str, Entry]):
         return len(self._entries)
 
     @property
+    def files(self) -> tuple[Path, ...]:
+        """The files that hold a tensor, sorted."""
+        return tuple(sorted({entry.file for entry in self.values()}))
+
+    @property
     def half_precision(self) -> bool:
         """Whether every tensor is stored in 16 bits."""
         return all(entry.width == 2 for entry in self.values())

@@ -1,4 +1,4 @@
-"""Directory of shards -> runtime package, part by part: neither has to fit memory.
+"""Directory of shards, or GGUF file -> runtime package, part by part: neither has to fit memory.
 
 A conversion that was cut off goes on with the parts that are whole.
 """
@@ -8,12 +8,14 @@ import resource
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
-from spiketrain.lm.shards import Shards
 from spiketrain.runtime.errors import SpiketrainError
 from spiketrain.runtime.package import check_config
 from spiketrain.runtime.package_draft import PackageDraft
+
+if TYPE_CHECKING:  # shards are tensors of torch; a GGUF file is converted without
+    from spiketrain.lm.shards import Shards
 
 LEAST_BLOCK = 8 << 20
 _LOADING = 8  # bytes an element: read in float32, and the model's own
@@ -27,6 +29,15 @@ class Work:
     max_memory: int | None = None
     resume: bool = False
     force: bool = False
+
+
+class Source(Protocol):
+    """What is converted; files: all that its tensors are read from, in a fixed order."""
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Paths that exist."""
+        ...
 
 
 def plan(exporter: Any, max_memory: int | None) -> dict[str, int]:
@@ -50,7 +61,7 @@ def plan(exporter: Any, max_memory: int | None) -> dict[str, int]:
     return sizes
 
 
-def check_in_memory(source: Shards, max_memory: int | None) -> None:
+def check_in_memory(source: "Shards", max_memory: int | None) -> None:
     """SpiketrainError unless the whole model fits `max_memory`, where a text is read with it."""
     elements = sum(math.prod(entry.shape) for entry in source.values())
     least = peak_memory() + _LOADING * elements
@@ -61,9 +72,9 @@ def check_in_memory(source: Shards, max_memory: int | None) -> None:
         )
 
 
-def convert_shards(
+def convert_in_parts(
     exporter: Any,
-    source: Shards,
+    source: Source,
     target: Path,
     options: Mapping[str, Any],
     work: Work,
@@ -106,7 +117,7 @@ def peak_memory() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def _identity(source: Shards) -> list[list[Any]]:
+def _identity(source: Source) -> list[list[Any]]:
     """Name, size and time of change of the source's files."""
-    files = sorted({entry.file for entry in source.values()})
-    return [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in files]
+    stats = ((file, file.stat()) for file in source.files)
+    return [[file.name, stat.st_size, stat.st_mtime_ns] for file, stat in stats]

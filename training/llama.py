@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 from safetensors.torch import save_file
 
-from spiketrain.lm.conversion.transformer import their_name
+from spiketrain.lm.conversion.transformer_names import their_name
 from spiketrain.lm.conversion.transformer_settings import transformer_config
 from spiketrain.lm.families import spikingbrain
 

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from spiketrain.lm.conversion.transformer_names import our_name
 from spiketrain.lm.conversion.transformer_settings import transformer_config
 from spiketrain.lm.families.spikingbrain import Config, Model
 from spiketrain.lm.families.spikingbrain.upstream import expected_shapes
@@ -32,12 +33,6 @@ WINDOW_SHARE = 8  # of the context: a hybrid's window
 SHORTEST_MEMORY = 8.0  # tokens after which the quickest channel has forgotten half
 HALF_LIFE = 2.0  # tokens, before fit_decays
 HALF_LIVES = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)  # tokens that fit_decays tries
-_NAMES = (
-    ("model.embed_tokens.", "model.embeddings."),
-    (".self_attn.", ".attn."),
-    (".input_layernorm.", ".attn_norm."),
-    (".post_attention_layernorm.", ".mlp_norm."),
-)
 
 
 def from_transformer(
@@ -65,20 +60,6 @@ def from_transformer(
         own["lm_head.weight"] = own["model.embeddings.weight"]
     model.load_state_dict(own)
     return model.eval()
-
-
-def our_name(name: str) -> str:
-    """A tensor's name here, given Hugging Face's."""
-    for theirs, ours in _NAMES:
-        name = name.replace(theirs, ours)
-    return name
-
-
-def their_name(name: str) -> str:
-    """Hugging Face's name of a tensor, given ours."""
-    for theirs, ours in _NAMES:
-        name = name.replace(ours, theirs)
-    return name
 
 
 @torch.no_grad()

@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
+from spiketrain.lm.conversion.rope_settings import rope_settings
 from spiketrain.lm.families.spikingbrain import Config
 from spiketrain.lm.families.spikingbrain.settings import check_settings
-from spiketrain.runtime.families.spikingbrain.rotary import FIELDS, check_scaling
 
 MODEL_TYPES = ("llama", "qwen2", "qwen3")
 _NEEDED = (  # the defaults of each family are those of one model
@@ -18,7 +18,6 @@ _FIXED: dict[str, Any] = {  # fields that have to have this value, which is thei
     "mlp_bias": False,
     "attention_bias": False,  # one of o_proj as well; Qwen2 has others and does not read this
 }
-_ROPE = {"rope_type", "type", "rope_theta", "partial_rotary_factor"}
 
 
 def transformer_config(settings: Mapping[str, Any], context: int | None = None) -> Config:
@@ -34,7 +33,7 @@ def transformer_config(settings: Mapping[str, Any], context: int | None = None) 
         value = settings.get(name)
         if value not in (None, rule) and (kind, name) != ("qwen2", "attention_bias"):
             raise ValueError(f"config.json: {name} must be {rule!r}, got {value!r:.200}")
-    rope = _rope(settings)
+    rope = rope_settings(settings)
     flat = {**settings, **rope, "rms_norm_eps": settings.get("rms_norm_eps", 1e-6)}
     check_settings(flat, (*_NEEDED, "rms_norm_eps"), {"norm_eps": "rms_norm_eps"})
     tied = settings.get("tie_word_embeddings") or False
@@ -56,39 +55,3 @@ def transformer_config(settings: Mapping[str, Any], context: int | None = None) 
         window_keys=most,
         carry="zero",
     )
-
-
-def _rope(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """What settings say of rotation in objects of their own, and rotary_scaling made of it."""
-    found = {"partial_rotary_factor": settings.get("partial_rotary_factor")}
-    kinds: set[str] = set()
-    for name in ("rope_parameters", "rope_scaling"):
-        rope = settings.get(name) or {}
-        if not isinstance(rope, dict):
-            raise ValueError(f"config.json: {name} must be an object, got {rope!r:.200}")
-        kind = rope.get("rope_type", rope.get("type"))
-        if kind not in (None, "default", *FIELDS):
-            known = ", ".join(("default", *FIELDS))
-            raise ValueError(f"config.json: rope type must be one of {known}, got {kind!r:.200}")
-        if kind is None and rope.keys() - _ROPE:
-            raise ValueError(f"config.json: {name} must have a rope_type, got {rope!r:.200}")
-        kinds |= set() if kind is None else {kind}
-        found |= rope
-    share = found["partial_rotary_factor"]
-    if share not in (None, 1):
-        raise ValueError(f"config.json: partial_rotary_factor must be 1, got {share!r:.200}")
-    if len(kinds) > 1:
-        raise ValueError(f"config.json: rope type must be one, got {sorted(kinds)}")
-    return found | {"rotary_scaling": _scaling(kinds.pop() if kinds else "default", found)}
-
-
-def _scaling(kind: str, rope: Mapping[str, Any]) -> dict[str, Any] | None:
-    """rotary_scaling of a Config."""
-    if kind == "default":
-        return None
-    scaling = {"rope_type": kind} | {name: rope[name] for name in FIELDS[kind] if name in rope}
-    try:
-        check_scaling(scaling)
-    except ValueError as error:
-        raise ValueError(f"config.json: {error}") from error
-    return scaling

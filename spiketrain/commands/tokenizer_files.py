@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from spiketrain.runtime.errors import SpiketrainError
 from spiketrain.runtime.json_file import parse_json_text, read_json_file
@@ -70,13 +71,17 @@ def check_tokenizer(files: Mapping[str, bytes | Path], vocab_size: int) -> None:
             )
 
 
+def kept_settings(generation: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a generation_config.json that a package has."""
+    return {key: generation[key] for key in GENERATION_KEYS if generation.get(key) is not None}
+
+
 def _sampling_defaults(path: Path) -> dict[str, bytes | Path]:
     """What a package takes of a generation_config.json: Hugging Face writes more into it."""
     if not path.is_file():
         return {}
     try:
-        found = read_json_file(path)
-        kept = {key: found[key] for key in GENERATION_KEYS if found.get(key) is not None}
+        kept = kept_settings(read_json_file(path))
     except (ValueError, AttributeError) as error:
         raise SpiketrainError(f"{path}: must be a JSON object, got {error}") from error
     return {path.name: json.dumps(kept).encode()} if kept else {}

@@ -13,11 +13,10 @@ from spiketrain.lm.conversion.transformer import (  # noqa: E402
     fit_decays,
     from_transformer,
     match_outputs,
-    our_name,
     sensitive_layers,
     spikingbrain_from_transformer,
-    their_name,
 )
+from spiketrain.lm.conversion.transformer_names import our_name, their_name  # noqa: E402
 from spiketrain.lm.conversion.transformer_settings import transformer_config  # noqa: E402
 from spiketrain.lm.shards import Held, Shards  # noqa: E402
 

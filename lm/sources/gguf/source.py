@@ -58,6 +58,11 @@ class Source:
         """The path of the file."""
         return self._container.file
 
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The path of the file, the only one: files of several parts are refused."""
+        return (self.file,)
+
     @cached_property
     def shapes(self) -> Mapping[str, tuple[int, ...]]:
         """Hugging Face name -> shape, in the network's order."""

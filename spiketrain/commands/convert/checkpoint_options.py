@@ -12,17 +12,21 @@ from spiketrain.commands.convert.calibration_options import Calibrated
 from spiketrain.commands.convert.flag import Flag, Option, flags_of
 from spiketrain.commands.convert.options import Options
 from spiketrain.commands.convert.rules import (
-    at_least,
     bytes_of,
     name_and_value,
-    number_of_bytes,
     one_of,
     value_by_name,
 )
-from spiketrain.commands.convert.shared_flags import FoldProjection, WindowCache
+from spiketrain.commands.convert.shared_flags import (
+    NEEDS_PUBLISHED,
+    DryRun,
+    FoldProjection,
+    MaxMemory,
+    Resume,
+    WindowCache,
+    WindowKeys,
+)
 from spiketrain.runtime.errors import SpiketrainError
-
-_PUBLISHED = "needs a published SpikingBrain directory"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,9 +35,7 @@ class CheckpointOptions(Options, ABC):
 
     reader: ClassVar[str]
 
-    dry_run: Annotated[
-        bool, Option(spelling="--dry-run", help="Read and check the source; write nothing.")
-    ] = False
+    dry_run: DryRun = False
 
     @classmethod
     def refusal(cls, flag: Flag, value: Any, source: Path) -> Exception:
@@ -159,40 +161,18 @@ class PublishedSpikingBrain(Calibrated, CheckpointOptions):
     kind: ClassVar[str] = "published SpikingBrain directories"
     reader: ClassVar[str] = "published-spikingbrain"
 
-    window_keys: Annotated[
-        int | None,
-        Option(
-            help="Keys that a query sees; default: the window + 1.",
-            rule=at_least(1),
-            not_for=_PUBLISHED,
-        ),
-    ] = None
+    window_keys: WindowKeys = None
     down_proj: Annotated[
         str | None,
         Option(
             help="What down projections read: published (default; no spikes) or spiked.",
             rule=one_of("published", "spiked"),
-            not_for=_PUBLISHED,
+            not_for=NEEDS_PUBLISHED,
         ),
     ] = None
     window_cache: WindowCache = None
-    max_memory: Annotated[
-        str | None,
-        Option(
-            help="Refuse a conversion that needs more memory than this, such as 4G.",
-            rule=number_of_bytes,
-            not_for=_PUBLISHED,
-        ),
-    ] = None
-    resume: Annotated[
-        bool,
-        Option(
-            spelling="--resume",
-            help="Go on where an attempt was cut off.",
-            not_for=_PUBLISHED,
-            of_attempt=True,
-        ),
-    ] = False
+    max_memory: MaxMemory = None
+    resume: Resume = False
 
     @classmethod
     def refusal(cls, flag: Flag, value: Any, source: Path) -> Exception:

@@ -11,9 +11,6 @@ app = typer.Typer(add_completion=False)
 
 def convert(**values: Any) -> None:
     """Convert a checkpoint. The source keeps its precision unless --weights says otherwise."""
-    from spiketrain.commands.extras import need_train_extra
-
-    need_train_extra()
     options = options_from(values)
     options.check_inputs()
     options.convert()

@@ -17,6 +17,7 @@ from spiketrain.commands.convert.checkpoint_options import (
     Rwkv4Directory,
 )
 from spiketrain.commands.convert.flag import Flag, flags_of
+from spiketrain.commands.convert.gguf_options import GgufToSpiking
 from spiketrain.commands.convert.options import Options
 from spiketrain.commands.convert.recipe_options import (
     GruToEgru,
@@ -24,6 +25,7 @@ from spiketrain.commands.convert.recipe_options import (
     RwkvToSpikeGpt,
     TransformerToSpiking,
 )
+from spiketrain.commands.extras import need_train_extra
 from spiketrain.runtime.errors import SpiketrainError
 
 CHECKPOINTS: tuple[type[CheckpointOptions], ...] = (
@@ -35,7 +37,8 @@ CHECKPOINTS: tuple[type[CheckpointOptions], ...] = (
     PublishedSpikingBrain,
 )
 RECIPES: tuple[type[RecipeOptions], ...] = (GruToEgru, RwkvToSpikeGpt, TransformerToSpiking)
-KINDS: tuple[type[Options], ...] = (*CHECKPOINTS, *RECIPES)
+_GGUF_MAGIC = b"GGUF"
+KINDS: tuple[type[Options], ...] = (*CHECKPOINTS, *RECIPES, GgufToSpiking)
 
 
 def options_from(values: Mapping[str, Any]) -> Options:
@@ -45,12 +48,11 @@ def options_from(values: Mapping[str, Any]) -> Options:
     cannot be; SpiketrainError for an unknown recipe or a source that has to be opened to be known,
     and is broken.
     """
-    source, recipe = values["source"], values["recipe"]
-    kind = _checkpoint_kind(source) if recipe is None else _recipe_kind(recipe)
+    kind = _kind(values["source"], values["recipe"])
     flags = flags_of(kind)
     for name, flag in all_flags().items():
         if name not in flags and values[name]:
-            raise kind.refusal(flag, values[name], source)
+            raise kind.refusal(flag, values[name], values["source"])
     free = {name: flag for name, flag in flags.items() if not flag.fixed}
     return kind(**{name: _plain(flag, values[name]) for name, flag in free.items()})
 
@@ -72,8 +74,9 @@ def _who_has(name: str) -> str:
     if len(kinds) == len(KINDS) or name == "recipe":
         return ""
     names = [kind.kind for kind in kinds if kind not in RECIPES]
-    if len(names) == len(CHECKPOINTS):
-        names = ["checkpoints"]
+    if set(CHECKPOINTS) <= set(kinds):
+        others = [kind.kind for kind in kinds if kind not in (*CHECKPOINTS, *RECIPES)]
+        names = ["checkpoints", *others]
     recipes = [kind.kind for kind in kinds if kind in RECIPES]
     names += ["--recipe"] if len(recipes) == len(RECIPES) else recipes
     return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
@@ -81,6 +84,25 @@ def _who_has(name: str) -> str:
 
 def _plain(flag: Flag, value: Any) -> Any:
     return tuple(value or ()) if flag.repeats else value
+
+
+def _kind(source: Path, recipe: str | None) -> type[Options]:
+    """The kind of source; SpiketrainError where it needs an extra that is not installed."""
+    if _is_gguf(source):
+        if recipe != GgufToSpiking.recipe:
+            rule = f"--recipe must be {GgufToSpiking.recipe} for a GGUF file"
+            raise SpiketrainError(f"{source}: {rule}, got {recipe or 'none'}")
+        return GgufToSpiking
+    need_train_extra()
+    return _checkpoint_kind(source) if recipe is None else _recipe_kind(recipe)
+
+
+def _is_gguf(source: Path) -> bool:
+    """Whether this is a GGUF file by its name, or by its first bytes."""
+    if not source.is_file():
+        return False
+    with source.open("rb") as file:
+        return source.suffix == ".gguf" or file.read(len(_GGUF_MAGIC)) == _GGUF_MAGIC
 
 
 def _recipe_kind(recipe: str) -> type[Options]:

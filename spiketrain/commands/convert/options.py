@@ -29,7 +29,7 @@ class Options(ABC):
     source: Annotated[
         Path,
         Option(
-            help="A training run, a Hugging Face directory, or an official .cpt, .pth.",
+            help="A training run, a Hugging Face directory, an official .cpt, .pth, or a .gguf.",
             argument=True,
         ),
     ]

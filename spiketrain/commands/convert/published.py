@@ -170,9 +170,9 @@ def write(
     options: PublishedSpikingBrain, source: Source, exporter: Any, files: Mapping[str, Any]
 ) -> None:
     """Write the package; its fingerprint goes to stdout."""
-    from spiketrain.lm.streaming import Work, convert_shards
+    from spiketrain.lm.streaming import Work, convert_in_parts
 
-    fingerprint = convert_shards(
+    fingerprint = convert_in_parts(
         exporter,
         source.shards,
         options.target,

@@ -25,7 +25,8 @@ RecipeName = Annotated[
     str,
     Option(
         help="gru-to-egru, rwkv-to-spikegpt or transformer-to-spiking: SOURCE is the run of a"
-        " GRU, an RWKV-4 or a Llama, or the Hugging Face directory of a Llama, Qwen2 or Qwen3."
+        " GRU, an RWKV-4 or a Llama, or the Hugging Face directory or GGUF file of a Llama, Qwen2"
+        " or Qwen3."
     ),
 ]
 

@@ -26,6 +26,12 @@ def between(low: float, high: float) -> Rule:
     return lambda value: None if low < value < high else f"must be between {low:g} and {high:g}"
 
 
+def within(low: float, high: float) -> Rule:
+    """The number is neither below `low` nor above `high`."""
+    rule = f"must be in [{low:g}, {high:g}]"
+    return lambda value: None if low <= value <= high else rule
+
+
 def above_up_to(low: float, high: float) -> Rule:
     """The number is above `low` and not above `high`."""
     rule = f"must be above {low:g} and at most {high:g}"

@@ -4,7 +4,13 @@ from pathlib import Path
 from typing import Annotated
 
 from spiketrain.commands.convert.flag import Option
-from spiketrain.commands.convert.rules import above_up_to, between, one_of
+from spiketrain.commands.convert.rules import (
+    above_up_to,
+    at_least,
+    between,
+    number_of_bytes,
+    one_of,
+)
 
 MAX_DIAL = 16.0  # as MOST_DIAL in spiketrain.runtime.dial, which is not imported for --help
 MAX_SILENT = 0.98  # as MOST_QUIET in spiketrain.lm.conversion.sparsity, which imports torch
@@ -15,6 +21,8 @@ SPARSITY_HELP = (
 SPARSITY_IS_FOR = (
     "needs --recipe, or of a SpikingBrain --calib with --target-sparsity or --max-dial"
 )
+NEEDS_PUBLISHED = "needs a published SpikingBrain directory"
+_NEEDS_PARTS = "needs a published SpikingBrain directory or a GGUF file"
 
 Calib = Annotated[
     Path | None,
@@ -49,4 +57,32 @@ WindowCache = Annotated[
         rule=one_of("float32", "bfloat16", "int8"),
         not_for="is for SpikingBrain",
     ),
+]
+WindowKeys = Annotated[
+    int | None,
+    Option(
+        help="Keys that a query sees; default: the window + 1, all of the context of a GGUF file.",
+        rule=at_least(1),
+        not_for=_NEEDS_PARTS,
+    ),
+]
+MaxMemory = Annotated[
+    str | None,
+    Option(
+        help="Refuse a conversion that needs more memory than this, such as 4G.",
+        rule=number_of_bytes,
+        not_for=_NEEDS_PARTS,
+    ),
+]
+Resume = Annotated[
+    bool,
+    Option(
+        spelling="--resume",
+        help="Go on where an attempt was cut off.",
+        not_for=_NEEDS_PARTS,
+        of_attempt=True,
+    ),
+]
+DryRun = Annotated[
+    bool, Option(spelling="--dry-run", help="Read and check the source; write nothing.")
 ]

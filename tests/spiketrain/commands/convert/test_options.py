@@ -18,6 +18,7 @@ import spiketrain.lm.families
 from spiketrain.cli import load_command
 from spiketrain.commands.convert import command as convert_command
 from spiketrain.commands.convert.flag import flags_of
+from spiketrain.commands.convert.gguf_options import LEAST_K, MOST_K, GgufToSpiking
 from spiketrain.commands.convert.kinds import (
     CHECKPOINTS,
     KINDS,
@@ -30,6 +31,7 @@ from spiketrain.lm.checkpoint import family_checkpoints
 from spiketrain.lm.conversion.sparsity import MOST_QUIET
 from spiketrain.runtime.dial import MOST_DIAL
 from spiketrain.runtime.errors import SpiketrainError
+from spiketrain.runtime.families.spikingbrain import packing, spec
 
 CONVERT = load_command("convert")
 IDS = [kind.__name__ for kind in KINDS]
@@ -45,6 +47,8 @@ RULED = {  # values of flags whose rule plain values of their type would mostly 
     "window_keys": st.integers(1, 1 << 40),
     "target_sparsity": st.floats(1e-9, 0.97),
     "max_dial": st.floats(1.001, 16),
+    "k": st.floats(LEAST_K, MOST_K),
+    "dead_zone": st.floats(0, MOST_K),
     "variant": st.sampled_from(["projections", "projections", "of its own"]),
 }
 TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\0"))
@@ -72,7 +76,9 @@ def sources(tmp_path_factory):
         (folder / name).touch()
     names = ("run", "directory", "egru.cpt", "spikegpt.pth", "rwkv4", "published")
     paths = dict(zip(CHECKPOINTS, (folder / name for name in names), strict=True))
-    return paths | dict.fromkeys(RECIPES, Path("-a run"))
+    (folder / "network.gguf").touch()
+    gguf = {GgufToSpiking: folder / "network.gguf"}
+    return paths | dict.fromkeys(RECIPES, Path("-a run")) | gguf
 
 
 def values_of(kind):
@@ -179,7 +185,7 @@ def test_the_help_has_every_flag_with_the_kinds_that_have_it(monkeypatch, capsys
         assert flag.option.argument or f"{flag.spelling} " in text
     assert "--rescaled" in text
     assert "undo its scaling. For RWKV-4 directories." in text
-    assert "write nothing. For checkpoints." in text
+    assert "write nothing. For checkpoints and GGUF files." in text
     assert "else --calib. For --recipe." in text
 
 
@@ -192,6 +198,7 @@ def test_every_kind_of_checkpoint_that_a_family_reads_has_options():
 
 def test_bounds_that_are_written_again_are_the_same():
     assert (MAX_DIAL, MAX_SILENT) == (MOST_DIAL, MOST_QUIET)
+    assert (LEAST_K, MOST_K) == (packing.LEAST_K, spec.MOST_K)
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=IDS)

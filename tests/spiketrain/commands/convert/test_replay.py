@@ -12,6 +12,7 @@ transformers = pytest.importorskip("transformers")
 
 from byte_level import byte_level  # noqa: E402
 from command_in_process import call  # noqa: E402
+from golden_gguf import golden_file  # noqa: E402
 from tiny import byte_tokenizer  # noqa: E402
 from tiny_llama import TEACHER, llama_directory  # noqa: E402
 from tiny_runs import FINE_TUNE, GRU, RWKV, with_model, write_recipe  # noqa: E402
@@ -112,6 +113,20 @@ def test_a_published_spikingbrain(replay):
     text = ("--tokenizer", "bytes/words.json", "--calib", "text.txt", "--target-sparsity", "0.55")
     replay("source", *options, *text, "--max-dial", "2.5",
            changes=["--window-keys", "--target-sparsity"])  # fmt: skip
+
+
+def test_a_gguf_file(tmp_path, replay):
+    golden_file(tmp_path, "llama_gqa_tied")
+    options = ("--recipe", "transformer-to-spiking", "--k", "4", "--dead-zone", "0.75")
+    window = ("--window-keys", "40", "--window-cache", "int8", "--max-dial", "2.5")
+    replay("llama_gqa_tied.gguf", *options, *window, "--weights", "bfloat16", "--force",
+           changes=["--k", "--dead-zone", "--window-keys", "--window-cache"])  # fmt: skip
+
+
+def test_a_copy_of_a_gguf_file(tmp_path, replay):
+    golden_file(tmp_path, "qwen2_bias")
+    options = ("--recipe", "transformer-to-spiking", "--no-spikes", "--weights", "bfloat16")
+    replay("qwen2_bias.gguf", *options, "--max-memory", "16G", changes=["--weights"])
 
 
 def test_a_gru_that_becomes_an_egru(tmp_path, monkeypatch, replay):
