@@ -1,4 +1,4 @@
-"""tools/chaos.py: writers are killed, and what is lost is counted."""
+"""tools/chaos.py: writers are killed, a server is worn out, and what is lost is counted."""
 
 import subprocess
 import sys
@@ -54,3 +54,26 @@ def test_what_is_lost_is_said_and_decides_the_exit_code(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
     assert done.returncode == 1, done.stdout
     assert "must be a package directory" in done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("command", "row"),
+    [
+        ("cancels --count 9", "| of them cancelled by their clients | 9 |"),
+        ("slow --count 4", "| of them left by clients that closed the connection | 2 |"),
+        ("sigterm --count 5", "| of them ended as they should | 5 |"),
+        ("endurance --requests 10 --tokens 1100 --most-percent 100", "| tokens | 1,320 |"),
+    ],
+)
+def test_a_server_that_is_worn_out_serves_on(command, row):
+    done = chaos(*command.split())
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert row in done.stdout
+
+
+@pytest.mark.slow
+def test_memory_that_grows_beyond_the_limit_decides_the_exit_code():
+    done = chaos(*["endurance", "--requests", "5", "--tokens", "20", "--most-percent", "-90"])
+    assert done.returncode == 1
+    assert "| grown beyond the limit (1: yes) | 1 |" in done.stdout

@@ -1,14 +1,20 @@
-"""Kill writers at random moments and look for what is lost.
+"""Kill writers, and wear a server out; look for what is lost.
 
     python tools/chaos.py writes --count 10000
     python tools/chaos.py checkpoints --count 1000
     python tools/chaos.py sessions --count 200 [--unsynced]
+    python tools/chaos.py cancels --count 1000
+    python tools/chaos.py slow --count 100
+    python tools/chaos.py sigterm --count 32
+    python tools/chaos.py endurance --requests 100000 --tokens 1000000
 
-Each round forks a writer, kills it (SIGKILL) after a random time, and reads what is there. A table
-is printed; the exit code is 1 if anything was lost or left behind.
+Each round of the first three forks a writer, kills it (SIGKILL) after a random time, and reads what
+is there. The others start a server of the bundled model, see `chaos_load.py`. A table is printed;
+the exit code is 1 if anything was lost, left behind, answered otherwise or grown.
 """
 
 import argparse
+import asyncio
 import os
 import random
 import signal
@@ -30,8 +36,19 @@ LINES = {
     "acknowledged": "changes acknowledged",
     "missing": "of them lost",
     "oldest_ms": "age of the oldest of those, ms",
+    "streams": "streams opened",
+    "cancelled": "of them cancelled by their clients",
+    "vanished": "of them left by clients that closed the connection",
+    "ended": "of them ended as they should",
+    "broken": "of them lost",
+    "requests": "requests",
+    "tokens": "tokens",
+    "rss_before": "resident memory of the server before, after a warm-up, KiB",
+    "rss_after": "resident memory of the server after, KiB",
+    "grown": "grown beyond the limit (1: yes)",
+    "differ": "answers or exits that differ from what they should be",
 }
-BAD = ("lost", "kept", "missing")
+BAD = ("lost", "kept", "missing", "broken", "grown", "differ")
 
 
 @dataclass
@@ -237,24 +254,48 @@ def _missing(store, number: int, lines: list[list[str]]):
         store.close()
 
 
+def load(flags: argparse.Namespace, chance: random.Random) -> Count:
+    """What is done to a server that runs beside."""
+    import chaos_load
+
+    seen = Count()
+    if flags.what == "endurance":
+        work = chaos_load.endurance(seen, flags.requests, flags.tokens, flags.most_percent)
+    else:
+        work = getattr(chaos_load, flags.what)(seen, flags.count, chance)
+    asyncio.run(work)
+    return seen
+
+
+def killed_writers(flags: argparse.Namespace, chance: random.Random) -> Count:
+    """What is done to writers."""
+    with tempfile.TemporaryDirectory(dir=flags.folder) as name:
+        if flags.what == "sessions":
+            return sessions(Path(name), flags.count, chance, not flags.unsynced)
+        work = {"writes": writes, "checkpoints": checkpoints}[flags.what]
+        return work(Path(name), flags.count, chance)
+
+
+WRITERS = ("writes", "checkpoints", "sessions")
+LOADS = ("cancels", "slow", "sigterm", "endurance")
+
+
 def main() -> None:
     """Run what was asked for and exit by its result."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", choices=("writes", "checkpoints", "sessions"))
-    parser.add_argument("--count", type=int, default=1000, help="writers to kill")
+    parser.add_argument("what", choices=WRITERS + LOADS)
+    parser.add_argument("--count", type=int, default=None, help="writers to kill; streams; 1000")
     parser.add_argument("--seed", type=int, default=None, help="of the random times")
     parser.add_argument("--folder", type=Path, help="where to write; default: a temporary one")
-    parser.add_argument("--unsynced", action="store_true", help="sessions: without --session-sync")
+    parser.add_argument("--unsynced", action="store_true", help="sessions: no --session-sync")
+    parser.add_argument("--requests", type=int, default=100_000, help="endurance: calls")
+    parser.add_argument("--tokens", type=int, default=1_000_000, help="endurance: tokens of all")
+    parser.add_argument("--most-percent", type=float, default=1.0, help="endurance: growth")
     flags = parser.parse_args()
-    chance = random.Random(flags.seed)
-    with tempfile.TemporaryDirectory(dir=flags.folder) as name:
-        if flags.what == "sessions":
-            seen = sessions(Path(name), flags.count, chance, not flags.unsynced)
-        else:
-            seen = {"writes": writes, "checkpoints": checkpoints}[flags.what](
-                Path(name), flags.count, chance
-            )
-    print(seen.table(f"kill -9, {flags.what}"))
+    flags.count = flags.count or {"slow": 100, "sigterm": 32}.get(flags.what, 1000)
+    run, title = (killed_writers, "kill -9") if flags.what in WRITERS else (load, "server")
+    seen = run(flags, random.Random(flags.seed))
+    print(seen.table(f"{title}, {flags.what}"))
     sys.exit(1 if seen.failed() else 0)
 
 
