@@ -1,7 +1,9 @@
 """The models that come along load by name, and do what their reports say they do."""
 
+import hashlib
 import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -38,3 +40,15 @@ def test_a_folder_of_that_name_comes_before_a_bundled_model(tmp_path, monkeypatc
 def test_another_name_is_refused():
     with pytest.raises(ValueError, match=r"name must be one of .* got 'stories'"):
         spiketrain.bundled_model("stories")
+
+
+def test_every_file_of_the_bundled_models_is_the_one_that_was_published():
+    root = Path(__file__).parents[1]
+    lines = (root / "tests/data/bundled_models.sha256").read_text().splitlines()
+    published = {path: digest for digest, path in (line.split() for line in lines)}
+    files = [path for path in (root / "spiketrain/models").rglob("*") if path.is_file()]
+    here = {
+        path.relative_to(root).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in files
+    }
+    assert here == published

@@ -1,5 +1,6 @@
 """What an installation holds and asks for; `make smoke` installs one and runs it."""
 
+import json
 import re
 import subprocess
 import sys
@@ -60,3 +61,17 @@ def test_what_only_the_build_needs_is_not_installed(tmp_path):
         "kernels/meson.build",
         "kernels/rows.h",
     ]
+
+
+def test_the_bill_of_materials_names_every_base_dependency_with_its_version():
+    document = json.loads("\n".join(tool("sbom.py")))
+    assert (document["bomFormat"], document["specVersion"]) == ("CycloneDX", "1.5")
+    components = {entry["name"]: entry for entry in document["components"]}
+    here = {name for name, r in base_dependencies().items() if not r.marker or r.marker.evaluate()}
+    assert here <= components.keys()
+    assert not components.keys() & {"torch", "pytest"}
+    assert all(entry["purl"].endswith(f"@{entry['version']}") for entry in components.values())
+    known = {entry["bom-ref"] for entry in document["components"]}
+    (top,) = (d for d in document["dependencies"] if d["ref"].startswith("spiketrain@"))
+    assert len(top["dependsOn"]) == len(here)
+    assert set(top["dependsOn"]) <= known
