@@ -18,7 +18,7 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
 
 .PHONY: help demo test quick check lint lint-imports test-release test-checked sanitize \
-        sanitize-address sanitize-thread dist smoke clean distclean
+        sanitize-address sanitize-thread hostile audit sbom dist smoke clean distclean
 .DELETE_ON_ERROR:
 
 # Times on two cores, of a second call: the first one also installs and builds, 2 to 4 minutes.
@@ -29,6 +29,9 @@ help:
 	@echo "make check      14 min  lint, tests on the checked build and, with coverage, on the release one"
 	@echo "make lint        1 min  the static part of check"
 	@echo "make sanitize   15 min  tests of the kernels under address, undefined and thread sanitizers"
+	@echo "make hostile    10 min  hostile inputs at every surface (MINUTES=n SURFACE=... SHORT=1)"
+	@echo "make audit       1 min  known faults of installed packages, where an index serves them"
+	@echo "make sbom        1 s    write what the wheel needs, as CycloneDX, to dist/"
 	@echo "make dist        1 min  build the wheel and the sdist into dist/"
 	@echo "make smoke       4 min  dist; install both outside the checkout and run them"
 	@echo "make clean       1 s    remove builds and caches; make distclean: .venv as well"
@@ -114,6 +117,19 @@ sanitize-thread: $(RACES)/.test
 	LD_PRELOAD="$$($(CC) -print-file-name=libtsan.so)" TSAN_OPTIONS=halt_on_error=1 \
 	    $(RACES)/bin/python -m pytest $(WATCHED) -k "thread or share" tests/runtime
 
+MINUTES ?= 10
+SURFACE ?=
+SHORT ?=
+
+# What it finds is written to tests/hostile/found, and replayed by the tests.
+hostile: $(VENV)/.test
+	$(VENV)/bin/python tests/hostile $(if $(SHORT),--short,--minutes $(MINUTES)) \
+	    $(if $(SURFACE),--surface $(SURFACE))
+
+# An index without a list of known faults, or no network, is said and is no failure.
+audit: $(VENV)/.test
+	$(VENV)/bin/python tools/audit.py
+
 lint: $(VENV)/.dev
 	ruff check .
 	ruff format --check .
@@ -131,6 +147,10 @@ lint-imports: $(VENV)/.dev
 dist: $(VENV)/.test
 	rm -rf dist
 	$(VENV)/bin/python -m build --no-isolation --skip-dependency-check --outdir dist .
+
+sbom: $(VENV)/.base
+	@mkdir -p dist
+	$(VENV)/bin/python tools/sbom.py > dist/spiketrain.cdx.json
 
 smoke: dist
 	$(VENV)/bin/python tools/smoke.py dist

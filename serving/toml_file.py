@@ -24,6 +24,8 @@ def read_toml(path: str) -> dict[str, Any]:
     if len(raw) > MAX_BYTES:
         raise ConfigError(f"{path}: must have at most {MAX_BYTES} bytes")
     try:
-        return tomllib.loads(raw.decode("utf-8"))
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ConfigError(f"{path}: must be TOML in UTF-8 ({error})") from None
+        table: dict[str, Any] = tomllib.loads(raw.decode("utf-8"))
+        repr(table)  # an error that names a value has to be able to show the value
+    except (ValueError, RecursionError) as error:  # also of numbers that Python does not take
+        raise ConfigError(f"{path}: must be TOML in UTF-8 ({error!s:.200})") from None
+    return table

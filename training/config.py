@@ -118,7 +118,10 @@ def load_config(path: Path, overrides: list[str] | None = None) -> TrainConfig:
         raw = tomllib.loads(path.read_text(encoding="utf-8"))
         for text in overrides or []:
             _override(raw, text)
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        repr(raw)  # an error that names a value has to be able to show the value
+    except (ValueError, RecursionError) as error:  # also of numbers that Python does not take
+        if isinstance(error, ConfigError):
+            raise
         raise ConfigError(f"{path}: not valid TOML: {error}") from error
     try:
         return TrainConfig.model_validate(raw)
