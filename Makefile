@@ -127,7 +127,7 @@ hostile: $(VENV)/.test
 	    $(if $(SURFACE),--surface $(SURFACE))
 
 # An index without a list of known faults, or no network, is said and is no failure.
-audit: $(VENV)/.test
+audit: $(VENV)/.dev
 	$(VENV)/bin/python tools/audit.py
 
 lint: $(VENV)/.dev

@@ -45,6 +45,13 @@ def test_no_known_fault_is_exit_code_0(tool, installed):
     assert tool.audit() == 0
 
 
+def test_an_index_that_knows_no_package_is_said(tool, installed, capsys):
+    installed(json.dumps({"dependencies": [{"name": "a", "skip_reason": "not on this index"}]}))
+    assert tool.audit() == 0
+    said = capsys.readouterr().out
+    assert said == "not audited: every package was skipped (not on this index)\n"
+
+
 def test_an_index_that_does_not_answer_is_said(tool, installed, capsys):
     installed("", "ConnectionError: no route")
     assert tool.audit() == 0

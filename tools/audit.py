@@ -40,6 +40,10 @@ def said(looked_at: list[dict]) -> int:
     """Print a table of the faults; 1 if there are any."""
     faults = [(entry, fault) for entry in looked_at for fault in entry.get("vulns", ())]
     skipped = sum("skip_reason" in entry for entry in looked_at)
+    if skipped == len(looked_at):
+        reason = next((entry["skip_reason"] for entry in looked_at), "nothing is installed")
+        print(f"not audited: every package was skipped ({reason[:200]})")
+        return 0
     print(f"{len(looked_at) - skipped} packages looked at, {skipped} skipped, {len(faults)} faults")
     if faults:
         print("\n| package | fault | mended in |\n|---|---|---|")
