@@ -16,10 +16,12 @@ def stated_ends(folder: Path) -> list[int]:
         return []
     try:
         stated = read_json_file(settings)
-        found = stated.get("eos_token_id", (stated.get("data") or {}).get("end_of_text"))
+        tokens = stated.get("eos_token_id", (stated.get("data") or {}).get("end_of_text"))
     except (OSError, ValueError, AttributeError) as error:
         raise SpiketrainError(f"{settings}: must be a readable JSON object, {error}") from error
-    ends = found if isinstance(found, list) else [found] * (found is not None)
+    ends = tokens if isinstance(tokens, list) else [tokens] * (tokens is not None)
     if not all(type(end) is int and end >= 0 for end in ends):
-        raise SpiketrainError(f"{settings}: eos_token_id must be a token or several, got {found!r}")
+        raise SpiketrainError(
+            f"{settings}: eos_token_id must be a token or several, got {tokens!r}"
+        )
     return ends

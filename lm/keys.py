@@ -9,15 +9,15 @@ from spiketrain.runtime.errors import SpiketrainError
 
 
 def check_keys(
-    found: Mapping[str, Tensor], wanted: Mapping[str, tuple[int, ...]], what: str
+    tensors: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]], what: str
 ) -> None:
-    """Raise ValueError listing every missing, unknown and misshapen key; wanted: name -> shape."""
-    wrong = [f"{name} is missing" for name in wanted.keys() - found.keys()]
-    wrong += [f"{name} is unknown" for name in found.keys() - wanted.keys()]
+    """Raise ValueError listing every missing, unknown and misshapen key; shapes: name -> shape."""
+    wrong = [f"{name} is missing" for name in shapes.keys() - tensors.keys()]
+    wrong += [f"{name} is unknown" for name in tensors.keys() - shapes.keys()]
     wrong += [
-        f"{name} is {tuple(found[name].shape)}, expected {shape}"
-        for name, shape in wanted.items()
-        if name in found and tuple(found[name].shape) != shape
+        f"{name} is {tuple(tensors[name].shape)}, expected {shape}"
+        for name, shape in shapes.items()
+        if name in tensors and tuple(tensors[name].shape) != shape
     ]
     if wrong:
         raise ValueError(f"keys do not fit {what}: " + "; ".join(sorted(wrong)))

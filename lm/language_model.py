@@ -87,7 +87,7 @@ class LanguageModel(PreTrainedModel, GenerationMixin):
         model_kwargs["state"] = outputs.state
         return model_kwargs
 
-    def _dtype_of_products(self, own: torch.dtype) -> torch.dtype:
+    def _dtype_of_products(self, weights_dtype: torch.dtype) -> torch.dtype:
         """config.compute_dtype, or float64 for a model whose own weights are float64."""
-        wanted: Any = getattr(torch, self.config.compute_dtype)
-        return own if own == torch.float64 else wanted
+        compute_dtype: Any = getattr(torch, self.config.compute_dtype)
+        return weights_dtype if weights_dtype == torch.float64 else compute_dtype

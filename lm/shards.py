@@ -34,10 +34,10 @@ class Shards(Mapping[str, Entry]):
     def __init__(self, folder: Path) -> None:
         self._entries: dict[str, Entry] = {}
         for file in _files(folder):
-            found = _header(file)
-            for name in found.keys() & self._entries.keys():
+            entries = _header(file)
+            for name in entries.keys() & self._entries.keys():
                 raise ValueError(f"{file}: {name} is in {self._entries[name].file} too")
-            self._entries |= found
+            self._entries |= entries
 
     def __getitem__(self, name: str) -> Entry:
         return self._entries[name]
@@ -70,25 +70,25 @@ def _header(file: Path) -> dict[str, Entry]:
     try:
         with safe_open(file, "pt") as content:
             parts = {name: content.get_slice(name) for name in content.keys()}  # noqa: SIM118
-            found = {
+            shapes = {
                 name: (tuple(part.get_shape()), part.get_dtype()) for name, part in parts.items()
             }
     except (OSError, SafetensorError) as error:
         raise ValueError(f"{file}: not a readable safetensors file: {error}") from error
-    for name, (_, dtype) in found.items():
+    for name, (_, dtype) in shapes.items():
         if dtype not in _WIDTHS:
             raise ValueError(f"{file}: {name} must be one of {tuple(_WIDTHS)}, got {dtype}")
-    return {name: Entry(file, shape, _WIDTHS[dtype]) for name, (shape, dtype) in found.items()}
+    return {name: Entry(file, shape, _WIDTHS[dtype]) for name, (shape, dtype) in shapes.items()}
 
 
 def _files(folder: Path) -> list[Path]:
     """The files that the index names, checked against it, or all there are."""
     index = folder / INDEX
     if not index.is_file():
-        found = sorted(folder.glob("*.safetensors"))
-        if not found:
+        files = sorted(folder.glob("*.safetensors"))
+        if not files:
             raise ValueError(f"{folder} has no *.safetensors")
-        return found
+        return files
     try:
         places: Any = read_json_file(index)["weight_map"]
         names = sorted(set(places.values()))

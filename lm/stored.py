@@ -104,13 +104,13 @@ def stored_int8(codes: Tensor, scale: Tensor) -> Stored:
     """
     clipped = codes.clamp(-127, 127)
     excess = codes - clipped
-    found = {"weight": clipped.to(torch.int8), "scale": scale.contiguous()}
+    stored = {"weight": clipped.to(torch.int8), "scale": scale.contiguous()}
     rows, columns = excess.nonzero(as_tuple=True)
     if not len(rows):
-        return found
+        return stored
     values = excess[rows, columns]
     counts = torch.bincount(rows, minlength=codes.shape[0]).cumsum(0)
-    return found | {
+    return stored | {
         "extra_row": torch.cat([counts.new_zeros(1), counts]).to(torch.int32),
         "extra_column": columns.to(torch.int32),
         "extra": values.to(torch.int16),

@@ -53,18 +53,18 @@ def _text(root: Path, name: str) -> str:
         raise PackageError(f"{root / name}: must be UTF-8, byte {error.start} is not") from None
 
 
-def _default(where: str, found: Any) -> str | None:
+def _default(where: str, template: Any) -> str | None:
     """Of several named templates the one called default."""
-    if isinstance(found, list):
-        named = [entry for entry in found if isinstance(entry, dict)]
-        found = next((e.get("template") for e in named if e.get("name") == "default"), None)
-    if found is not None and not isinstance(found, str):
-        raise PackageError(f"{where}: chat_template must be a text, got {type(found).__name__}")
-    return found
+    if isinstance(template, list):
+        named = [entry for entry in template if isinstance(entry, dict)]
+        template = next((e.get("template") for e in named if e.get("name") == "default"), None)
+    if template is not None and not isinstance(template, str):
+        raise PackageError(f"{where}: chat_template must be a text, got {type(template).__name__}")
+    return template
 
 
-def _token_text(found: Any) -> str | None:
+def _token_text(token: Any) -> str | None:
     """A special token is a text, or an object whose `content` is one."""
-    if isinstance(found, dict):
-        found = found.get("content")
-    return found if isinstance(found, str) else None
+    if isinstance(token, dict):
+        token = token.get("content")
+    return token if isinstance(token, str) else None

@@ -77,8 +77,8 @@ def _take_pages(memory: NDArray[np.uint8], arena: weakref.ref[Arena]) -> None:
     advise = ctypes.CDLL(None).madvise  # unlike mmap's, without the GIL
     advise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
     end = memory.size
-    while (found := arena()) is not None and end - _STEP > found._used:
-        del found  # it may be given up meanwhile
+    while (owner := arena()) is not None and end - _STEP > owner._used:
+        del owner  # Others may drop the arena meanwhile.
         end -= _STEP
         at = (memory.ctypes.data + end) // PAGE * PAGE
         if advise(at, _STEP, _POPULATE_WRITE):

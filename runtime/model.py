@@ -95,14 +95,14 @@ class Model:
     def new_state(self, dial: float | None = None) -> State:
         """The state before the first token; RequestError for a dial outside [1, max_dial]."""
         state = State(self._layout)
-        self.turn(state, self.dial if dial is None else dial)
+        self.set_dial(state, self.dial if dial is None else dial)
         return state
 
-    def turn(self, state: State, dial: float) -> None:
+    def set_dial(self, state: State, dial: float) -> None:
         """Have a state read further tokens at another dial; RequestError outside [1, max_dial]."""
-        wanted = checked_dial(dial, self.max_dial)
+        valid_dial = checked_dial(dial, self.max_dial)
         if self.max_dial > NO_DIAL:
-            state.arrays()["dial"][0] = wanted
+            state.arrays()["dial"][0] = valid_dial
 
     def state_from_bytes(self, blob: bytes | bytearray | memoryview) -> State:
         """The state that `to_bytes` stored; StateError when it is damaged or not of this model."""
@@ -204,21 +204,21 @@ class Model:
 
     def _check_tokens(self, token_ids: Any) -> NDArray[np.int64]:
         """Token ids (T,) in [0, V)."""
-        found = np.asarray(token_ids)
-        if found.size == 0 and found.ndim <= 1:
+        ids = np.asarray(token_ids)
+        if ids.size == 0 and ids.ndim <= 1:
             return np.empty(0, np.int64)
-        if found.ndim != 1 or found.dtype.kind not in "iu":
+        if ids.ndim != 1 or ids.dtype.kind not in "iu":
             raise SpiketrainError(
-                f"token_ids must be a flat sequence of whole numbers, got {found.dtype} "
-                f"of shape {found.shape}"
+                f"token_ids must be a flat sequence of whole numbers, got {ids.dtype} "
+                f"of shape {ids.shape}"
             )
-        bad = (found < 0) | (found >= self.vocab_size)
+        bad = (ids < 0) | (ids >= self.vocab_size)
         if bad.any():
             at = int(np.argmax(bad))
             raise SpiketrainError(
-                f"token_ids[{at}] must be in [0, {self.vocab_size}), got {found[at]}"
+                f"token_ids[{at}] must be in [0, {self.vocab_size}), got {ids[at]}"
             )
-        return np.ascontiguousarray(found, np.int64)
+        return np.ascontiguousarray(ids, np.int64)
 
     def _check_state(self, state: State) -> None:
         if state.layout is not self._layout and state.layout.fingerprint != self.fingerprint:

@@ -108,10 +108,10 @@ def check_content(package: Package) -> None:
 
 def check_fingerprint(package: Package) -> None:
     """PackageError unless config and tensors are those of the stated fingerprint; reads it all."""
-    found = compute_fingerprint(package.config, package.tensors)
-    if found != package.fingerprint:
+    content = compute_fingerprint(package.config, package.tensors)
+    if content != package.fingerprint:
         raise PackageError(
-            f"{package.path / CONFIG_FILE}: fingerprint must match the content, {found}, "
+            f"{package.path / CONFIG_FILE}: fingerprint must match the content, {content}, "
             f"got {package.fingerprint}"
         )
 
@@ -195,10 +195,10 @@ def compute_fingerprint(config: Mapping[str, Any], tensors: Tensors) -> str:
 
 def find_tokenizer(root: Path) -> Path | None:
     """The package's tokenizer file, if it has one."""
-    found = [name for name in TOKENIZER_FILES if has_file(root, name)]
-    if len(found) > 1:
-        raise PackageError(f"{root}: must have one tokenizer, got {' and '.join(found)}")
-    return root / found[0] if found else None
+    names = [name for name in TOKENIZER_FILES if has_file(root, name)]
+    if len(names) > 1:
+        raise PackageError(f"{root}: must have one tokenizer, got {' and '.join(names)}")
+    return root / names[0] if names else None
 
 
 def _absorb(digest: Any, data: bytes | memoryview) -> None:

@@ -131,12 +131,12 @@ class PackageDraft:
                 f"{self.folder}: must not exist: an attempt was cut off, --resume goes on with it "
                 "(or remove the directory)"
             )
-        found = read_json(self.folder.resolve(), IDENTITY_FILE, _IDENTITY_BYTES)
-        for key in sorted(found.keys() | stated.keys()):
-            if found.get(key) != stated.get(key):
+        stored = read_json(self.folder.resolve(), IDENTITY_FILE, _IDENTITY_BYTES)
+        for key in sorted(stored.keys() | stated.keys()):
+            if stored.get(key) != stated.get(key):
                 raise PackageError(
                     f"{self.folder}: {key} must be as in the attempt to go on with, "
-                    f"{found.get(key)!r:.200}, got {stated.get(key)!r:.200}"
+                    f"{stored.get(key)!r:.200}, got {stated.get(key)!r:.200}"
                 )
 
 

@@ -84,8 +84,8 @@ def sample_rows(
     )
     tokens = np.empty(len(rows), np.int64)
     _drawer(size).draw(rows, choices, tokens)
-    found: list[int] = tokens.tolist()
-    return found
+    ids: list[int] = tokens.tolist()
+    return ids
 
 
 def uniform(seed: int, position: int, index: int = 0) -> float:

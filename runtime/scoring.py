@@ -53,13 +53,13 @@ def token_nats(logits: NDArray[np.float32], targets: NDArray[np.int64]) -> NDArr
     """-log softmax of logits (T, V) at targets (T,), in float64, within 3e-10."""
     if targets.size and not 0 <= targets.min() <= targets.max() < logits.shape[1]:
         raise SpiketrainError(f"token ids must be in [0, {logits.shape[1]})")
-    found = np.empty(targets.size, np.float64)
+    token_losses = np.empty(targets.size, np.float64)
     try:
         functions.nats(
             np.asarray(logits, np.float32, order="C"),
             np.ascontiguousarray(targets, np.int64),
-            found,
+            token_losses,
         )
     except ValueError:
         raise SpiketrainError("logits must be finite, got NaN or infinity") from None
-    return found
+    return token_losses

@@ -98,8 +98,8 @@ class State:
     @property
     def dial(self) -> float:
         """How far this sequence's thresholds are raised; see spiketrain.runtime.dial."""
-        found = self.arrays().get("dial")
-        return NO_DIAL if found is None else as_number(found[0])
+        dial = self.arrays().get("dial")
+        return NO_DIAL if dial is None else as_number(dial[0])
 
     def check(self) -> None:
         """StateError unless `state_from_bytes` would take what `to_bytes` gives."""

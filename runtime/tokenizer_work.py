@@ -87,7 +87,7 @@ def unbounded_sentencepiece(source: bytes, pieces: list[bytes]) -> str | None:
     return None
 
 
-def _fields(message: bytes, wanted: int) -> list[bytes]:
+def _fields(message: bytes, field: int) -> list[bytes]:
     """The contents of the fields of a protocol buffer that have this number."""
     at, contents = 0, list[bytes]()
     while at < len(message):
@@ -97,7 +97,7 @@ def _fields(message: bytes, wanted: int) -> list[bytes]:
             _, at = _varint(message, at)
         elif kind == 2:
             size, at = _varint(message, at)
-            if tag >> 3 == wanted:
+            if tag >> 3 == field:
                 contents.append(message[at : at + size])
             at += size
         elif kind in (1, 5):

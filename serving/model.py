@@ -83,7 +83,7 @@ class Model(ModelLimits, Protocol):
     def new_state(self, dial: float | None = None) -> State:
         """The state before the first token. dial: None for the model's. Raises RequestError."""
 
-    def turn(self, state: State, dial: float, /) -> None:
+    def set_dial(self, state: State, dial: float, /) -> None:
         """Have a state read further tokens at another dial. Raises RequestError."""
 
     def state_from_bytes(self, blob: bytes, /) -> State:

@@ -83,38 +83,40 @@ class Conversion:
     overrides: tuple[str, ...] = ()
 
 
-def convert_run(asked: Conversion, folder: Path, quiet: bool = False) -> tuple[Any, dict[str, Any]]:
+def convert_run(
+    options: Conversion, folder: Path, quiet: bool = False
+) -> tuple[Any, dict[str, Any]]:
     """The spiking model and the report of its making; intermediate results go to `folder`.
 
     The report lists teacher, copy, calibrated and fine-tuned with bits per byte, token perplexity
     and firing rates.  Raises ConfigError on an unknown recipe or variant, a teacher that it does
     not fit or texts that are too short.
     """
-    if asked.recipe not in RECIPES:
-        raise ConfigError(f"recipe must be one of {tuple(RECIPES)}, got {asked.recipe!r}")
-    recipe = RECIPES[asked.recipe]
-    variant = asked.variant or recipe.variants[0]
+    if options.recipe not in RECIPES:
+        raise ConfigError(f"recipe must be one of {tuple(RECIPES)}, got {options.recipe!r}")
+    recipe = RECIPES[options.recipe]
+    variant = options.variant or recipe.variants[0]
     if variant not in recipe.variants:
         raise ConfigError(
-            f"variant of {asked.recipe} must be one of {recipe.variants}, got {variant!r}"
+            f"variant of {options.recipe} must be one of {recipe.variants}, got {variant!r}"
         )
-    check_fine_tuning(asked)
-    teacher = run_model(asked.teacher, recipe.family)
-    student = _copy(recipe, teacher, variant, asked.teacher)
-    text = Text(asked, quiet=quiet)
+    check_fine_tuning(options)
+    teacher = run_model(options.teacher, recipe.family)
+    student = _copy(recipe, teacher, variant, options.teacher)
+    text = Text(options, quiet=quiet)
     stages = [text.measure("teacher", teacher)]
     stages.append(text.measure("copied", student))
-    recipe.calibrate(student, text.calibration, asked.low, asked.high)
+    recipe.calibrate(student, text.calibration, options.low, options.high)
     stages.append(text.measure("calibrated", student))
-    if asked.fine_tune is not None:
-        student, seconds = fine_tune(asked, recipe, student, folder, quiet)
+    if options.fine_tune is not None:
+        student, seconds = fine_tune(options, recipe, student, folder, quiet)
         stages.append(text.measure("fine-tuned", student) | {"seconds": seconds})
     report = {
-        "recipe": asked.recipe,
+        "recipe": options.recipe,
         "variant": variant,
-        "firing_rate_range": [asked.low, asked.high],
-        "measured_on": asked.measure.name,
-        "teacher_seconds": result_of(asked.teacher).get("seconds"),
+        "firing_rate_range": [options.low, options.high],
+        "measured_on": options.measure.name,
+        "teacher_seconds": result_of(options.teacher).get("seconds"),
         "stages": stages,
     }
     return student, report
@@ -123,33 +125,33 @@ def convert_run(asked: Conversion, folder: Path, quiet: bool = False) -> tuple[A
 class Text:
     """The texts of a conversion as tokens of the teacher's vocabulary; steps: see `evaluate`."""
 
-    def __init__(self, asked: Conversion, steps: int = 128, quiet: bool = False) -> None:
-        encoder = folder_encoder(asked.teacher)
+    def __init__(self, options: Conversion, steps: int = 128, quiet: bool = False) -> None:
+        encoder = folder_encoder(options.teacher)
         self._steps, self._quiet = steps, quiet
         self.vocab_size = encoder.vocab_size
-        ids = encoder.stream(asked.calibration).astype(np.int64)
+        ids = encoder.stream(options.calibration).astype(np.int64)
         if len(ids) < LANES * STEPS:
             raise ConfigError(
-                f"{asked.calibration}: must have at least {LANES * STEPS} tokens, got {len(ids)}"
+                f"{options.calibration}: must have at least {LANES * STEPS} tokens, got {len(ids)}"
             )
         self.calibration = torch.from_numpy(ids[: LANES * STEPS]).view(LANES, STEPS)
-        self._stream = encoder.stream(asked.measure)
-        self._bytes = len(read_text(asked.measure).encode())
+        self._stream = encoder.stream(options.measure)
+        self._bytes = len(read_text(options.measure).encode())
 
     def measure(self, name: str, model: Any) -> dict[str, Any]:
         """Bits per byte, perplexity and firing rates of `model` at the step `name`."""
         with step_bar(f"measuring {name}", self._quiet) as on_progress:
-            found = evaluate(
+            result = evaluate(
                 model, self._stream, self._bytes, steps=self._steps, on_progress=on_progress
             )
         if not self._quiet:
-            tell(f"{name}: {found['bits_per_byte']:.4f} bits per byte")
+            tell(f"{name}: {result['bits_per_byte']:.4f} bits per byte")
         return {
             "stage": name,
             "parameters": sum(p.numel() for p in model.parameters()),
-            "bits_per_byte": found["bits_per_byte"],
-            "token_perplexity": float(torch.tensor(found["nll"]).exp()),
-            "firing_rates": found["firing_rates"],
+            "bits_per_byte": result["bits_per_byte"],
+            "token_perplexity": float(torch.tensor(result["nll"]).exp()),
+            "firing_rates": result["firing_rates"],
         }
 
 
@@ -175,50 +177,50 @@ def _copy(recipe: Recipe, teacher: Any, variant: str, run: Path) -> Any:
 
 
 def fine_tune(
-    asked: Conversion, recipe: Recipe, student: Any, folder: Path, quiet: bool
+    options: Conversion, recipe: Recipe, student: Any, folder: Path, quiet: bool
 ) -> tuple[Any, float]:
     """Train `student` on by the recipe asked.fine_tune; the trained model and its seconds."""
-    assert asked.fine_tune is not None
+    assert options.fine_tune is not None
     start = folder / "calibrated"
-    tokenizer = folder_encoder(asked.teacher).file
+    tokenizer = folder_encoder(options.teacher).file
     with new_folder(start) as draft:
         write_file(draft / tokenizer.name, read_all(tokenizer))
         save_tensors(draft / "checkpoint.pt", {"model": student.state_dict()})
-    config = _fine_tuning(asked, start)
+    config = _fine_tuning(options, start)
     kept = {name: getattr(student.config, name) for name in recipe.kept}
     config = config.model_copy(update={"model": kept | config.model})
-    trainer = Trainer(config, asked.fine_tune, folder / "fine-tuned", resume=True)
+    trainer = Trainer(config, options.fine_tune, folder / "fine-tuned", resume=True)
     result = trainer.run(quiet)
     return trainer.model.eval(), result["seconds"]
 
 
-def check_fine_tuning(asked: Conversion) -> TrainConfig | None:
+def check_fine_tuning(options: Conversion) -> TrainConfig | None:
     """The recipe asked.fine_tune, if any; ConfigError if it is unsound or lacks its texts."""
-    if asked.fine_tune is None:
+    if options.fine_tune is None:
         return None
-    config = _fine_tuning(asked, asked.teacher)
+    config = _fine_tuning(options, options.teacher)
     for name in (config.data.train, config.data.valid, config.data.test):
         if name:
-            find_data(name, asked.fine_tune.resolve().parent)
+            find_data(name, options.fine_tune.resolve().parent)
     return config
 
 
-def _fine_tuning(asked: Conversion, start: Path) -> TrainConfig:
+def _fine_tuning(options: Conversion, start: Path) -> TrainConfig:
     """The recipe asked.fine_tune from the run `start` on."""
-    assert asked.fine_tune is not None
-    encoder = folder_encoder(asked.teacher)
+    assert options.fine_tune is not None
+    encoder = folder_encoder(options.teacher)
     overrides = [
         f"data.tokenizer={(start / encoder.file.name).resolve()}",
         *([f"data.end_of_text={encoder.eos_id}"] if encoder.file.suffix == ".json" else []),
         f"run.start_from={start.resolve()}",
-        f"distil.teacher={asked.teacher.resolve()}",
-        *asked.overrides,
+        f"distil.teacher={options.teacher.resolve()}",
+        *options.overrides,
     ]
-    return load_config(asked.fine_tune, overrides)
+    return load_config(options.fine_tune, overrides)
 
 
 def result_of(run: Path) -> dict[str, Any]:
     """What a finished run measured, {} if `run` is none."""
     path = run / "result.json"
-    found: dict[str, Any] = json.loads(path.read_text("utf-8")) if path.is_file() else {}
-    return found
+    result: dict[str, Any] = json.loads(path.read_text("utf-8")) if path.is_file() else {}
+    return result

@@ -51,8 +51,8 @@ def encode_corpus(
     raw = read_text(path)
     digest = hashlib.sha256(key.encode() + b"\0" + raw.encode()).hexdigest()[:16]
     stored = cache / f"{path.name.split('.')[0]}-{digest}.npy" if cache else None
-    if stored and (found := _cached(stored)) is not None:
-        return found
+    if stored and (ids := _cached(stored)) is not None:
+        return ids
     parts = [np.asarray([*encode(text), eos_id], dtype=np.int32) for text in documents(raw)]
     if not parts:
         raise DataError(f"{path}: must have text, is empty")
@@ -65,11 +65,11 @@ def encode_corpus(
 def _cached(stored: Path) -> np.ndarray | None:
     """The stream kept in a file, None if there is none or the file is damaged."""
     try:
-        found = np.load(stored, allow_pickle=False)
+        ids = np.load(stored, allow_pickle=False)
     except (OSError, ValueError, EOFError):
         return None
-    whole = isinstance(found, np.ndarray) and found.ndim == 1 and found.dtype == np.int32
-    return found if whole else None
+    whole = isinstance(ids, np.ndarray) and ids.ndim == 1 and ids.dtype == np.int32
+    return ids if whole else None
 
 
 def _keep(stored: Path, stream: np.ndarray) -> None:

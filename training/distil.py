@@ -24,7 +24,7 @@ class Teacher:
             _check_layers(model)
             for block in model.model.layers:
                 block.attn.register_forward_hook(
-                    lambda _, given, out: self._attention.append((given[0], out[0]))
+                    lambda _, inputs, out: self._attention.append((inputs[0], out[0]))
                 )
 
     def divergence(self, input_ids: Tensor, student: Tensor) -> Tensor:
@@ -33,9 +33,9 @@ class Teacher:
         self._attention.clear()
         with torch.no_grad():
             features, self._after, _ = self.model.features(input_ids, self.state)
-            wanted = torch.log_softmax(self.model.logits(features).float() / heat, -1)
-        found = torch.log_softmax(student.float() / heat, -1)
-        each = F.kl_div(found, wanted, reduction="sum", log_target=True)
+            teacher_log_p = torch.log_softmax(self.model.logits(features).float() / heat, -1)
+        student_log_p = torch.log_softmax(student.float() / heat, -1)
+        each = F.kl_div(student_log_p, teacher_log_p, reduction="sum", log_target=True)
         return each * heat**2 / input_ids.numel()
 
     def attention_gap(self, student: torch.nn.Module) -> Tensor:
@@ -46,10 +46,10 @@ class Teacher:
         """
         _check_layers(student)
         gaps = []
-        for block, (x, wanted) in zip(student.model.layers, self._attention, strict=True):
-            found, _ = block.attn(x, block.attn.initial_state(len(x), block.attn_norm.weight), [])
-            gap = (found.float() - wanted.float()).square().mean()
-            gaps.append(gap / wanted.float().square().mean().clamp_min(1e-12))
+        for block, (x, target) in zip(student.model.layers, self._attention, strict=True):
+            output, _ = block.attn(x, block.attn.initial_state(len(x), block.attn_norm.weight), [])
+            gap = (output.float() - target.float()).square().mean()
+            gaps.append(gap / target.float().square().mean().clamp_min(1e-12))
         return torch.stack(gaps).mean()
 
     def go_on(self, kept: Tensor) -> None:

@@ -56,12 +56,12 @@ def _sentencepiece(file: Path) -> tuple[Encode, int, int]:
 
 
 def _hugging_face(file: Path) -> tuple[Encode, int, int]:
-    own = Tokenizer.from_file(str(file))
+    tokenizer = Tokenizer.from_file(str(file))
 
     def encode(text: str) -> list[int]:
-        return own.encode(text, add_special_tokens=False).ids
+        return tokenizer.encode(text, add_special_tokens=False).ids
 
-    return encode, own.get_vocab_size(), -1
+    return encode, tokenizer.get_vocab_size(), -1
 
 
 def folder_encoder(folder: Path) -> Encoder:
@@ -69,8 +69,8 @@ def folder_encoder(folder: Path) -> Encoder:
 
     Raises ConfigError where there is none, or nothing says which token ends a text.
     """
-    found = [folder / f"tokenizer{suffix}" for suffix in SUFFIXES]
-    file = next((one for one in found if one.is_file()), None)
+    candidates = [folder / f"tokenizer{suffix}" for suffix in SUFFIXES]
+    file = next((one for one in candidates if one.is_file()), None)
     if file is None:
         raise ConfigError(f"{folder} must have a tokenizer.json or tokenizer.model")
     return file_encoder(file)

@@ -37,9 +37,9 @@ class Model(spikingbrain.Model):
 
     def __init__(self, config: Config) -> None:
         self.settings = settings(config)
-        own = transformer_config(self.settings)
-        own.compute_dtype = config.compute_dtype
-        super().__init__(own)
+        decoder_config = transformer_config(self.settings)
+        decoder_config.compute_dtype = config.compute_dtype
+        super().__init__(decoder_config)
         for name, parameter in self.named_parameters():
             if name.endswith("_proj.bias"):
                 parameter.requires_grad_(False)

@@ -106,8 +106,8 @@ class Trainer:
                     self.files.append(record)
                     progress.update(bar, description=describe(record))
                 if self.at.chunk % every == 0 and self.at.chunk < chunks:
-                    found = self._evaluate(run.evaluate_tokens)
-                    self.files.append({"tokens": self.at.chunk * per_chunk, **found})
+                    scores = self._evaluate(run.evaluate_tokens)
+                    self.files.append({"tokens": self.at.chunk * per_chunk, **scores})
                 progress.update(bar, completed=self.at.chunk)
                 if time.monotonic() - saved > run.checkpoint_minutes * 60:
                     self.save()
@@ -171,8 +171,8 @@ class Trainer:
         """Eight lanes of the validation stream, or of its first `limit` tokens."""
         stream = self.valid_stream[: limit + 1] if limit else self.valid_stream
         num_bytes = round(self.valid_bytes * len(stream) / len(self.valid_stream))
-        found = evaluate(self.model, stream, num_bytes, steps=self._context())
-        return {f"valid_{key}": value for key, value in found.items()}
+        scores = evaluate(self.model, stream, num_bytes, steps=self._context())
+        return {f"valid_{key}": value for key, value in scores.items()}
 
     def _test(self) -> dict:
         """The whole test text in the carry protocol: one lane, each token, after an end of text."""
@@ -182,8 +182,8 @@ class Trainer:
         stream = self._encode(name)
         num_bytes = len(read_text(find_data(name, self.beside)).encode())
         whole = np.concatenate([[self.tokenizer.eos_id], stream])
-        found = evaluate(self.model, whole, num_bytes, lanes=1, steps=self._context())
-        return {f"test_{key}": value for key, value in found.items()}
+        scores = evaluate(self.model, whole, num_bytes, lanes=1, steps=self._context())
+        return {f"test_{key}": value for key, value in scores.items()}
 
     def _context(self) -> int:
         """Tokens evaluated at once: a model that carries nothing on sees a chunk of training."""
@@ -229,9 +229,9 @@ class Trainer:
         return loss
 
     def _check_tokenizer(self, run: Path, field: str) -> None:
-        own = self.tokenizer.file
-        theirs = run / own.name
-        if not theirs.is_file() or theirs.read_bytes() != own.read_bytes():
+        tokenizer = self.tokenizer.file
+        theirs = run / tokenizer.name
+        if not theirs.is_file() or theirs.read_bytes() != tokenizer.read_bytes():
             raise ConfigError(f"{field} must have this run's tokenizer, {run} has another")
 
     def _start_from(self, run: Path) -> None:

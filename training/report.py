@@ -137,26 +137,26 @@ def _by_rate(results: list[dict[str, Any]]) -> str:
     """Bits per byte on valid and test of each learning rate, with the run's Adam betas."""
     return ", ".join(
         "{:g} with betas {:g} and {:g} ({:.4f} on `valid`, {:.4f} on `test`)".format(
-            found["learning_rate"],
-            *found["settings"]["optimizer"]["betas"],
-            found["valid_bits_per_byte"],
-            found["test_bits_per_byte"],
+            result["learning_rate"],
+            *result["settings"]["optimizer"]["betas"],
+            result["valid_bits_per_byte"],
+            result["test_bits_per_byte"],
         )
-        for found in results
+        for result in results
     )
 
 
 def _series(runs: Path, prefix: str, field: str) -> list[dict[str, Any]]:
     """Results of runs named prefix + number, in the order of the number."""
-    found = []
+    results = []
     for folder in runs.glob(prefix + "*"):
         if re.fullmatch(r"[0-9.e+-]+", folder.name.removeprefix(prefix)):
             value = float(folder.name.removeprefix(prefix))
             settings = _settings(folder / "config.json")
-            found.append({field: value, **_read(folder / "result.json"), "settings": settings})
-    if not found:
+            results.append({field: value, **_read(folder / "result.json"), "settings": settings})
+    if not results:
         raise FileNotFoundError(f"no runs {prefix}* under {runs}")
-    return sorted(found, key=lambda result: result[field])
+    return sorted(results, key=lambda result: result[field])
 
 
 def _settings(path: Path) -> dict[str, Any]:
@@ -171,8 +171,8 @@ def _settings(path: Path) -> dict[str, Any]:
 
 def _evaluation(path: Path) -> dict[str, Any]:
     """What `eval ppl --json` printed, files by name alone."""
-    found = _read(path)
-    return found | {key: Path(found[key]).name for key in ("model", "data") if key in found}
+    report = _read(path)
+    return report | {key: Path(report[key]).name for key in ("model", "data") if key in report}
 
 
 def _read(path: Path) -> Any:

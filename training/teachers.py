@@ -38,9 +38,9 @@ def run_model(run: Path, family: str | None = None) -> Any:
         config = TrainConfig.model_validate_json(stored.read_text("utf-8"))
     except (OSError, ValueError) as error:
         raise ConfigError(f"{stored}: must be a run's recipe, got {error}") from error
-    found = config.model.get("family")
-    if family is not None and found != family:
-        raise ConfigError(f"teacher must be a run of family {family!r}, {run} is {found!r}")
+    actual = config.model.get("family")
+    if family is not None and actual != family:
+        raise ConfigError(f"teacher must be a run of family {family!r}, {run} is {actual!r}")
     model = build_model(config, folder_encoder(run).vocab_size)
     model.load_state_dict(weights)
     return model

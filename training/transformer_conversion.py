@@ -51,7 +51,7 @@ class Made:
 
 
 def convert_transformer(
-    asked: Conversion, sparsity: float | None, weights: str, folder: Path, quiet: bool = False
+    options: Conversion, sparsity: float | None, weights: str, folder: Path, quiet: bool = False
 ) -> Made:
     """The spiking model and how it was made; intermediate results go to `folder`.
 
@@ -62,23 +62,23 @@ def convert_transformer(
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(SEED)
-        return _converted(asked, sparsity, weights, folder, quiet)
+        return _converted(options, sparsity, weights, folder, quiet)
 
 
 def _converted(
-    asked: Conversion, sparsity: float | None, weights: str, folder: Path, quiet: bool
+    options: Conversion, sparsity: float | None, weights: str, folder: Path, quiet: bool
 ) -> Made:
     """See `convert_transformer`."""
-    variant = asked.variant or RECIPE.variants[0]
+    variant = options.variant or RECIPE.variants[0]
     if variant not in RECIPE.variants:
         raise ConfigError(f"variant of {NAME} must be one of {RECIPE.variants}, got {variant!r}")
-    recipe = check_fine_tuning(asked)
+    recipe = check_fine_tuning(options)
     context = CONTEXT if recipe is None else recipe.run.steps  # of a directory's teacher
-    teacher = load_teacher(asked.teacher, RECIPE.family, context).eval()
-    text = Text(asked, teacher.config.max_position_embeddings, quiet)
+    teacher = load_teacher(options.teacher, RECIPE.family, context).eval()
+    text = Text(options, teacher.config.max_position_embeddings, quiet)
     if text.vocab_size > teacher.config.vocab_size:
         raise ConfigError(
-            f"{asked.teacher}: the tokenizer must have at most the model's "
+            f"{options.teacher}: the tokenizer must have at most the model's "
             f"{teacher.config.vocab_size} tokens, got {text.vocab_size}"
         )
     stages = [text.measure("teacher", teacher)]
@@ -96,13 +96,13 @@ def _converted(
             half_life = transformer.fit_decays(student, teacher, text.calibration, on_progress)
     del teacher  # distillation reads it again
     stages.append(text.measure("mapped", student))
-    if asked.fine_tune is not None:
-        fields = load_config(asked.fine_tune, list(asked.overrides)).model
+    if options.fine_tune is not None:
+        fields = load_config(options.fine_tune, list(options.overrides)).model
         if fields.get("spikes"):
-            own = {name: value for name, value in fields.items() if name != "family"}
-            student = transformer.with_spikes(student, **own)
+            spiking_fields = {name: value for name, value in fields.items() if name != "family"}
+            student = transformer.with_spikes(student, **spiking_fields)
             stages.append(text.measure("spiking", student))
-        student, seconds = fine_tune(asked, RECIPE, student, folder, quiet)
+        student, seconds = fine_tune(options, RECIPE, student, folder, quiet)
         stages.append(text.measure("distilled", student) | {"seconds": seconds})
     if not student.config.spikes:
         student = transformer.with_spikes(student)
@@ -124,13 +124,13 @@ def _converted(
     report = {
         "recipe": NAME,
         "variant": variant,
-        "measured_on": asked.measure.name,
+        "measured_on": options.measure.name,
         "context": config.max_position_embeddings,
         "window_keys": config.window_keys if config.attn_layers else None,
         "attn_layers": config.attn_layers,
         "fitted_half_life": half_life,
-        "teacher_seconds": result_of(asked.teacher).get("seconds"),
-        "teacher_tokens": result_of(asked.teacher).get("tokens"),
+        "teacher_seconds": result_of(options.teacher).get("seconds"),
+        "teacher_tokens": result_of(options.teacher).get("tokens"),
         "calibration": silenced,
         "stages": stages,
     }
@@ -143,7 +143,7 @@ def _round_to_nearest(model: Any, weights: str) -> None:
     form = Formats.of(model.config, weights)
     for name, module in model.model.layers.named_modules():
         if isinstance(module, Linear) and name.endswith("_proj"):
-            own = form.down if name.endswith("down_proj") else form.body
+            matrix_form = form.down if name.endswith("down_proj") else form.body
             inputs = module.weight.shape[1]
-            values, _ = round_with_feedback(module.weight.t(), torch.eye(inputs), own)
+            values, _ = round_with_feedback(module.weight.t(), torch.eye(inputs), matrix_form)
             module.weight.copy_(values.t())

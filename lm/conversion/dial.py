@@ -18,7 +18,7 @@ def measure_dials(model: Any, input_ids: Tensor, most: float) -> list[dict[str, 
     The share is the mean over the places of spikes.  RequestError for a range that is none.
     """
     model.eval()
-    found = []
+    measurements = []
     try:
         for step in range(STEPS + 1):
             dial = most ** (step / STEPS)
@@ -26,7 +26,7 @@ def measure_dials(model: Any, input_ids: Tensor, most: float) -> list[dict[str, 
             features, _, events = model.features(input_ids[:, :-1])
             zeros = [(read == 0).float().mean().item() for read in events]
             nats = model.mean_nll(features, input_ids[:, 1:]).item()
-            found.append({"dial": dial, "nats": nats, "zeros": sum(zeros) / len(zeros)})
+            measurements.append({"dial": dial, "nats": nats, "zeros": sum(zeros) / len(zeros)})
     finally:
         set_dial(model, NO_DIAL)
-    return found
+    return measurements

@@ -101,8 +101,8 @@ def _rounder(weight: Tensor, left: Tensor, form: str):
         multipliers = torch.zeros(len(weight), -(-weight.shape[1] // SPAN))
 
         def to_int4_outputs(i: int, row: Tensor) -> Tensor:
-            own, factors = choose_multipliers(row[None].float(), scale)
-            codes[i], multipliers[i] = own[0], factors[0]
+            row_codes, factors = choose_multipliers(row[None].float(), scale)
+            codes[i], multipliers[i] = row_codes[0], factors[0]
             return codes[i] * factors[0].repeat_interleave(SPAN)[: len(row)] * scale
 
         return to_int4_outputs, lambda: {
@@ -123,17 +123,17 @@ def _rounder(weight: Tensor, left: Tensor, form: str):
 
 def _hessians(model: Model, matrices: dict[str, Linear], input_ids: Tensor) -> dict[str, Tensor]:
     """X^T X of what each matrix reads; matrices that read the same share it."""
-    found: dict[str, Tensor] = {}
+    hessians: dict[str, Tensor] = {}
     shared: dict[int, Tensor] = {}
 
     def note(name: str, x: Tensor) -> None:
         if id(x) not in shared:
             rows = x.flatten(0, -2).double()
             shared[id(x)] = rows.t() @ rows
-        found[name] = shared[id(x)]
+        hessians[name] = shared[id(x)]
 
     hooks = [
-        matrix.register_forward_pre_hook(lambda _, given, name=name: note(name, given[0]))
+        matrix.register_forward_pre_hook(lambda _, inputs, name=name: note(name, inputs[0]))
         for name, matrix in matrices.items()
     ]
     try:
@@ -141,4 +141,4 @@ def _hessians(model: Model, matrices: dict[str, Linear], input_ids: Tensor) -> d
     finally:
         for hook in hooks:
             hook.remove()
-    return found
+    return hessians

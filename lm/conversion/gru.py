@@ -42,17 +42,19 @@ def egru_from_gru(tensors: Mapping[str, Tensor], variant: str = "paired") -> Mod
         tie_word_embeddings=False,
     )
     model = Model(config)
-    own = {"embeddings.weight": tensors["encoder.weight"]}
+    state = {"embeddings.weight": tensors["encoder.weight"]}
     for k in range(depth):
         first = (1.0,) if k == 0 else signs  # the embedding is no event
-        own[f"layers.{k}.kernel"] = _kernel(tensors[f"rnn.weight_ih_l{k}"], first, signs)
-        own[f"layers.{k}.recurrent_kernel"] = _kernel(tensors[f"rnn.weight_hh_l{k}"], signs, signs)
-        own[f"layers.{k}.bias"] = _gates(tensors[f"rnn.bias_ih_l{k}"], signs)
-        own[f"layers.{k}.recurrent_bias"] = _gates(tensors[f"rnn.bias_hh_l{k}"], signs)
-        own[f"layers.{k}.threshold"] = torch.zeros(config.hidden_sizes[k])
-    own["head.weight"] = torch.cat([sign * tensors["decoder.weight"] for sign in signs], 1)
-    own["head.bias"] = tensors["decoder.bias"]
-    model.load_state_dict(own)
+        state[f"layers.{k}.kernel"] = _kernel(tensors[f"rnn.weight_ih_l{k}"], first, signs)
+        state[f"layers.{k}.recurrent_kernel"] = _kernel(
+            tensors[f"rnn.weight_hh_l{k}"], signs, signs
+        )
+        state[f"layers.{k}.bias"] = _gates(tensors[f"rnn.bias_ih_l{k}"], signs)
+        state[f"layers.{k}.recurrent_bias"] = _gates(tensors[f"rnn.bias_hh_l{k}"], signs)
+        state[f"layers.{k}.threshold"] = torch.zeros(config.hidden_sizes[k])
+    state["head.weight"] = torch.cat([sign * tensors["decoder.weight"] for sign in signs], 1)
+    state["head.bias"] = tensors["decoder.bias"]
+    model.load_state_dict(state)
     return model.eval()
 
 
@@ -65,17 +67,17 @@ def check_gru(tensors: Mapping[str, Tensor]) -> tuple[int, int]:
         raise ValueError("keys do not fit a GRU language model: " + "; ".join(wrong))
     (vocab, width), hidden = tensors["encoder.weight"].shape, tensors["rnn.weight_hh_l0"].shape[1]
     depth = sum(name.startswith("rnn.weight_hh_l") for name in tensors)
-    wanted: dict[str, tuple[int, ...]] = {"encoder.weight": (vocab, width)}
-    wanted |= {"decoder.weight": (vocab, hidden), "decoder.bias": (vocab,)}
+    shapes: dict[str, tuple[int, ...]] = {"encoder.weight": (vocab, width)}
+    shapes |= {"decoder.weight": (vocab, hidden), "decoder.bias": (vocab,)}
     for k in range(depth):
-        wanted[f"rnn.weight_ih_l{k}"] = (3 * hidden, hidden if k else width)
-        wanted[f"rnn.weight_hh_l{k}"] = (3 * hidden, hidden)
-        wanted |= {f"rnn.bias_{part}_l{k}": (3 * hidden,) for part in ("ih", "hh")}
-    wrong = [f"{name} is missing" for name in wanted.keys() - tensors.keys()]
-    wrong += [f"{name} is unknown" for name in tensors.keys() - wanted.keys()]
+        shapes[f"rnn.weight_ih_l{k}"] = (3 * hidden, hidden if k else width)
+        shapes[f"rnn.weight_hh_l{k}"] = (3 * hidden, hidden)
+        shapes |= {f"rnn.bias_{part}_l{k}": (3 * hidden,) for part in ("ih", "hh")}
+    wrong = [f"{name} is missing" for name in shapes.keys() - tensors.keys()]
+    wrong += [f"{name} is unknown" for name in tensors.keys() - shapes.keys()]
     wrong += [
         f"{name} is {tuple(tensors[name].shape)}, expected {shape}"
-        for name, shape in wanted.items()
+        for name, shape in shapes.items()
         if name in tensors and tuple(tensors[name].shape) != shape
     ]
     if wrong:

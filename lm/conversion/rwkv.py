@@ -35,21 +35,21 @@ def spikegpt_from_rwkv(teacher: Model, variant: str = "residual") -> Model:
     """
     if variant not in VARIANTS:
         raise ValueError(f"variant must be one of {VARIANTS}, got {variant!r}")
-    given = teacher.config
-    for name, wanted in (("neuron_position", "none"), ("rescale", 0)):
-        if getattr(given, name) != wanted:
+    config = teacher.config
+    for name, required in (("neuron_position", "none"), ("rescale", 0)):
+        if getattr(config, name) != required:
             raise ValueError(
-                f"teacher's {name} must be {wanted!r}, got {getattr(given, name)!r}: not RWKV-4"
+                f"teacher's {name} must be {required!r}, got {getattr(config, name)!r}: not RWKV-4"
             )
-    kept = {name: getattr(given, name) for name in ("vocab_size", *KEPT)}
+    kept = {name: getattr(config, name) for name in ("vocab_size", *KEPT)}
     model = Model(Config(**kept, neuron_position=variant))
-    own, theirs = model.state_dict(), teacher.state_dict()
-    own |= {name: value for name, value in theirs.items() if name in own}
-    for name in own.keys() - theirs.keys():
+    values, theirs = model.state_dict(), teacher.state_dict()
+    values |= {name: value for name, value in theirs.items() if name in values}
+    for name in values.keys() - theirs.keys():
         if name.endswith(".time_mix"):
             mixtures = [theirs[f"{name}_{part}"] for part in "kvr" if f"{name}_{part}" in theirs]
-            own[name] = torch.stack(mixtures).mean(0)
-    model.load_state_dict(own)
+            values[name] = torch.stack(mixtures).mean(0)
+    model.load_state_dict(values)
     return model.eval()
 
 
@@ -70,15 +70,15 @@ def calibrate_neurons(
 
 def _units(model: Model) -> list[LIF | Spikes]:
     """Neurons in the order of their events."""
-    found: list[LIF | Spikes] = []
+    units: list[LIF | Spikes] = []
     for block in model.blocks:
         if block.fires:
-            found += [block.lif1, block.lif2]
+            units += [block.lif1, block.lif2]
             continue
         first = getattr(block, block.first)
         inner = first.output_spikes if block.first == "att" else first.value_spikes
-        found += [first.spikes, inner, block.ffn.spikes, block.ffn.value_spikes]
-    return found if model.blocks[0].fires else [*found, model.head_spikes]
+        units += [first.spikes, inner, block.ffn.spikes, block.ffn.value_spikes]
+    return units if model.blocks[0].fires else [*units, model.head_spikes]
 
 
 def _dial(model: Model, unit: LIF | Spikes) -> Dial:

@@ -44,12 +44,12 @@ def calibrate_sparsity(
     """
     if not 0.0 < sparsity < MOST_QUIET:
         raise ValueError(f"sparsity must be in (0, {MOST_QUIET}), got {sparsity}")
-    found = dict(_spiking(model))
-    if not found:
+    neurons = dict(_spiking(model))
+    if not neurons:
         raise ValueError("model must have spikes to be made sparse")
-    for spikes in found.values():
+    for spikes in neurons.values():
         spikes.dead_zone.zero_()
-    places = _observe(model, found, input_ids)
+    places = _observe(model, neurons, input_ids)
     before, zeros = _loss_and_zeros(model, input_ids)
     if sum(zeros) / len(zeros) < sparsity:
         _measure_costs(model, places, input_ids, sparsity, on_progress)
@@ -89,7 +89,7 @@ def _spiking(model: Model):
                     yield f"layers.{i}.{half}.{name}", spikes
 
 
-def _observe(model: Model, found: dict[str, Spikes], input_ids: Tensor) -> list[_Place]:
+def _observe(model: Model, neurons: dict[str, Spikes], input_ids: Tensor) -> list[_Place]:
     """What each place reads without dead zones."""
     seen: dict[str, tuple[float, Tensor]] = {}
 
@@ -101,15 +101,17 @@ def _observe(model: Model, found: dict[str, Spikes], input_ids: Tensor) -> list[
         seen.setdefault(name, (ratio, levels[:: max(1, len(levels) // 50_000)].sort().values))
 
     hooks = [
-        spikes.register_forward_pre_hook(lambda own, given, name=name: note(name, own, given[0]))
-        for name, spikes in found.items()
+        spikes.register_forward_pre_hook(
+            lambda neuron, inputs, name=name: note(name, neuron, inputs[0])
+        )
+        for name, spikes in neurons.items()
     ]
     try:
         model.features(input_ids)
     finally:
         for hook in hooks:
             hook.remove()
-    return [_Place(name, spikes, *seen[name]) for name, spikes in found.items()]
+    return [_Place(name, spikes, *seen[name]) for name, spikes in neurons.items()]
 
 
 def _measure_costs(
@@ -120,14 +122,14 @@ def _measure_costs(
     on_progress: OnProgress,
 ) -> None:
     """Nats of divergence that a place's share of energy is worth, from silencing it alone."""
-    wanted = _log_shares(model, input_ids)
+    reference = _log_shares(model, input_ids)
     for done, place in enumerate(places, 1):
         zone = place.levels[int(sparsity * (len(place.levels) - 1))]
         lost = place.levels[place.levels < zone].square().sum() / place.levels.square().sum()
         place.spikes.dead_zone.fill_(zone)
-        found = _log_shares(model, input_ids)
+        silenced = _log_shares(model, input_ids)
         place.spikes.dead_zone.zero_()
-        gap = F.kl_div(found, wanted, reduction="batchmean", log_target=True).item()
+        gap = F.kl_div(silenced, reference, reduction="batchmean", log_target=True).item()
         place.cost = max(0.0, gap) / max(lost.item(), 1e-6)
         on_progress(done, len(places) + BISECTIONS)
     least = LEAST_COST * sum(place.cost for place in places) / len(places) or 1.0

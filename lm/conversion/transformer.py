@@ -46,19 +46,19 @@ def from_transformer(
     config = transformer_config(settings, context)
     kind, tied = settings["model_type"], config.tie_word_embeddings
     places = {our_name(name): name for name in tensors if not name.endswith(".inv_freq")}
-    wanted = {
+    shapes = {
         name: shape
         for name, shape in expected_shapes(config).items()
         if (kind == "qwen2" or not name.endswith("_proj.bias"))
         and (name in places or not (tied and name == "lm_head.weight"))
     }
-    check_keys({name: tensors[theirs] for name, theirs in places.items()}, wanted, kind)
+    check_keys({name: tensors[theirs] for name, theirs in places.items()}, shapes, kind)
     model = Model(config)
-    own = model.state_dict()
-    own |= {name: finite(tensors.read(places[name]), places[name]) for name in wanted}
+    values = model.state_dict()
+    values |= {name: finite(tensors.read(places[name]), places[name]) for name in shapes}
     if tied:
-        own["lm_head.weight"] = own["model.embeddings.weight"]
-    model.load_state_dict(own)
+        values["lm_head.weight"] = values["model.embeddings.weight"]
+    model.load_state_dict(values)
     return model.eval()
 
 
@@ -76,14 +76,15 @@ def spikingbrain_from_transformer(
     """
     if variant not in VARIANTS:
         raise ValueError(f"variant must be one of {VARIANTS}, got {variant!r}")
-    given = teacher.config
-    if len(given.attn_layers) != given.num_hidden_layers:
+    teacher_config = teacher.config
+    if len(teacher_config.attn_layers) != teacher_config.num_hidden_layers:
         raise ValueError(
-            f"teacher's attn_layers must be all {given.num_hidden_layers}, got {given.attn_layers}"
+            f"teacher's attn_layers must be all {teacher_config.num_hidden_layers}, "
+            f"got {teacher_config.attn_layers}"
         )
-    kept = {name: getattr(given, name) for name in ("vocab_size", *KEPT)}
+    kept = {name: getattr(teacher_config, name) for name in ("vocab_size", *KEPT)}
     linear = variant.startswith("linear")
-    window = max(1, given.max_position_embeddings // WINDOW_SHARE)
+    window = max(1, teacher_config.max_position_embeddings // WINDOW_SHARE)
     student = Model(
         Config(
             **kept,
@@ -92,15 +93,15 @@ def spikingbrain_from_transformer(
             window_keys=window,
         )
     )
-    own = student.state_dict()
+    values = student.state_dict()
     theirs = teacher.state_dict()
-    student.load_state_dict({name: theirs.get(name, value) for name, value in own.items()})
+    student.load_state_dict({name: theirs.get(name, value) for name, value in values.items()})
     if variant.endswith("-spread"):
-        longest = max(SHORTEST_MEMORY, float(given.max_position_embeddings))
-        place = torch.linspace(0.0, 1.0, given.head_dim, dtype=torch.float64)
+        longest = max(SHORTEST_MEMORY, float(teacher_config.max_position_embeddings))
+        place = torch.linspace(0.0, 1.0, teacher_config.head_dim, dtype=torch.float64)
         set_decays(student, SHORTEST_MEMORY * (longest / SHORTEST_MEMORY) ** place)
     elif not variant.endswith("-published"):
-        set_decays(student, torch.full((given.head_dim,), HALF_LIFE, dtype=torch.float64))
+        set_decays(student, torch.full((teacher_config.head_dim,), HALF_LIFE, dtype=torch.float64))
     return student.eval()
 
 
@@ -111,10 +112,10 @@ def set_decays(model: Model, halves: Tensor) -> None:
     """
     config = model.config
     kept = -config.gate_logit_normalizer * math.log(2.0) / halves  # log sigmoid(b)
-    own = kept - torch.log(-torch.expm1(kept))
+    biases = kept - torch.log(-torch.expm1(kept))
     for block in model.model.layers:
         if block.attn.linear:
-            block.attn.gk_proj[1].bias.copy_(own.repeat(config.num_key_value_heads))
+            block.attn.gk_proj[1].bias.copy_(biases.repeat(config.num_key_value_heads))
 
 
 @torch.no_grad()
@@ -149,10 +150,10 @@ def match_outputs(student: Model, teacher: Model, input_ids: Tensor) -> None:
     Normalised outputs have mean square 1, softmax's are means of values: an untrained copy would
     drown the residual.  One pass of the teacher; heads share g_norm (d,).
     """
-    found: dict[int, Tensor] = {}
+    outputs: dict[int, Tensor] = {}
     hooks = [
         block.attn.o_proj.register_forward_pre_hook(
-            lambda _, given, i=i: found.__setitem__(i, given[0])
+            lambda _, inputs, i=i: outputs.__setitem__(i, inputs[0])
         )
         for i, block in enumerate(teacher.model.layers)
     ]
@@ -163,7 +164,7 @@ def match_outputs(student: Model, teacher: Model, input_ids: Tensor) -> None:
             hook.remove()
     for i, block in enumerate(student.model.layers):
         if block.attn.linear:
-            heads = found[i].unflatten(-1, (-1, student.config.head_dim))
+            heads = outputs[i].unflatten(-1, (-1, student.config.head_dim))
             block.attn.g_norm.weight.copy_(heads.square().mean((0, 1, 2)).sqrt())
 
 

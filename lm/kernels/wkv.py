@@ -63,8 +63,8 @@ class _GatedWKV(torch.autograd.Function):
     @staticmethod
     def backward(ctx, dout, _):
         k, v, r, w, u, saved = ctx.saved_tensors
-        found = [torch.empty_like(x) for x in (k, v, r, w, u)]
+        gradients = [torch.empty_like(x) for x in (k, v, r, w, u)]
         scratch = torch.empty_like(saved[0, :2])
-        arrays = (k, v, r, w, u, saved, dout.contiguous(), *found, scratch)
+        arrays = (k, v, r, w, u, saved, dout.contiguous(), *gradients, scratch)
         rwkv.wkv_backward(*map(array, arrays))
-        return *found, None
+        return *gradients, None

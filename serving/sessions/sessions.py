@@ -130,7 +130,7 @@ class Sessions:
         if turned != session.dial:
             _, blob = self._load(session_id, etag, owner, checkpoint)
             start = from_blob(blob, self._model)[0]
-            self._model.turn(start.state, turned)
+            self._model.set_dial(start.state, turned)
             return self._begin(start, lifetime_s, chosen, owner)
         twin = self._new(head, lifetime_s, chosen, owner, session.dial)
         if not self._store.put(twin, {}, None):

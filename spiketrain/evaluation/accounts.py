@@ -117,11 +117,11 @@ class Accounts:
 
     def restore(self, under_way: list[list[Any]], drawn: int) -> None:
         """Take up what `under_way` said when `drawn` documents were; others of them are closed."""
-        found = {index: rest for index, *rest in under_way}
-        self.open = deque(one for one in self.open if one.index >= drawn or one.index in found)
+        records = {index: rest for index, *rest in under_way}
+        self.open = deque(one for one in self.open if one.index >= drawn or one.index in records)
         for one in self.open:
-            if one.index in found:
-                one.scored, one.blocks, one.pending = found[one.index]
+            if one.index in records:
+                one.scored, one.blocks, one.pending = records[one.index]
 
     def _record(self, account: Account) -> dict[str, Any]:
         words, num_bytes = self._sizes(account)

@@ -39,9 +39,9 @@ def tokens_of(model: Any, tokenizer: Any, source: Source, limit: int) -> NDArray
     ids: list[int] = list(model.eos_token_ids[:1])
     for index, document in enumerate(source):
         if len(ids) < limit:
-            found = encode(tokenizer, document.text, f"{source.name}: document {index}")
-            ids += found
-            ids += model.eos_token_ids[:1] if document.ended and found else ()
+            document_ids = encode(tokenizer, document.text, f"{source.name}: document {index}")
+            ids += document_ids
+            ids += model.eos_token_ids[:1] if document.ended and document_ids else ()
     if len(ids) < 2:
         raise DataError(f"{source.name}: must have tokens to read, has {len(ids)}")
     return np.asarray(ids[:limit], np.int64)
@@ -106,7 +106,7 @@ def _run(model: Any, tokens: NDArray[np.int64], stop: Stop) -> tuple[Any, float,
     rapl.start()
     start = time.perf_counter()
     for token in tokens.tolist():
-        if stop.wanted:
+        if stop.requested:
             break
         model.step([state], [token])
     seconds = time.perf_counter() - start

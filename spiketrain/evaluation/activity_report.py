@@ -14,16 +14,16 @@ def draw(
     report: dict[str, Any], recording: Recording, positions: tuple[Any, Any] | None
 ) -> dict[str, bytes]:
     """PNGs by name."""
-    found: dict[str, bytes] = {}
+    energy: dict[str, bytes] = {}
     if recording:
-        found["raster"] = pictures.raster(recording)
-        found["firing-rates"] = pictures.rates(recording)
-        found["counts"] = pictures.count_histogram(recording)
+        energy["raster"] = pictures.raster(recording)
+        energy["firing-rates"] = pictures.rates(recording)
+        energy["counts"] = pictures.count_histogram(recording)
     if positions is not None:
-        found["positions"] = pictures.by_position(*positions)
+        energy["positions"] = pictures.by_position(*positions)
     if "by_context" in report:
-        found["context"] = pictures.by_context(report["by_context"])
-    return found
+        energy["context"] = pictures.by_context(report["by_context"])
+    return energy
 
 
 def write_pngs(pngs: dict[str, bytes], folder: Path) -> None:
@@ -54,16 +54,16 @@ def write_html(report: dict[str, Any], pngs: dict[str, bytes], path: Path) -> No
             html.note(f"In {report['recorded_tokens']} recorded tokens. Expansions: counts written "
                       "as trains of simple spikes; rates are of a unit and time step.")
         )  # fmt: skip
-    found = report.get("energy_per_token")
-    if found is not None:
+    energy = report.get("energy_per_token")
+    if energy is not None:
         rows = [
             {"estimate": key.removesuffix("_pj").replace("_", " ") + ", pJ a token",
-             "event-driven": found["event_driven"][key],
-             "dense, same bits": found["dense_same_bits"][key]}
-            for key in found["event_driven"]
+             "event-driven": energy["event_driven"][key],
+             "dense, same bits": energy["dense_same_bits"][key]}
+            for key in energy["event_driven"]
         ]  # fmt: skip
         parts += [html.heading("Energy"), html.table(rows)]
-        parts.append(html.note(f"MAC: {found['mac_formula']} pJ; {found['source']}. Estimates."))
+        parts.append(html.note(f"MAC: {energy['mac_formula']} pJ; {energy['source']}. Estimates."))
     measured = report["joules_measured"]
     text = report["joules_note"] if measured is None else f"{measured} J, {report['joules_note']}"
     parts.append(html.note(f"Measured: {text}; {report['tokens_per_s']:,.0f} tokens/s."))

@@ -124,8 +124,8 @@ class Corpus:
                 continue
             self._decode(line)
             try:
-                found = json.loads(line)
-                text = found["text"]
+                record = json.loads(line)
+                text = record["text"]
                 size = len(text.encode())
             except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
                 raise DataError(

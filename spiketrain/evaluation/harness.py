@@ -64,8 +64,8 @@ class SpiketrainLM(TemplateLM):
         self, string: str, add_special_tokens: bool | None = None, **unused: Any
     ) -> list[int]:
         """Ids of the text, without special tokens."""
-        found: list[int] = self.model.tokenizer.encode(string)
-        return found
+        ids: list[int] = self.model.tokenizer.encode(string)
+        return ids
 
     def _loglikelihood_tokens(
         self, requests: list[tuple[tuple[str, str], list[int], list[int]]], **unused: Any
@@ -73,15 +73,15 @@ class SpiketrainLM(TemplateLM):
         order = sorted(range(len(requests)), key=lambda place: requests[place][1])
         contexts = [requests[place][1] for place in order]
         states = zip(order, self._states([context[:-1] for context in contexts]), strict=True)
-        found: list[tuple[float, bool]] = [(0.0, True)] * len(requests)
+        results: list[tuple[float, bool]] = [(0.0, True)] * len(requests)
         while group := list(islice(states, self.batch_size)):
             pairs = [requests[place][1:] for place, _ in group]
             scored = self._continuations([state for _, state in group], pairs)
             for (place, _), result in zip(group, scored, strict=True):
-                found[place] = result
+                results[place] = result
                 key = requests[place][0]
                 self.cache_hook.add_partial("loglikelihood", key, result)
-        return found
+        return results
 
     def _states(self, texts: Sequence[list[int]]) -> Iterable[Any]:
         """The state after each of sorted texts; what neighbours share is read once."""
@@ -122,7 +122,7 @@ class SpiketrainLM(TemplateLM):
 
     def loglikelihood_rolling(self, requests: list[Any], disable_tqdm: bool = False) -> list[float]:
         """Log likelihood of whole texts after the end-of-text id."""
-        found = []
+        results = []
         for request in requests:
             (text,) = request.args
             settings = settle("rolling", prefix=self.eot_token_id)
@@ -131,9 +131,9 @@ class SpiketrainLM(TemplateLM):
                 nats_of(self.model, state, s) for s in spans([self.tok_encode(text)], settings)
             ]
             value = -math.fsum(float(nats) for part in parts for nats in part)
-            found.append(value)
+            results.append(value)
             self.cache_hook.add_partial("loglikelihood_rolling", (text,), value)
-        return found
+        return results
 
     def generate_until(self, requests: list[Any], disable_tqdm: bool = False) -> list[str]:
         """Continuations of contexts, cut before the first of the texts in `until`."""
@@ -142,12 +142,12 @@ class SpiketrainLM(TemplateLM):
         ]
         order = sorted(range(len(requests)), key=lambda place: texts[place])
         states = zip(order, self._states([texts[place][:-1] for place in order]), strict=True)
-        found = [""] * len(requests)
+        results = [""] * len(requests)
         while group := list(islice(states, self.batch_size)):
             for place, text in self._generate(group, texts, requests):
-                found[place] = text
+                results[place] = text
                 self.cache_hook.add_partial("generate_until", requests[place].args, text)
-        return found
+        return results
 
     def _generate(
         self, group: list[tuple[int, Any]], texts: list[list[int]], requests: list[Any]
@@ -196,15 +196,15 @@ class _Job:
             self.text, self.left = self.text[: min(ends)], 0
 
 
-def _parameters(given: dict[str, Any], seed: int) -> tuple[SamplingParams, list[str], int]:
+def _parameters(arguments: dict[str, Any], seed: int) -> tuple[SamplingParams, list[str], int]:
     """How to sample, the texts to stop before, and the most tokens, from a task's settings."""
-    until = given.get("until") or []
-    most = int(given.get("max_gen_toks", given.get("max_new_tokens", MAX_GEN_TOKENS)))
-    drawn = given.get("do_sample", given.get("temperature", 0) != 0)
+    until = arguments.get("until") or []
+    most = int(arguments.get("max_gen_toks", arguments.get("max_new_tokens", MAX_GEN_TOKENS)))
+    drawn = arguments.get("do_sample", arguments.get("temperature", 0) != 0)
     params = SamplingParams(
-        temperature=float(given.get("temperature", 1.0)) if drawn else 0.0,
-        top_k=int(given.get("top_k", 0)),
-        top_p=float(given.get("top_p", 1.0)),
+        temperature=float(arguments.get("temperature", 1.0)) if drawn else 0.0,
+        top_k=int(arguments.get("top_k", 0)),
+        top_p=float(arguments.get("top_p", 1.0)),
         seed=seed,
     )
     return params, [until] if isinstance(until, str) else [text for text in until if text], most

@@ -26,7 +26,7 @@ def perplexity_by_position(
         raise ValueError(f"tokens must be more than {length}, got {tokens.size}")
     rows = []
     for piece in range(pieces):
-        if stop.wanted:
+        if stop.requested:
             break
         ids = tokens[piece * length : (piece + 1) * length + 1].tolist()
         rows.append(nats_of(model, model.new_state(), Span("zero", ids[:1], ids[1:], 0)))

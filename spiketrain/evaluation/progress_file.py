@@ -27,9 +27,9 @@ class ProgressFile:
         self.path = path
         self.beside = path.with_name(path.name + ".progress")
         self._identity = identity
-        self.found: dict[str, Any] | None = None
+        self.progress: dict[str, Any] | None = None
         if resume and self.beside.exists():
-            self.found = self._read()
+            self.progress = self._read()
         else:
             for old in (path, self.beside):
                 if old.exists() and old.stat().st_size:
@@ -79,8 +79,8 @@ class ProgressFile:
         try:
             whole = json.loads(self.beside.read_text())
             version = whole["version"]
-            found: dict[str, Any] = whole["content"] if version == VERSION else {}
-            undamaged = version != VERSION or _hash(found) == whole["sha256"]
+            progress: dict[str, Any] = whole["content"] if version == VERSION else {}
+            undamaged = version != VERSION or _hash(progress) == whole["sha256"]
         except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise DataError(f"{self.beside}: must be a progress file, got {error!r}") from None
         if version != VERSION:
@@ -88,20 +88,20 @@ class ProgressFile:
         if not undamaged:
             raise DataError(f"{self.beside}: must have the content that its sha256 is of")
         for key, value in self._identity.items():
-            if found["identity"].get(key) != value:
+            if progress["identity"].get(key) != value:
                 raise DataError(
                     f"{self.beside}: {key} must be {value!r} as in this call, "
-                    f"got {found['identity'].get(key)!r:.200}"
+                    f"got {progress['identity'].get(key)!r:.200}"
                 )
-        return found
+        return progress
 
     def _counted(self) -> bytes:
         """The lines that count, which must be those that were written."""
-        if self.found is None:
+        if self.progress is None:
             return b""
-        size = self.found["bytes"]
+        size = self.progress["bytes"]
         lines = self.path.read_bytes()[:size] if self.path.exists() else b""
-        if hashlib.sha256(lines).hexdigest() != self.found["lines"]:
+        if hashlib.sha256(lines).hexdigest() != self.progress["lines"]:
             raise DataError(
                 f"{self.path}: must begin with the {size} bytes that {self.beside} counts"
             )

@@ -140,12 +140,12 @@ def cut(group: list[Span], room: int | None) -> list[Span]:
     """The spans of a group up to `room` targets."""
     if room is None:
         return group
-    found = []
+    spans = []
     for span in group:
         if room > 0:
-            found.append(Span(span.start, span.context, span.targets[:room], span.place))
+            spans.append(Span(span.start, span.context, span.targets[:room], span.place))
         room -= len(span.targets)
-    return found
+    return spans
 
 
 def check_batch(batch: int, settings: Settings) -> None:

@@ -57,8 +57,8 @@ def logits_of(
 
 def nats_of(model: Any, state: Any, span: Span) -> NDArray[np.float64]:
     """Nats (T,) of the span's targets; `state` advances."""
-    found: NDArray[np.float64] = values_of([model], [state], span)[0]
-    return found
+    nats: NDArray[np.float64] = values_of([model], [state], span)[0]
+    return nats
 
 
 def values_of(models: Sequence[Any], states: Sequence[Any], span: Span) -> NDArray[np.float64]:
@@ -74,14 +74,14 @@ def values_together(models: Sequence[Any], spans: Sequence[Span]) -> list[NDArra
     One token of each span goes into a call. Bitwise the same as one by one in the runtime; what is
     saved is reading weights several times.
     """
-    found: list[list[list[float]]] = [[] for _ in spans]
+    columns_of_spans: list[list[list[float]]] = [[] for _ in spans]
     for steps in zip(*(logits_together(model, spans) for model in models), strict=True):
         which, targets, _ = steps[0]
         values = _values(targets, [logits for _, _, logits in steps])
         for span, column in zip(which, values.T.tolist(), strict=True):
-            found[span].append(column)
+            columns_of_spans[span].append(column)
     size = len(SUMS[len(models)])
-    return [np.asarray(columns, np.float64).reshape(-1, size).T for columns in found]
+    return [np.asarray(columns, np.float64).reshape(-1, size).T for columns in columns_of_spans]
 
 
 def logits_together(
@@ -116,11 +116,11 @@ def _values(
 def _divergence(p: NDArray[np.float32], q: NDArray[np.float32]) -> NDArray[np.float64]:
     """Kullback-Leibler divergence (T,) in nats of softmax(q) from softmax(p), both (T, V)."""
     log_p, log_q = _log_softmax(p), _log_softmax(q)
-    found: NDArray[np.float64] = (np.exp(log_p) * (log_p - log_q)).sum(axis=1)
-    return np.maximum(found, 0.0)  # what rounding leaves of equal distributions
+    kl: NDArray[np.float64] = (np.exp(log_p) * (log_p - log_q)).sum(axis=1)
+    return np.maximum(kl, 0.0)  # what rounding leaves of equal distributions
 
 
 def _log_softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
     shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
-    found: NDArray[np.float64] = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
-    return found
+    log_p: NDArray[np.float64] = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    return log_p

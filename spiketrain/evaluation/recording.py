@@ -27,7 +27,7 @@ def record(model: Any, token_ids: NDArray[np.int64], stop: Stop = NEVER) -> Reco
     """
     state, parts = model.new_state(), []
     for begin in range(0, token_ids.size, PIECE_TOKENS):
-        if stop.wanted:
+        if stop.requested:
             break
         parts.append(_piece(model, state, token_ids[begin : begin + PIECE_TOKENS]))
     if not parts:
@@ -40,8 +40,8 @@ def _piece(model: Any, state: Any, token_ids: NDArray[np.int64]) -> Recording:
     if hasattr(model, "events"):
         return _from_torch(model, state, token_ids)
     if model.records:
-        found: Recording = model.record(state, token_ids)
-        return found
+        recording: Recording = model.record(state, token_ids)
+        return recording
     rows: dict[str, list[NDArray[np.int32]]] = {}
     arrays = state.arrays()
     for token in token_ids.tolist():
@@ -52,7 +52,7 @@ def _piece(model: Any, state: Any, token_ids: NDArray[np.int64]) -> Recording:
 
 
 def _from_torch(model: Any, state: Any, token_ids: NDArray[np.int64]) -> Recording:
-    found: Recording = {}
+    recording: Recording = {}
     graded = model.graded_events
     for place, events in enumerate(model.events(state, token_ids)):
         size = np.abs(events)
@@ -60,8 +60,8 @@ def _from_torch(model: Any, state: Any, token_ids: NDArray[np.int64]) -> Recordi
         counts = np.zeros(events.shape, np.int32)
         np.copyto(counts, np.rint(events / unit), where=size > 0, casting="unsafe")
         counts[(size > 0) & (counts == 0)] = 1
-        found[f"layers.{place}" if graded else f"events.{place}"] = counts
-    return found
+        recording[f"layers.{place}" if graded else f"events.{place}"] = counts
+    return recording
 
 
 def _thresholds(size: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -70,5 +70,5 @@ def _thresholds(size: NDArray[np.float32]) -> NDArray[np.float64]:
     least = np.where(size > 0, size, np.inf).min(axis=1, keepdims=True)
     steps = np.diff(ordered, axis=1, prepend=0.0)
     steps[steps < 0.01 * least] = np.inf  # rounding
-    found: NDArray[np.float64] = steps.min(axis=1, keepdims=True)
-    return found
+    recording: NDArray[np.float64] = steps.min(axis=1, keepdims=True)
+    return recording

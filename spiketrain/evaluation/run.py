@@ -90,7 +90,7 @@ class Run:
         """Score everything; what an exception leaves is the progress kept last."""
         for model in self._models:
             model.reset_activity()
-        if self._file is not None and self._file.found is not None:
+        if self._file is not None and self._file.progress is not None:
             self._go_on(self._file)
         while self._left() and (group := list(islice(self._spans, self._batch))):
             room = None if self._limit is None else self._limit - self.tokens
@@ -108,14 +108,14 @@ class Run:
 
     def fired(self) -> list[NDArray[np.int64]]:
         """Events and units evaluated (layers, 2) of each model, of interrupted runs too."""
-        found = []
+        fired = []
         for model in self._models:
             layers = model.activity().layers
             counts = np.array([[layer.events, layer.neurons] for layer in layers], np.int64)
-            found.append(counts.reshape(-1, 2))
+            fired.append(counts.reshape(-1, 2))
         if not self._fired_before:
-            return found
-        return [now + before for now, before in zip(found, self._fired_before, strict=True)]
+            return fired
+        return [now + before for now, before in zip(fired, self._fired_before, strict=True)]
 
     def _identity(self, tokenizer_hash: str, end: int | None) -> dict[str, Any]:
         """All that the records depend on. A fingerprint says which backend it is of."""
@@ -141,11 +141,11 @@ class Run:
         if len(group) == 1:
             both = zip(self._models, self._states, strict=True)
             self._states = [next_state(model, state, group[0].start) for model, state in both]
-            found = [values_of(self._models, self._states, group[0])]
+            group_values = [values_of(self._models, self._states, group[0])]
         else:
-            found = values_together(self._models, group)
+            group_values = values_together(self._models, group)
         self.seconds += time.perf_counter() - start
-        for span, values in zip(group, found, strict=True):
+        for span, values in zip(group, group_values, strict=True):
             count = values.shape[1]
             self.text.accounts.score(span.place, values)
             self.tokens += count
@@ -190,17 +190,21 @@ class Run:
 
     def _go_on(self, file: ProgressFile) -> None:
         """Take up what an interrupted run left, if the text is still the same."""
-        assert file.found is not None
-        found = file.found
+        assert file.progress is not None
+        progress = file.progress
         self.records = file.records()
-        self.text.expect(found["drawn"], found["text"])
-        for _ in islice(self._spans, found["spans"]):
+        self.text.expect(progress["drawn"], progress["text"])
+        for _ in islice(self._spans, progress["spans"]):
             pass
-        self.text.accounts.restore(found["open"], found["drawn"])
-        self.tokens, self.seconds, self._done = found["tokens"], found["seconds"], found["spans"]
-        self.largest = tuple(found["largest"]) if found["largest"] else None
-        self._fired_before = [np.array(c, np.int64).reshape(-1, 2) for c in found["fired"]]
-        for at, stored in enumerate(found["states"]):
+        self.text.accounts.restore(progress["open"], progress["drawn"])
+        self.tokens, self.seconds, self._done = (
+            progress["tokens"],
+            progress["seconds"],
+            progress["spans"],
+        )
+        self.largest = tuple(progress["largest"]) if progress["largest"] else None
+        self._fired_before = [np.array(c, np.int64).reshape(-1, 2) for c in progress["fired"]]
+        for at, stored in enumerate(progress["states"]):
             self._states[at] = self._models[at].state_from_bytes(base64.b64decode(stored))
 
 

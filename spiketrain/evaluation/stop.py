@@ -15,13 +15,13 @@ class Stop:
     """Whether work should end."""
 
     def __init__(self) -> None:
-        self.wanted = False
+        self.requested = False
 
     def on_signal(self, number: int, frame: FrameType | None) -> None:
         """A handler of SIGINT."""
-        if self.wanted:
+        if self.requested:
             raise KeyboardInterrupt
-        self.wanted = True
+        self.requested = True
 
 
 NEVER = Stop()

@@ -43,10 +43,10 @@ class WordTokenizer:
         return "".join(words)
 
     def _id(self, word: str) -> int:
-        found = self._ids.get(word, self._ids.get(UNKNOWN))
-        if found is None:
+        token_id = self._ids.get(word, self._ids.get(UNKNOWN))
+        if token_id is None:
             raise TokenizerError(f"word must be one of {self.vocab_size} listed, got {word!r:.80}")
-        return found
+        return token_id
 
 
 def load_words(path: Path) -> WordTokenizer:

@@ -38,12 +38,12 @@ def to_graph(
     """
     walk = list(package.spec.operations())
     lacking = [operation for operation in walk if operation.node is None]
-    found = stretches(walk)
-    if lacking and not (parts and found):
-        raise SpiketrainError(_refusal(package, lacking, len(found)))
+    runs = stretches(walk)
+    if lacking and not (parts and runs):
+        raise SpiketrainError(_refusal(package, lacking, len(runs)))
     nodes: dict[str, nir.NIRNode] = {}
     edges: list[tuple[str, str]] = []
-    for stretch in found:
+    for stretch in runs:
         chain = {_name(one): _node(package, one) for one in stretch}
         names = [f"input_{_name(stretch[0])}", *chain, f"output_{_name(stretch[-1])}"]
         nodes[names[0]] = nir.Input(input_type=chain[names[1]].input_type)
@@ -56,18 +56,18 @@ def to_graph(
         "time": TIME,
         "complete": "no" if lacking else "yes",
     }
-    return nir.NIRGraph(nodes, edges, metadata=metadata), found, lacking
+    return nir.NIRGraph(nodes, edges, metadata=metadata), runs, lacking
 
 
 def stretches(walk: list[Operation]) -> list[list[Operation]]:
     """The longest runs of operations that have nodes, of those with neurons among them."""
-    found: list[list[Operation]] = [[]]
+    runs: list[list[Operation]] = [[]]
     for operation in walk:
         if operation.node is None:
-            found.append([])
+            runs.append([])
         else:
-            found[-1].append(operation)
-    return [run for run in found if any(operation.node == "LIF" for operation in run)]
+            runs[-1].append(operation)
+    return [run for run in runs if any(operation.node == "LIF" for operation in run)]
 
 
 def _refusal(package: Package, lacking: list[Operation], num_stretches: int) -> str:

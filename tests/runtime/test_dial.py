@@ -110,7 +110,7 @@ def test_a_dial_is_stored_copied_and_kept_with_its_state(model):
 def test_a_state_may_be_turned_between_tokens(model):
     state, parts = model.new_state(2.0), []
     for dial, part in ((2.0, IDS[:9]), (1.0, IDS[9:20]), (1.5, IDS[20:])):
-        model.turn(state, dial)
+        model.set_dial(state, dial)
         parts.append(model.forward(state, part))
         assert state.dial == dial
     for dial, part, logits in ((1.0, IDS[:9], parts[0]), (2.0, IDS[:9], parts[0])):
@@ -118,7 +118,7 @@ def test_a_state_may_be_turned_between_tokens(model):
         assert same == (dial == 2.0)
     for bad in (0.5, 4.5, float("nan")):
         with pytest.raises(RequestError, match="dial must be from 1 to 4"):
-            model.turn(state, bad)
+            model.set_dial(state, bad)
     assert state.dial == 1.5
 
 

@@ -93,7 +93,7 @@ class FakeModel:
         assert dial in (None, 1.0)
         return FakeState()
 
-    def turn(self, state: State, dial: float) -> None:
+    def set_dial(self, state: State, dial: float) -> None:
         assert dial == 1.0
 
     def state_from_bytes(self, blob: bytes) -> FakeState:

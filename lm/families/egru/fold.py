@@ -18,10 +18,12 @@ def fold_projection(model: Model) -> Model:
         raise ValueError("projection must be true to be folded into the head, got false")
     fields = model.config.to_dict() | {"projection": False, "tie_word_embeddings": False}
     folded = Model(Config.from_dict(fields)).to(model.dtype)
-    own = {k: v for k, v in model.state_dict().items() if not k.startswith(("projection", "head"))}
+    tensors = {
+        k: v for k, v in model.state_dict().items() if not k.startswith(("projection", "head"))
+    }
     head, projection = model.head, model.projection
     weight, bias = head.weight.double(), head.bias.double()
-    own["head.weight"] = (weight @ projection.weight.double()).to(head.weight.dtype)
-    own["head.bias"] = (weight @ projection.bias.double() + bias).to(head.bias.dtype)
-    folded.load_state_dict(own)
+    tensors["head.weight"] = (weight @ projection.weight.double()).to(head.weight.dtype)
+    tensors["head.bias"] = (weight @ projection.bias.double() + bias).to(head.bias.dtype)
+    folded.load_state_dict(tensors)
     return folded.train(model.training)

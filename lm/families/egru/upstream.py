@@ -25,27 +25,27 @@ def from_upstream(tensors: Mapping[str, Tensor], settings: str) -> Model:
     "output".  Raises ValueError listing every missing, extra or misshapen key, or naming a setting
     that is missing or has no counterpart here.
     """
-    found = {}
+    weights = {}
     for name, value in tensors.items():
         if not name.endswith(_UPSTREAM_IGNORED):
             for theirs, ours in _UPSTREAM:
                 name = name.replace(theirs, ours)
-            found[name] = value.clamp(0.0, 1.0) if name.endswith(".threshold") else value
-    model = Model(_upstream_config(found, settings))
-    wanted = {name: tuple(value.shape) for name, value in model.state_dict().items()}
-    check_keys(found, wanted, "an EGRU language model")
-    model.load_state_dict(found)
+            weights[name] = value.clamp(0.0, 1.0) if name.endswith(".threshold") else value
+    model = Model(_upstream_config(weights, settings))
+    shapes = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    check_keys(weights, shapes, "an EGRU language model")
+    model.load_state_dict(weights)
     return model
 
 
-def _upstream_config(found: Mapping[str, Tensor], settings: str) -> Config:
+def _upstream_config(weights: Mapping[str, Tensor], settings: str) -> Config:
     try:
         raw = yaml.safe_load(settings)
     except yaml.YAMLError as error:
         raise ValueError(f"config.yaml must be YAML: {error}") from error
     if not isinstance(raw, dict) or raw.get("rnn_type") != "egru":
         raise ValueError("config.yaml: rnn_type must be 'egru'")
-    if "embeddings.weight" not in found or found["embeddings.weight"].ndim != 2:
+    if "embeddings.weight" not in weights or weights["embeddings.weight"].ndim != 2:
         raise ValueError("embeddings.weight must be there with two dimensions")
     try:
         depth, hidden, width = int(raw["layers"]), int(raw["hidden_dim"]), int(raw["emb_dim"])
@@ -57,7 +57,7 @@ def _upstream_config(found: Mapping[str, Tensor], settings: str) -> Config:
     sizes = [hidden] * depth
     sizes[-1] = hidden if projection else width
     return Config(
-        vocab_size=found["embeddings.weight"].shape[0],
+        vocab_size=weights["embeddings.weight"].shape[0],
         embedding_size=width,
         hidden_sizes=sizes,
         projection=projection,

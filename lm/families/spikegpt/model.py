@@ -136,11 +136,11 @@ class Model(LanguageModel):
             return (cfg.hidden_size,) * (2 * cfg.num_hidden_layers)
         if cfg.neuron_position == "none":
             return ()
-        found = []
+        widths = []
         for layer in range(cfg.num_hidden_layers):
             inner = cfg.intermediate_size if layer == 0 and cfg.pre_ffn else cfg.hidden_size
-            found += [cfg.hidden_size, inner, cfg.hidden_size, cfg.intermediate_size]
-        return (*found, cfg.hidden_size)
+            widths += [cfg.hidden_size, inner, cfg.hidden_size, cfg.intermediate_size]
+        return (*widths, cfg.hidden_size)
 
     def initial_state(self, batch: int) -> State:
         """Zeros, and the exponent of an empty sum."""

@@ -56,18 +56,18 @@ def from_upstream(
     for name in choices:
         if name not in CHOICES:
             raise ValueError(f"choices must be among {CHOICES}, got {name!r}")
-    found = {name: value.detach().float() for name, value in tensors.items()}
+    weights = {name: value.detach().float() for name, value in tensors.items()}
     position = "residual" if semantics == "spikegpt" else "none"
-    config = Config(**(_sizes(found) | {"neuron_position": position} | choices))
+    config = Config(**(_sizes(weights) | {"neuron_position": position} | choices))
     with torch.device("meta"):
-        wanted = {name: tuple(x.shape) for name, x in Model(config).state_dict().items()}
+        shapes = {name: tuple(x.shape) for name, x in Model(config).state_dict().items()}
     fill = {"threshold": config.lif_threshold, "scale": 1.0}
-    for name, shape in wanted.items():
-        if name not in found and ".lif" in name:
-            found[name] = torch.full(shape, fill[name.rpartition(".")[2]])
-    check_keys(found, wanted, f"{semantics} with {config.num_hidden_layers} blocks")
+    for name, shape in shapes.items():
+        if name not in weights and ".lif" in name:
+            weights[name] = torch.full(shape, fill[name.rpartition(".")[2]])
+    check_keys(weights, shapes, f"{semantics} with {config.num_hidden_layers} blocks")
     model = Model(config)
-    model.load_state_dict(found)
+    model.load_state_dict(weights)
     return Imported(model.eval(), _decisions(semantics, config, choices))
 
 
@@ -79,41 +79,45 @@ def from_hugging_face(
     rescaled: whether they were saved after a pass in evaluation mode, which divides what the
     branches of block i give by 2^(i // rescale_every), for good.  Raises ValueError.
     """
-    found = {}
+    upstream = {}
     for name, value in tensors.items():
         for theirs, ours in _HUGGING_FACE:
             name = name.replace(theirs, ours)
-        found[name] = value.detach().float()
-    if settings.get("tie_word_embeddings") and "emb.weight" in found:
-        found.setdefault("head.weight", found["emb.weight"].clone())
+        upstream[name] = value.detach().float()
+    if settings.get("tie_word_embeddings") and "emb.weight" in upstream:
+        upstream.setdefault("head.weight", upstream["emb.weight"].clone())
     every = settings.get("rescale_every", 6)
     if not isinstance(every, int) or every < 0:
         raise ValueError(f"config.json: rescale_every must be a whole number, got {every!r:.100}")
     if rescaled and every:
-        for name, value in found.items():
+        for name, value in upstream.items():
             block = _BLOCK.match(name)
             if block and name.endswith((".att.output.weight", ".ffn.value.weight")):
-                found[name] = value * 2.0 ** (int(block[1]) // every)
+                upstream[name] = value * 2.0 ** (int(block[1]) // every)
     eps = settings.get("layer_norm_epsilon", 1e-5)
     if not isinstance(eps, float) or not 0.0 < eps < 1.0:
         raise ValueError(f"config.json: layer_norm_epsilon must be in (0, 1), got {eps!r:.100}")
-    read = from_upstream(found, "rwkv4", {} if eps == 1e-5 else {"layer_norm_eps": eps})
+    read = from_upstream(upstream, "rwkv4", {} if eps == 1e-5 else {"layer_norm_eps": eps})
     weights = "rescaled: undone" if rescaled and every else "as they are"
     if every and read.model.config.num_hidden_layers > every and not rescaled:
         weights += "; if they were saved after a pass in evaluation mode, --rescaled undoes that"
-    said = ("rwkv4: config.json says model_type rwkv", *read.decisions[1:], f"weights {weights}")
-    return Imported(read.model, said)
+    decisions = (
+        "rwkv4: config.json says model_type rwkv",
+        *read.decisions[1:],
+        f"weights {weights}",
+    )
+    return Imported(read.model, decisions)
 
 
-def _sizes(found: Mapping[str, Tensor]) -> dict[str, Any]:
+def _sizes(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
     """Config fields that the tensors' names and shapes tell."""
-    embedding, key = found.get("emb.weight"), found.get("blocks.0.ffn.key.weight")
+    embedding, key = tensors.get("emb.weight"), tensors.get("blocks.0.ffn.key.weight")
     for name, value in (("emb.weight", embedding), ("blocks.0.ffn.key.weight", key)):
         if value is None or value.ndim != 2:
             raise ValueError(f"{name} must be there with two dimensions")
     assert embedding is not None
     assert key is not None
-    layers = 1 + max(int(block[1]) for block in map(_BLOCK.match, found) if block)
+    layers = 1 + max(int(block[1]) for block in map(_BLOCK.match, tensors) if block)
     if layers > MAX_LAYERS:
         raise ValueError(f"there must be at most {MAX_LAYERS} blocks, got {layers}")
     return {
@@ -121,7 +125,7 @@ def _sizes(found: Mapping[str, Tensor]) -> dict[str, Any]:
         "hidden_size": embedding.shape[1],
         "num_hidden_layers": layers,
         "intermediate_size": key.shape[0],
-        "pre_ffn": any(name.startswith("blocks.0.ffnPre.") for name in found),
+        "pre_ffn": any(name.startswith("blocks.0.ffnPre.") for name in tensors),
     }
 
 
@@ -136,13 +140,13 @@ def _decisions(semantics: str, config: Config, choices: Mapping[str, Any]) -> tu
         if spiking
         else "weights are as trained, float32 needs none",
     }
-    said = [
+    decisions = [
         f"{semantics}: keys are the same for {other}, see --semantics",
         f"neuron_position {config.neuron_position}: "
         + ("LIF units on both branches of each block" if spiking else "no spiking units"),
     ]
     for name, reason in reasons.items():
         why = "chosen by --choose" if name in choices else reason
-        said.append(f"{name} {str(getattr(config, name)).lower()}: {why}")
-    said += [f"{k} {v}: chosen by --choose" for k, v in choices.items() if k not in reasons]
-    return tuple(said)
+        decisions.append(f"{name} {str(getattr(config, name)).lower()}: {why}")
+    decisions += [f"{k} {v}: chosen by --choose" for k, v in choices.items() if k not in reasons]
+    return tuple(decisions)

@@ -117,8 +117,8 @@ class Attention(nn.Module):
         keys, values, tokens = state
         steps, most = q.shape[1], self.visible - 1
         positions = tokens + torch.arange(steps, device=q.device)
-        own = self.config.rope_theta, self.width // 2, self.config.rotary_scaling
-        rates = torch.from_numpy(frequencies(*own)).to(q.device)
+        rotary = self.config.rope_theta, self.width // 2, self.config.rotary_scaling
+        rates = torch.from_numpy(frequencies(*rotary)).to(q.device)
         q, k = rotate(q, positions, rates), rotate(k, positions, rates)
         keys, values = (
             torch.cat([old.unflatten(1, (most, self.shared, self.width)), new], 1)

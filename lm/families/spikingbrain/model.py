@@ -104,13 +104,13 @@ class Model(LanguageModel):
     @property
     def event_sizes(self) -> tuple[int, ...]:
         """Widths of the events."""
-        cfg, found = self.config, []
+        cfg, widths = self.config, []
         if not cfg.spikes:
             return ()
         for layer in range(cfg.num_hidden_layers):
-            found += [cfg.hidden_size, cfg.num_attention_heads * cfg.head_dim, cfg.hidden_size]
-            found += [cfg.inner(layer)] if cfg.down_proj == "spiked" else []
-        return tuple(found)
+            widths += [cfg.hidden_size, cfg.num_attention_heads * cfg.head_dim, cfg.hidden_size]
+            widths += [cfg.inner(layer)] if cfg.down_proj == "spiked" else []
+        return tuple(widths)
 
     def initial_state(self, batch: int) -> State:
         """Zeros, and no tokens."""

@@ -70,9 +70,9 @@ def upstream_config(
             "quant_weight_group_size": _group(shapes),
         }
     config = Config(**fields)
-    wanted = expected_shapes(config)
+    expected = expected_shapes(config)
     unused = _unused_scales(config, shapes) if spiking else {}
-    check_keys(shapes, wanted | unused, "W8ASpike" if spiking else "hf_7B_model")
+    check_keys(shapes, expected | unused, "W8ASpike" if spiking else "hf_7B_model")
     return config, _decisions(config, window_keys, down_proj, settings)
 
 
@@ -90,12 +90,12 @@ def from_upstream(
     down_proj: str | None = None,
 ) -> Imported:
     """The whole model of a published directory in float32; see `upstream_config`."""
-    config, said = upstream_config(settings, shards, window_keys, down_proj)
+    config, decisions = upstream_config(settings, shards, window_keys, down_proj)
     model = load_published(config, shards)
     outside, total = codes_outside_int8(model)
     if total:
-        said += (f"{outside} of {total} weight codes are outside int8 and kept as they are",)
-    return Imported(model, said)
+        decisions += (f"{outside} of {total} weight codes are outside int8 and kept as they are",)
+    return Imported(model, decisions)
 
 
 def load_published(config: Config, shards: Shards) -> Model:
@@ -151,7 +151,7 @@ def _decisions(
     config: Config, window_keys: int | None, down_proj: str | None, settings: Mapping[str, Any]
 ) -> tuple[str, ...]:
     group = config.quant_weight_group_size
-    said = [
+    decisions = [
         f"W8ASpike, int8 weights in groups of {group}, spike counts at k {config.spike_k:g}"
         if group
         else "hf_7B_model, float weights, no spikes",
@@ -165,12 +165,12 @@ def _decisions(
     ]
     stated = settings.get("quant_weight_group_size")
     if group and stated not in (None, group):
-        said.append(f"config.json says groups of {stated}: the code reads the scales' shape")
+        decisions.append(f"config.json says groups of {stated}: the code reads the scales' shape")
     if group or down_proj:
         why = {
             None: "the code bypasses spikes and quantisation, the report does not: --down-proj",
             "published": "chosen by --down-proj",
             "spiked": "chosen by --down-proj, as in the report",
         }[down_proj]
-        said.append(f"down_proj {config.down_proj}: {why}")
-    return tuple(said)
+        decisions.append(f"down_proj {config.down_proj}: {why}")
+    return tuple(decisions)

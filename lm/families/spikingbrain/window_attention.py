@@ -50,9 +50,9 @@ def attend(
         first = max(0, older + start - visible + 1)
         keys, values = k[:, :, first : older + stop], v[:, :, first : older + stop]
         at = torch.arange(older + start, older + stop, device=q.device)[:, None]
-        own = torch.arange(first, older + stop, device=q.device)
-        mask = (own <= at) & (own > at - visible)  # (t, m)
-        mask = mask & (own >= older - before[:, None, None])  # (B, t, m)
+        key_positions = torch.arange(first, older + stop, device=q.device)
+        mask = (key_positions <= at) & (key_positions > at - visible)  # (t, m)
+        mask = mask & (key_positions >= older - before[:, None, None])  # (B, t, m)
         if sinks is not None:
             every = sinks.transpose(1, 2).unsqueeze(1).expand(-1, len(q), -1, -1, -1)
             keys, values = torch.cat([every[0], keys], 2), torch.cat([every[1], values], 2)

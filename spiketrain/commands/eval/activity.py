@@ -85,12 +85,12 @@ def activity(
         }
         if html is not None or png is not None:
             _draw(loaded, tokens, report, recording, html, png, stop)
-    report["interrupted"] = stop.wanted
+    report["interrupted"] = stop.requested
     if as_json:
         print(json.dumps(report, allow_nan=False))
     else:
         print_report(report)
-    if stop.wanted:
+    if stop.requested:
         _say_interrupted(report, int(tokens.size), min(record, int(tokens.size)))
         raise typer.Exit(INTERRUPTED)
 

@@ -122,7 +122,7 @@ async def test_a_session_keeps_its_dial(model):
 async def test_a_fork_goes_on_at_another_dial_if_asked(model):
     state = model.new_state(1.3)
     logits = model.forward(state, PROMPT, last_only=True)
-    model.turn(state, 1.0)
+    model.set_dial(state, 1.0)
     written = []
     for _ in range(6):
         written.append(int(logits.argmax()))
