@@ -18,7 +18,7 @@ from spiketrain.lm.quantize import (
 from spiketrain.runtime.formats import format_named
 
 Stored = dict[str, Tensor]  # by the last part of the name
-MOST_CODE = 127 + 32767  # int8 and what is missing, in 16 bits
+MAX_CODE = 127 + 32767  # int8 and what is missing, in 16 bits
 
 
 def _floats(weight: Tensor) -> tuple[Tensor]:
@@ -100,7 +100,7 @@ def stored_int8(codes: Tensor, scale: Tensor) -> Stored:
     """The tensors of int8-gi: codes (I, O) int32 of any size, scale (I / group, O).
 
     What does not fit +-127 is in rows of (output, excess): extra_row (I + 1,), extra_column and
-    extra (N,).  Codes are within +-MOST_CODE.
+    extra (N,).  Codes are within +-MAX_CODE.
     """
     clipped = codes.clamp(-127, 127)
     excess = codes - clipped

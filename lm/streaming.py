@@ -17,7 +17,7 @@ from spiketrain.runtime.package_draft import PackageDraft
 if TYPE_CHECKING:  # shards are tensors of torch; a GGUF file is converted without
     from spiketrain.lm.shards import Shards
 
-LEAST_BLOCK = 8 << 20
+MIN_BLOCK = 8 << 20
 _LOADING = 8  # bytes an element: read in float32, and the model's own
 COPIES = 8  # of a block in float32 that are alive while it is quantised
 
@@ -50,9 +50,9 @@ def plan(exporter: Any, max_memory: int | None) -> dict[str, int]:
         return sizes
     needed = {part: size + exporter.working_bytes(part) for part, size in sizes.items()}
     largest = max(needed, key=lambda part: needed[part])
-    least = peak_memory() + needed[largest] + COPIES * LEAST_BLOCK
+    least = peak_memory() + needed[largest] + COPIES * MIN_BLOCK
     room = max_memory - peak_memory() - needed[largest]
-    if room < COPIES * LEAST_BLOCK:
+    if room < COPIES * MIN_BLOCK:
         raise SpiketrainError(
             f"--max-memory must be at least {-(-least >> 20)}M for {largest} and a block of it, "
             f"got {max_memory / (1 << 20):.6g}M"

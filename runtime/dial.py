@@ -15,7 +15,7 @@ import numpy as np
 from spiketrain.runtime.errors import RequestError
 
 NO_DIAL = 1.0
-MOST_DIAL = 16.0
+MAX_DIAL = 16.0
 
 
 def checked_dial(dial: Any, most: float) -> float:
@@ -32,9 +32,9 @@ def most_dial(ours: dict[str, Any]) -> float:
     """The greatest dial of a package with this `spiketrain` object; ValueError for a wrong one."""
     stated = ours.get("max_dial", NO_DIAL)
     number = isinstance(stated, (int, float)) and not isinstance(stated, bool)
-    if "max_dial" in ours and not (number and NO_DIAL < stated <= MOST_DIAL):
+    if "max_dial" in ours and not (number and NO_DIAL < stated <= MAX_DIAL):
         raise ValueError(
-            f"spiketrain.max_dial must be a number above 1 and at most {MOST_DIAL:g}, "
+            f"spiketrain.max_dial must be a number above 1 and at most {MAX_DIAL:g}, "
             f"got {stated!r:.200}"
         )
     return as_number(stated)

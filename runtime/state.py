@@ -25,12 +25,12 @@ FORMAT_VERSION = 1
 MAX_POSITION = (1 << 63) - 1
 
 # Beyond this, sums of squares of a state's numbers may leave float32.
-MOST_NUMBER = 1e15
+MAX_NUMBER = 1e15
 
 # magic, format version, bytes of the header, family, fingerprint, position, bytes of the arrays
 _HEADER = struct.Struct("<8sHH20s32sQQ")
 _CHECKSUM_BYTES = 32
-_MOST_BITS = int(np.float32(MOST_NUMBER).view(np.uint32)) >> 16  # as a bfloat16
+_MAX_BITS = int(np.float32(MAX_NUMBER).view(np.uint32)) >> 16  # as a bfloat16
 _FAMILY_BYTES = 20
 _FINGERPRINT_PREFIX = "sha256:"
 
@@ -189,7 +189,7 @@ def _check_values(array: StateArray, values: NDArray[Any]) -> None:
     values = values.reshape(-1)
     good = (values >= array.low) & (values <= array.high)
     if array.dtype == "uint16":  # the bits of bfloat16
-        good &= (values & 0x7FFF) <= _MOST_BITS
+        good &= (values & 0x7FFF) <= _MAX_BITS
     if not good.all():
         at = int(np.argmin(good))
         low, high = (np.broadcast_to(x, values.shape)[at] for x in (array.low, array.high))

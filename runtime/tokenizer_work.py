@@ -10,9 +10,9 @@ import base64
 from collections.abc import Iterator
 from typing import Any
 
-MOST_GROWTH = 16  # bytes that replacements may make of one
-MOST_PIECE = 512  # bytes of a piece, where each place of a text tries all sizes
-MOST_WORD = 1000  # characters of a word that WordPiece takes apart
+MAX_GROWTH = 16  # bytes that replacements may make of one
+MAX_PIECE = 512  # bytes of a piece, where each place of a text tries all sizes
+MAX_WORD = 1000  # characters of a word that WordPiece takes apart
 _NORMALIZER, _CHARSMAP_FIELD = 3, 2  # numbers of fields in a SentencePiece model
 _CHARSMAP = 64  # bytes that a normaliser's table may put in place of a character
 
@@ -65,7 +65,7 @@ def unbounded_part(description: dict[str, Any]) -> str | None:
             growth *= max(1.0, _longest_entry(part) / _CHARSMAP)
         elif kind not in _PLAIN_NORMALIZERS:
             return f"normalizer {kind}"
-        if growth > MOST_GROWTH:
+        if growth > MAX_GROWTH:
             return f"normalizer {kind}"
     for part in _parts(description.get("pre_tokenizer"), "pretokenizers"):
         kind = part.get("type")
@@ -78,11 +78,11 @@ def unbounded_part(description: dict[str, Any]) -> str | None:
 
 def unbounded_sentencepiece(source: bytes, pieces: list[bytes]) -> str | None:
     """The same for a SentencePiece model, of which these are the pieces."""
-    if max(map(len, pieces), default=0) > MOST_PIECE:
+    if max(map(len, pieces), default=0) > MAX_PIECE:
         return "model"
     normalizer = b"".join(_fields(source, _NORMALIZER))  # repeats of a message are merged
     tables = _fields(normalizer, _CHARSMAP_FIELD)
-    if max(map(_longest_text, tables), default=0) > MOST_GROWTH * _CHARSMAP:
+    if max(map(_longest_text, tables), default=0) > MAX_GROWTH * _CHARSMAP:
         return "normalizer"
     return None
 
@@ -160,10 +160,10 @@ def _longest_text(table: bytes) -> int:
 
 def _unbounded_model(model: Any) -> str | None:
     kind = model.get("type") if isinstance(model, dict) else None
-    if kind == "WordPiece" and not 0 <= model.get("max_input_chars_per_word", 100) <= MOST_WORD:
+    if kind == "WordPiece" and not 0 <= model.get("max_input_chars_per_word", 100) <= MAX_WORD:
         return "model WordPiece"
     if kind == "Unigram":
         pieces = [str(entry[0]) for entry in model.get("vocab", ()) if entry]
-        if max((len(piece.encode()) for piece in pieces), default=0) > MOST_PIECE:
+        if max((len(piece.encode()) for piece in pieces), default=0) > MAX_PIECE:
             return "model Unigram"
     return None

@@ -13,7 +13,7 @@ from spiketrain.runtime.errors import DataError
 # A decoder needs its dictionary, which `xz -9` makes 64 MiB and a hostile header 4 GiB.
 DECODER_BYTES = 256 << 20
 # Text becomes three to ten times smaller, repeated text some fifty times; zeros 7,000 times.
-FREE_BYTES, MOST_RATIO = 64 << 20, 100
+FREE_BYTES, MAX_RATIO = 64 << 20, 100
 _PIECE = 1 << 16
 
 
@@ -21,7 +21,7 @@ def open_xz(path: Path, file: IO[bytes]) -> io.BufferedReader:
     """The unpacked content of `file`, an open .xz file; `path` is its name in errors.
 
     Reading raises DataError on a file that is damaged, cut short, needs more than DECODER_BYTES, or
-    unpacks to more than FREE_BYTES and MOST_RATIO times its size.
+    unpacks to more than FREE_BYTES and MAX_RATIO times its size.
     """
     return io.BufferedReader(_Unpacked(path, file), _PIECE)
 
@@ -29,7 +29,7 @@ def open_xz(path: Path, file: IO[bytes]) -> io.BufferedReader:
 class _Unpacked(io.RawIOBase):
     def __init__(self, path: Path, file: IO[bytes]) -> None:
         self._path, self._file = path, file
-        self._most = FREE_BYTES + MOST_RATIO * os.fstat(file.fileno()).st_size
+        self._most = FREE_BYTES + MAX_RATIO * os.fstat(file.fileno()).st_size
         self._bytes = 0
         self._decoder: lzma.LZMADecompressor | None = _decoder()
 
@@ -46,7 +46,7 @@ class _Unpacked(io.RawIOBase):
         if self._bytes > self._most:
             raise DataError(
                 f"{self._path}: must unpack to at most {self._most} bytes, {FREE_BYTES} and "
-                f"{MOST_RATIO} times its size, unpacks to more (unpacked it has no such limit)"
+                f"{MAX_RATIO} times its size, unpacks to more (unpacked it has no such limit)"
             )
         buffer[: len(data)] = data
         return len(data)

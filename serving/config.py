@@ -34,7 +34,7 @@ _ABOVE_ZERO = (
     "idle_connection_s",
 )
 _MOST = 2**31 - 1
-_MOST_BYTES = 2**62
+_MAX_BYTES = 2**62
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,7 +107,7 @@ class ServingConfig:
             value = getattr(self, name)
             if value is None and name == "metrics_port":
                 continue
-            most = _MOST_BYTES if name.endswith("_bytes") else _MOST
+            most = _MAX_BYTES if name.endswith("_bytes") else _MOST
             if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
                 rule = f"an integer from {least} to {most}"
                 raise ConfigError(f"{name} must be {rule}, got {value!r}")

@@ -27,7 +27,7 @@ from spiketrain.training.run_folder import save_tensors
 from spiketrain.training.teachers import run_model
 
 LANES, STEPS = 8, 256  # of the text that thresholds are calibrated on
-LEAST_STEPS = 16
+MIN_STEPS = 16
 
 
 @dataclass(frozen=True)
@@ -162,8 +162,8 @@ def calibration_ids(tokenizer: Path, text: Path) -> Tensor:
     """
     ids = file_encoder(tokenizer).stream(text).astype(np.int64)[: LANES * STEPS]
     steps = len(ids) // LANES
-    if steps < LEAST_STEPS:
-        least = LANES * LEAST_STEPS
+    if steps < MIN_STEPS:
+        least = LANES * MIN_STEPS
         raise ConfigError(f"{text}: must have at least {least} tokens, got {len(ids)}")
     return torch.from_numpy(ids[: LANES * steps]).view(LANES, steps)
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from spiketrain.lm.conversion.rates import Dial, calibrate_rates
 from spiketrain.lm.families.spikegpt import Config, Model
-from spiketrain.lm.families.spikegpt.neurons import LEAST_THRESHOLD_SCALE, LIF, MOST_COUNTS, Spikes
+from spiketrain.lm.families.spikegpt.neurons import LIF, MAX_COUNTS, MIN_THRESHOLD_SCALE, Spikes
 
 VARIANTS = ("residual", "projections")
 KEPT = (  # fields of the teacher's config that its weights or its measure depend on
@@ -17,7 +17,7 @@ KEPT = (  # fields of the teacher's config that its weights or its measure depen
     "lif_tau", "lif_threshold", "layer_norm_eps", "carry",
 )  # fmt: skip
 LOUDEST, QUIETEST = 8.0, -12.0  # input scales of LIF units, as powers of 2
-MOST_SCALE = 6.0  # threshold over mean|x| of spike counts, as a power of 2
+MAX_SCALE = 6.0  # threshold over mean|x| of spike counts, as a power of 2
 
 
 @torch.no_grad()
@@ -88,5 +88,5 @@ def _dial(model: Model, unit: LIF | Spikes) -> Dial:
         return Dial(lambda power: scale.fill_(2.0**power), LOUDEST, QUIETEST)
     threshold = unit.threshold_scale.data
     widest = max(model.config.hidden_size, model.config.intermediate_size)
-    least = torch.tensor(max(LEAST_THRESHOLD_SCALE, widest / MOST_COUNTS)).log2().item()
-    return Dial(lambda power: threshold.fill_(2.0**power), least, MOST_SCALE)
+    least = torch.tensor(max(MIN_THRESHOLD_SCALE, widest / MAX_COUNTS)).log2().item()
+    return Dial(lambda power: threshold.fill_(2.0**power), least, MAX_SCALE)

@@ -15,11 +15,11 @@ from torch.nn import functional as F  # noqa: N812 - its usual name
 from spiketrain.lm.families.spikingbrain import Model
 from spiketrain.lm.families.spikingbrain.neurons import Spikes
 from spiketrain.lm.progress import OnProgress, silent
-from spiketrain.runtime.families.spikingbrain.spec import MOST_K
+from spiketrain.runtime.families.spikingbrain.spec import MAX_K
 
 BISECTIONS = 20
-LEAST_COST = 1e-3  # of the mean cost: a place that seems to cost nothing is not silenced outright
-MOST_QUIET = 0.98  # share of zeros of any one place
+MIN_COST = 1e-3  # of the mean cost: a place that seems to cost nothing is not silenced outright
+MAX_QUIET = 0.98  # share of zeros of any one place
 
 
 @dataclass
@@ -40,10 +40,10 @@ def calibrate_sparsity(
     The share is the mean over the places of spikes.  Returns the loss in nats a token before and
     after, and for each place its name, dead zone, cost and share of zeros before and after.
     Rounding alone leaves some zeros; a target below that leaves every zone 0.  Raises ValueError
-    unless 0 < sparsity < MOST_QUIET and the model has spikes.
+    unless 0 < sparsity < MAX_QUIET and the model has spikes.
     """
-    if not 0.0 < sparsity < MOST_QUIET:
-        raise ValueError(f"sparsity must be in (0, {MOST_QUIET}), got {sparsity}")
+    if not 0.0 < sparsity < MAX_QUIET:
+        raise ValueError(f"sparsity must be in (0, {MAX_QUIET}), got {sparsity}")
     neurons = dict(_spiking(model))
     if not neurons:
         raise ValueError("model must have spikes to be made sparse")
@@ -132,7 +132,7 @@ def _measure_costs(
         gap = F.kl_div(silenced, reference, reduction="batchmean", log_target=True).item()
         place.cost = max(0.0, gap) / max(lost.item(), 1e-6)
         on_progress(done, len(places) + BISECTIONS)
-    least = LEAST_COST * sum(place.cost for place in places) / len(places) or 1.0
+    least = MIN_COST * sum(place.cost for place in places) / len(places) or 1.0
     for place in places:
         place.cost = max(place.cost, least)
 
@@ -149,8 +149,8 @@ def _set_zones(places: list[_Place], strength: float) -> None:
     for place in places:
         k = place.spikes.k.item()
         zone = strength * k * (place.ratio * scale / place.cost) ** 0.5
-        most = place.levels[int(MOST_QUIET * (len(place.levels) - 1))].item()
-        place.spikes.dead_zone.fill_(min(zone, most, MOST_K))
+        most = place.levels[int(MAX_QUIET * (len(place.levels) - 1))].item()
+        place.spikes.dead_zone.fill_(min(zone, most, MAX_K))
 
 
 def _loss_and_zeros(model: Model, input_ids: Tensor) -> tuple[float, list[float]]:

@@ -5,7 +5,7 @@ from torch import Tensor
 
 import spiketrain.lm.kernels.fused as fused
 
-MOST_LOGITS = 1 << 26  # at a time, where no gradient is wanted
+MAX_LOGITS = 1 << 26  # at a time, where no gradient is wanted
 
 
 def linear_cross_entropy(
@@ -18,7 +18,7 @@ def linear_cross_entropy(
     """Mean negative log-likelihood in nats of hidden (N, F) @ weight (V, F)^T + bias (V,).
 
     Products run in hidden's dtype.  The logits (N, V) are turned into their own gradient in place,
-    so they exist once; where no gradient is wanted, at most MOST_LOGITS of them at a time.
+    so they exist once; where no gradient is wanted, at most MAX_LOGITS of them at a time.
     target (N,) int64.  Raises ValueError on a target outside the vocabulary.
     wrap: RWKV's "L2Wrap", a gradient without a loss: wrap * max(logits) / N on the largest logit of
     each row, which keeps logits from drifting up.
@@ -28,7 +28,7 @@ def linear_cross_entropy(
     ):
         return _LinearCrossEntropy.apply(hidden, weight, bias, target, wrap)
     matrix = weight.to(hidden.dtype)
-    rows = max(1, MOST_LOGITS // len(weight))
+    rows = max(1, MAX_LOGITS // len(weight))
     parts = zip(hidden.split(rows), target.split(rows), strict=True)
     nll = [_softmax_gradient(_logits(part, matrix, bias), ids)[0] for part, ids in parts]
     return torch.cat(nll).mean()

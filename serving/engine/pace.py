@@ -1,7 +1,7 @@
 """Pace: how many prompt tokens fit into a time, from what earlier ones took. Reads no clock."""
 
 FIRST_TOKENS = 16  # before anything was measured
-LEAST_TOKENS = 4  # or a slow model would never finish a prompt
+MIN_TOKENS = 4  # or a slow model would never finish a prompt
 _WEIGHT = 0.25  # of a new measurement
 
 
@@ -24,4 +24,4 @@ class Pace:
             return min(most, FIRST_TOKENS)
         if self._token_s * most <= seconds:
             return most
-        return min(most, max(LEAST_TOKENS, int(seconds / self._token_s)))
+        return min(most, max(MIN_TOKENS, int(seconds / self._token_s)))

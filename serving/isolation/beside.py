@@ -9,7 +9,7 @@ from functools import partial
 from typing import ParamSpec, TypeVar
 
 from spiketrain.serving.isolation.budget import Held, held
-from spiketrain.serving.isolation.confinement import MOST_RUNNING, MOST_WAITING
+from spiketrain.serving.isolation.confinement import MAX_RUNNING, MAX_WAITING
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -17,7 +17,7 @@ T = TypeVar("T")
 THREADS = 4  # that read, encode and answer requests
 _working = ThreadPoolExecutor(THREADS, "request")
 # One thread more than questions may wait for a process with limits, so that it can be refused.
-_waiting = ThreadPoolExecutor(MOST_RUNNING + MOST_WAITING + 1, "confined")
+_waiting = ThreadPoolExecutor(MAX_RUNNING + MAX_WAITING + 1, "confined")
 
 
 async def beside(

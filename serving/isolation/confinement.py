@@ -36,8 +36,8 @@ from spiketrain.serving.isolation.question_turns import QuestionTurns
 
 log = structlog.get_logger()
 
-MOST_RUNNING = 4  # children at once
-MOST_WAITING = 32  # questions that wait for one of these
+MAX_RUNNING = 4  # children at once
+MAX_WAITING = 32  # questions that wait for one of these
 _START_S = 60.0  # for loading a program, on a busy machine
 _GRACE_S = 5.0  # beyond its own limit, until a child is taken for lost
 _CODE = "import json, sys; sys.path[:] = json.loads(sys.argv.pop()); import {0}; {0}.main()"
@@ -68,7 +68,7 @@ class Confinement:
         self._process: _Process | None = None
         self._closed = False
         self._starting = threading.Lock()
-        self._turns = QuestionTurns(MOST_RUNNING, MOST_WAITING)
+        self._turns = QuestionTurns(MAX_RUNNING, MAX_WAITING)
 
     def ask(self, question: bytes) -> bytes:
         """The program's answer; a caller with a name has half of the children at most.

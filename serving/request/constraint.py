@@ -32,7 +32,7 @@ T = TypeVar("T")
 # Field of a request -> what llguidance calls it.
 KINDS = {"json_schema": "json_schema", "regex": "regex", "grammar": "lark"}
 TRIAL = Limits(cpu_s=2.0, wall_s=10.0, memory_bytes=256 << 20)
-_MOST_TRIED = 1024  # constraints that need no further trial
+_MAX_TRIED = 1024  # constraints that need no further trial
 _MESSAGE = 300  # characters of llguidance's explanation that a client gets to see
 
 
@@ -141,7 +141,7 @@ class Grammars:
         with self._lock:
             self._tried[digest] = None
             self._tried.move_to_end(digest)
-            if len(self._tried) > _MOST_TRIED:
+            if len(self._tried) > _MAX_TRIED:
                 self._tried.popitem(last=False)
 
     def _confinement(self) -> Confinement:

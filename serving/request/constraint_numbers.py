@@ -14,8 +14,8 @@ from spiketrain.runtime.errors import RequestError
 
 LEAST = -(2**63 - 1024)  # the least double above -2^63
 MOST = 2**63 - 1
-MOST_EXACT = 2**53
-MOST_REPEATS = 16384  # that have to be there: some 20 ms for the token before them
+MAX_EXACT = 2**53
+MAX_REPEATS = 16384  # that have to be there: some 20 ms for the token before them
 # fmt: off
 _BOUNDS = frozenset((
     "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf", "minItems",
@@ -26,7 +26,7 @@ _BOUNDS = frozenset((
 _VALUES = frozenset(("const", "enum"))
 _NAMED = frozenset(("properties", "patternProperties", "$defs", "definitions", "dependentSchemas"))
 _NOTES = frozenset(("default", "examples", "title", "description", "$comment"))
-_LEAST_COUNT = re.compile(r"\{\s*(\d+)")  # of a repeat
+_MIN_COUNT = re.compile(r"\{\s*(\d+)")  # of a repeat
 _JSON = re.compile(r"\A\s*")
 _JSON_IN_GRAMMAR = re.compile(r"%json\s*(?=[{\[])")
 _DIGITS = 40  # of an integer that is looked at exactly; longer ones are out of range anyway
@@ -86,12 +86,12 @@ def _check_value(field: str, name: str, value: Any) -> None:
     if isinstance(value, list):
         for part in value:
             _check_value(field, name, part)
-    elif isinstance(value, int | float) and not -MOST_EXACT <= value <= MOST_EXACT:
+    elif isinstance(value, int | float) and not -MAX_EXACT <= value <= MAX_EXACT:
         raise RequestError(field, f"hold numbers from -2^53 to 2^53 in {name}", value)
 
 
 def _check_repeats(field: str, pattern: str) -> None:
-    for match in _LEAST_COUNT.finditer(pattern):
+    for match in _MIN_COUNT.finditer(pattern):
         digits = match[1].lstrip("0")
-        if len(digits) > len(str(MOST_REPEATS)) or int(digits or "0") > MOST_REPEATS:
-            raise RequestError(field, f"repeat at most {MOST_REPEATS} times", match[0][:40])
+        if len(digits) > len(str(MAX_REPEATS)) or int(digits or "0") > MAX_REPEATS:
+            raise RequestError(field, f"repeat at most {MAX_REPEATS} times", match[0][:40])

@@ -12,9 +12,9 @@ import llguidance
 from spiketrain.serving.isolation.confined_process import Refused
 
 WARM = b'["regex", "[a-z]+"]'
-MOST_TOKENS = 64  # of a trial
-LEAST_TOKENS = 4
-MOST_FORCED = 16384  # bytes that all have to follow: llguidance works them out for one token
+MAX_TOKENS = 64  # of a trial
+MIN_TOKENS = 4
+MAX_FORCED = 16384  # bytes that all have to follow: llguidance works them out for one token
 SOON_S = 0.001  # after which a trial that has the least ends
 _STRIDE = 7919  # bytes of a mask between choices: a prime, so that they go everywhere
 
@@ -86,11 +86,11 @@ def _follow(matcher: llguidance.LLMatcher, ends: frozenset[int]) -> None:
     Raises Refused where one token is too much work for a thread that others share.
     """
     begun_s = time.perf_counter()
-    for step in range(MOST_TOKENS):
-        if step >= LEAST_TOKENS and time.perf_counter() - begun_s > SOON_S:
+    for step in range(MAX_TOKENS):
+        if step >= MIN_TOKENS and time.perf_counter() - begun_s > SOON_S:
             return
-        if len(matcher.compute_ff_bytes()) > MOST_FORCED:
-            raise Refused(f"leaves no choice for more than {MOST_FORCED} bytes at once")
+        if len(matcher.compute_ff_bytes()) > MAX_FORCED:
+            raise Refused(f"leaves no choice for more than {MAX_FORCED} bytes at once")
         token = _allowed(matcher.compute_bitmask(), _STRIDE * step)
         if token is None or token in ends or not matcher.consume_token(token):
             return

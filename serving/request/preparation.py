@@ -34,7 +34,7 @@ MAX_TIMEOUT_S = 1e9
 MAX_SALT_BYTES = 64
 MAX_N = 16
 MAX_PROMPT_LOGPROBS = 4096
-MOST_TEXT_BYTES = 1 << 20  # of a text to be encoded, and for longer prompts:
+MAX_TEXT_BYTES = 1 << 20  # of a text to be encoded, and for longer prompts:
 TEXT_BYTES_PER_TOKEN = 16  # four times those of a token of English
 
 
@@ -259,7 +259,7 @@ def check_text(field: str, text: str, max_prompt_tokens: int) -> None:
     An encoder's list of tokens is made with the interpreter's lock held: all others wait for it.
     """
     check_utf8(field, text)
-    most = max(MOST_TEXT_BYTES, TEXT_BYTES_PER_TOKEN * max_prompt_tokens)
+    most = max(MAX_TEXT_BYTES, TEXT_BYTES_PER_TOKEN * max_prompt_tokens)
     if len(text) > most or len(text.encode()) > most:
         raise RequestError(field, f"be at most {most} bytes of text", len(text.encode()))
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from spiketrain.serving.rpc.metrics import Metrics
 
 
-MOST_LOGPROBS = 1 << 18  # in a reply, alternatives counted: some 4 MB of message
+MAX_LOGPROBS = 1 << 18  # in a reply, alternatives counted: some 4 MB of message
 MANY_LOGPROBS = 64  # take so long to put into a message that others have their turn meanwhile
 
 
@@ -99,8 +99,8 @@ async def _gathered(events: AsyncIterator[Event]) -> list[Event]:
     async for event in events:
         heard.append(event)
         count += sum(1 + len(token.top) for token in _logprobs(event))
-        if count > MOST_LOGPROBS:
-            rule = f"be at most {MOST_LOGPROBS} with top_logprobs, or asked of GenerateStream"
+        if count > MAX_LOGPROBS:
+            rule = f"be at most {MAX_LOGPROBS} with top_logprobs, or asked of GenerateStream"
             raise RequestError("logprobs", rule, count)
     return heard
 

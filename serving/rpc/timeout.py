@@ -2,7 +2,7 @@
 
 import grpc
 
-LEAST_TIMEOUT_S = 1e-6  # for a deadline that passed on the way
+MIN_TIMEOUT_S = 1e-6  # for a deadline that passed on the way
 NO_TIMEOUT_S = 1e8  # gRPC says "about forever" for calls without a deadline
 
 
@@ -11,4 +11,4 @@ def timeout_s(context: grpc.aio.ServicerContext) -> float | None:
     left_s = context.time_remaining()
     if left_s is None or left_s > NO_TIMEOUT_S:
         return None
-    return max(left_s, LEAST_TIMEOUT_S)
+    return max(left_s, MIN_TIMEOUT_S)

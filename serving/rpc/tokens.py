@@ -20,7 +20,7 @@ from typing import Any
 from spiketrain.serving.errors import ConfigError, PermissionDenied, Unauthenticated
 from spiketrain.serving.toml_file import read_toml
 
-LEAST_LENGTH = 16  # characters of a token
+MIN_LENGTH = 16  # characters of a token
 _HEX = re.compile(r"[0-9a-f]{64}")
 
 
@@ -142,6 +142,6 @@ def _digest(where: str, entry: dict[str, Any]) -> bytes | None:
         if not isinstance(sha256, str) or not _HEX.fullmatch(sha256):
             raise ConfigError(f"{where}.sha256 must be 64 hexadecimal digits in lower case")
         return bytes.fromhex(sha256)
-    if not isinstance(token, str) or len(token) < LEAST_LENGTH or not token.isascii():
-        raise ConfigError(f"{where}.token must be at least {LEAST_LENGTH} ASCII characters")
+    if not isinstance(token, str) or len(token) < MIN_LENGTH or not token.isascii():
+        raise ConfigError(f"{where}.token must be at least {MIN_LENGTH} ASCII characters")
     return hashlib.sha256(token.encode()).digest()

@@ -19,7 +19,7 @@ from spiketrain.serving.sessions.log import SessionLog
 from spiketrain.serving.sessions.session import Session
 
 _OVERHEAD = 4  # of the map against its content: pages that are freed late, and what is on its way
-_LEAST_MAP_BYTES = 64 << 20
+_MIN_MAP_BYTES = 64 << 20
 _MAX_DATABASES = 5
 _DATABASES = (b"sessions", b"snapshots", b"journal")
 _DATA = "data.mdb"  # as LMDB calls it
@@ -136,7 +136,7 @@ def _map_bytes(path: Path, max_bytes: int) -> int:
     """Room for as many bytes; and to delete what there is, though fewer are wanted now."""
     data = path / _DATA
     there = data.stat().st_size if data.exists() else 0
-    return max(_LEAST_MAP_BYTES, _OVERHEAD * max_bytes, 2 * there)
+    return max(_MIN_MAP_BYTES, _OVERHEAD * max_bytes, 2 * there)
 
 
 def _claimed(path: Path) -> IO[bytes]:

@@ -27,7 +27,7 @@ READ_BYTES = 256 << 20
 PIECE_BYTES = 4 << 20
 FEED = 1024  # tokens of context read in one call
 WARM_UP_S = 0.3
-LEAST_ROUND_S = 0.1
+MIN_ROUND_S = 0.1
 
 
 def read_bandwidth() -> float:
@@ -118,7 +118,7 @@ class Bench:
             work()
             calls += 1
         a_call = (time.perf_counter() - begin) / calls
-        repeats = math.ceil(max(1.0, LEAST_ROUND_S / a_call))
+        repeats = math.ceil(max(1.0, MIN_ROUND_S / a_call))
         times = []
         for _ in range(self._rounds):
             begin = time.perf_counter()

@@ -15,7 +15,7 @@ import numpy as np
 
 from spiketrain.evaluation.accounts import BLOCK_TOKENS
 
-LEAST_DOCUMENTS = 10  # with fewer, blocks are the units
+MIN_DOCUMENTS = 10  # with fewer, blocks are the units
 Z95 = 1.959963984540054  # 97.5 % of a standard normal distribution lie below
 
 
@@ -41,7 +41,7 @@ def choose_units(
 ) -> tuple[list[tuple[float, int]], str]:
     """The units with tokens that an error is taken over, and what they are."""
     scored = [unit for unit in documents if unit[1]]
-    if len(scored) >= LEAST_DOCUMENTS:
+    if len(scored) >= MIN_DOCUMENTS:
         return scored, "documents"
     return list(blocks), f"blocks of {BLOCK_TOKENS} tokens"
 

@@ -8,13 +8,13 @@ REALS = (0.0, -0.0, 0.5, 1e-300, 1e300, -1e300, 5e-324, float("inf"), float("-in
 WORDS = ("", "a", "\0", "é" * 9, "/../x", "<|endoftext|>", "1e999", "\u2028", "{", '"')
 TEXTS = ("", "a", "\0", "\ud800", "é" * 9, "/../x", "x" * 3000, "<|endoftext|>", "a" * 28 + "b")
 EDGES = [(number % 2**64).to_bytes(8, "little") for number in (*NUMBERS, -(2**31), -(2**63))]
-MOST_EDITS = 4
+MAX_EDITS = 4
 
 
 def changed_bytes(chance: Random, data: bytes, start: int = 0) -> bytes:
     """`data` with a few bytes from `start` on flipped, set, cut, repeated or put in."""
     out = bytearray(data)
-    for _ in range(chance.randint(1, MOST_EDITS)):
+    for _ in range(chance.randint(1, MAX_EDITS)):
         _change(chance, out, chance.randint(min(start, len(out)), len(out)))
     return bytes(out)
 
@@ -36,7 +36,7 @@ def _change(chance: Random, out: bytearray, at: int) -> None:
 
 def changed_text(chance: Random, text: str, words: tuple[str, ...] = ()) -> str:
     """`text` with pieces of itself, and `words`, moved, repeated and taken away."""
-    for _ in range(chance.randint(1, MOST_EDITS)):
+    for _ in range(chance.randint(1, MAX_EDITS)):
         at, end = sorted((chance.randint(0, len(text)), chance.randint(0, len(text))))
         piece = text[at : min(end, at + 40)]
         kind = chance.randrange(5)

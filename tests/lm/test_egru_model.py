@@ -186,7 +186,7 @@ def test_without_gradients_logits_are_made_some_rows_at_a_time(with_bias, monkey
     wanted = linear_cross_entropy(hidden, weight, bias, target).detach()
     made = []
     plain = cross_entropy._softmax_gradient
-    monkeypatch.setattr(cross_entropy, "MOST_LOGITS", 77 * 7)
+    monkeypatch.setattr(cross_entropy, "MAX_LOGITS", 77 * 7)
     monkeypatch.setattr(
         cross_entropy,
         "_softmax_gradient",

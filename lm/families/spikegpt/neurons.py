@@ -8,9 +8,9 @@ from spiketrain.lm.kernels.lif import lif
 from spiketrain.lm.kernels.spike_counts import spike_counts
 from spiketrain.runtime.dial import NO_DIAL
 
-LEAST_THRESHOLD = 1e-3
-LEAST_THRESHOLD_SCALE = 0.05
-MOST_COUNTS = 32_000  # of one input, which is |x| / (scale mean|x|) <= width / scale; int16 in use
+MIN_THRESHOLD = 1e-3
+MIN_THRESHOLD_SCALE = 0.05
+MAX_COUNTS = 32_000  # of one input, which is |x| / (scale mean|x|) <= width / scale; int16 in use
 
 
 class LIF(nn.Module):
@@ -32,7 +32,7 @@ class LIF(nn.Module):
         """X (T, B, C), membrane (B, C) -> spikes 0 or 1 (T, B, C), next membrane."""
         if self.training and self.threshold.requires_grad:
             with torch.no_grad():
-                self.threshold.clamp_(min=LEAST_THRESHOLD)
+                self.threshold.clamp_(min=MIN_THRESHOLD)
         return lif(x, membrane, self.scale, self.threshold, cost, tau=self.tau)
 
 
@@ -53,7 +53,7 @@ class Spikes(nn.Module):
         """X (T, B, C) -> counts times threshold, same shape: 0 where |x| is below threshold."""
         if self.training:
             with torch.no_grad():
-                least = max(LEAST_THRESHOLD_SCALE, x.shape[-1] / MOST_COUNTS)
+                least = max(MIN_THRESHOLD_SCALE, x.shape[-1] / MAX_COUNTS)
                 self.threshold_scale.clamp_(min=least)
         read = spike_counts(x, self.threshold_scale, cost)
         if self.dial == NO_DIAL:

@@ -18,11 +18,11 @@ from spiketrain.lm.families.spikingbrain.model import Model
 from spiketrain.lm.keys import finite
 from spiketrain.lm.package_tensors import spec_of
 from spiketrain.lm.shards import Held, Shards
-from spiketrain.lm.stored import MOST_CODE, Stored, stored_blocks, stored_int8, stored_row_blocks
+from spiketrain.lm.stored import MAX_CODE, Stored, stored_blocks, stored_int8, stored_row_blocks
 from spiketrain.runtime.dial import NO_DIAL
 from spiketrain.runtime.errors import SpiketrainError
-from spiketrain.runtime.families.spikingbrain.packing import LEAST_K
-from spiketrain.runtime.families.spikingbrain.spec import MOST_K, Spec
+from spiketrain.runtime.families.spikingbrain.packing import MIN_K
+from spiketrain.runtime.families.spikingbrain.spec import MAX_K, Spec
 from spiketrain.runtime.formats import SPAN, group_of
 from spiketrain.runtime.tensor_table import Array, Embedding, Entry, Matrix, stored_tensors
 
@@ -159,9 +159,9 @@ class Exporter:
         values = torch.tensor([self.config.spike_k, self.config.dead_zone])
         if f"{name}.k" in self.source:
             values = torch.cat([self._read(f"{name}.{x}") for x in ("k", "dead_zone")])
-        for what, value, least in (("k", values[0], LEAST_K), ("dead_zone", values[1], 0.0)):
-            if not least <= value <= MOST_K:
-                rule = f"must be in [{least:g}, {MOST_K:g}]"
+        for what, value, least in (("k", values[0], MIN_K), ("dead_zone", values[1], 0.0)):
+            if not least <= value <= MAX_K:
+                rule = f"must be in [{least:g}, {MAX_K:g}]"
                 raise SpiketrainError(f"{name}.{what} {rule}, got {value:g}")
         self.dead = self.dead or bool(values[1] > 0)
         return values
@@ -203,9 +203,9 @@ class Exporter:
             block = self._read(f"{source}.weight", start, stop)
             codes = torch.round(block.unflatten(1, (scale.shape[1], -1)) / scale)
             most = codes.abs().max().item()
-            if most > MOST_CODE:  # before a cast that would wrap
+            if most > MAX_CODE:  # before a cast that would wrap
                 raise SpiketrainError(
-                    f"{source}.weight must have codes within +-{MOST_CODE}, got {most:g}"
+                    f"{source}.weight must have codes within +-{MAX_CODE}, got {most:g}"
                 )
             whole[:, start:stop] = codes.flatten(1).t()
         return whole

@@ -13,7 +13,7 @@ from spiketrain.lm.families.spikingbrain.config import Config
 from spiketrain.lm.spikes import any_spike, priced
 from spiketrain.runtime.dial import NO_DIAL
 
-LEAST_V, MOST_V = 1e-5, 1e4
+MIN_V, MAX_V = 1e-5, 1e4
 ATTENTION_K = 3.0  # of the q of window attention
 
 
@@ -25,7 +25,7 @@ def counts_and_threshold(
     Half to even; V in float32, or float64 for such an x.
     """
     wide = x.to(torch.promote_types(x.dtype, torch.float32))
-    v = (wide.abs().mean(-1, keepdim=True) / k).clamp(LEAST_V, MOST_V)
+    v = (wide.abs().mean(-1, keepdim=True) / k).clamp(MIN_V, MAX_V)
     z = wide / v
     return torch.where(z.abs() < dead_zone, torch.zeros_like(z), torch.round(z)).to(x.dtype), v
 
@@ -40,7 +40,7 @@ def spiked(
     """
     wide = x.to(torch.promote_types(x.dtype, torch.float32))
     mean = wide.detach().abs().mean(-1, keepdim=True)
-    v = (mean / k).clamp(LEAST_V, MOST_V)
+    v = (mean / k).clamp(MIN_V, MAX_V)
     z = wide / v
     with torch.no_grad():
         s = torch.where(z.abs() < dead_zone, torch.zeros_like(z), torch.round(z))
@@ -55,7 +55,7 @@ def spiked(
 
 def symmetric_int8(x: Tensor) -> Tensor:
     """X (..., C) rounded to 8 bits of its last axis: scale clip(max|x| / 127, 1e-5, 1e4)."""
-    scale = (x.abs().amax(-1, keepdim=True) / 127.0).clamp(LEAST_V, MOST_V)
+    scale = (x.abs().amax(-1, keepdim=True) / 127.0).clamp(MIN_V, MAX_V)
     rounded = torch.round(x / scale).clamp(-128, 127) * scale
     return x + (rounded - x).detach()
 

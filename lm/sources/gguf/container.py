@@ -24,8 +24,8 @@ VERSIONS = (2, 3)
 MAX_KEYS = 1 << 16
 MAX_TENSORS = 1 << 16
 _MAGIC = b"GGUF"
-_LEAST_KEY_BYTES = 8 + 1 + 4 + 1
-_LEAST_TENSOR_BYTES = 8 + 1 + 4 + 8 + 4 + 8
+_MIN_KEY_BYTES = 8 + 1 + 4 + 1
+_MIN_TENSOR_BYTES = 8 + 1 + 4 + 8 + 4 + 8
 _ALIGNMENT = "general.alignment"
 _MAX_ALIGNMENT = 1 << 16
 
@@ -78,8 +78,8 @@ def read_container(path: str | os.PathLike[str]) -> Container:
 
 def _container(cursor: Cursor, stamp: tuple[int, ...]) -> Container:
     version = _version(cursor)
-    num_tensors = cursor.count("the tensor count", _LEAST_TENSOR_BYTES)
-    num_keys = cursor.count("the key count", _LEAST_KEY_BYTES)
+    num_tensors = cursor.count("the tensor count", _MIN_TENSOR_BYTES)
+    num_keys = cursor.count("the key count", _MIN_KEY_BYTES)
     for name, count, most in (
         ("the tensor count", num_tensors, MAX_TENSORS),
         ("the key count", num_keys, MAX_KEYS),

@@ -16,7 +16,7 @@ from spiketrain.lm.sources.gguf.metadata import Metadata
 from spiketrain.runtime.families.spikingbrain.rotary import MOST, check_scaling, frequencies
 
 FACTORS = ("rope_freqs.weight", "blk.0.rope_freqs.weight")  # the second in old files
-_MOST_THETA = 1e15
+_MAX_THETA = 1e15
 _TOLERANCE = 1e-5
 _EDGE = 1e-6  # a pair that is this near to the end of the passage may have been clipped
 Float64 = npt.NDArray[np.float64]
@@ -29,8 +29,8 @@ def rope_parameters(container: Container, name: str, head_dim: int) -> dict[str,
     """
     metadata = container.metadata
     theta = metadata.number(key := f"{name}.rope.freq_base", 10_000.0)
-    if not 1.0 <= theta <= _MOST_THETA:
-        raise metadata.error(key, f"be from 1 to {_MOST_THETA:g}", theta)
+    if not 1.0 <= theta <= _MAX_THETA:
+        raise metadata.error(key, f"be from 1 to {_MAX_THETA:g}", theta)
     scaling = _linear(metadata, name)
     tensor = next((tensor for tensor in FACTORS if tensor in container.entries), None)
     if tensor is not None and name == "llama":

@@ -17,7 +17,7 @@ from spiketrain.runtime.fields import choice, flag, number, stated, weight_class
 from spiketrain.runtime.formats import FLOATS, code_bounds
 from spiketrain.runtime.operation import Operation
 from spiketrain.runtime.package_spec import PackageSpec, Tensors
-from spiketrain.runtime.state import MOST_NUMBER, StateArray
+from spiketrain.runtime.state import MAX_NUMBER, StateArray
 from spiketrain.runtime.tensor_table import Array, Embedding, Entry, Matrix
 
 MAX_VOCAB_SIZE = 1 << 24
@@ -25,12 +25,12 @@ MAX_LAYERS = 256
 # Sums of int8 * int8 over this many inputs stay below 2**31: 131072 * 127 * 127 < 2**31.
 MAX_WIDTH = 1 << 17
 # A token's |counts| add up to at most inputs / threshold_scale: kept within 16 bits.
-MOST_COUNTS = 32767
-MOST_SCALE = float(1 << 20)
-LEAST_POSITIVE = 2.0**-100
+MAX_COUNTS = 32767
+MAX_SCALE = float(1 << 20)
+MIN_POSITIVE = 2.0**-100
 FIRST_EXPONENT = -1e38  # of the WKV state before the first token
 FRESH_EXPONENT = -1e37  # no exponent of a token is as low
-MOST_VALUE = 1e9  # of a token, for the WKV
+MAX_VALUE = 1e9  # of a token, for the WKV
 
 _CODES = ("int8", "int4")
 HEADS = {"float32": FLOATS, "bfloat16": FLOATS, "int8": _CODES, "int4": _CODES}  # by body
@@ -230,9 +230,9 @@ class Spec(PackageSpec):
         """Least and greatest value of the tensor `name`."""
         if name.endswith(".threshold_scale"):
             inputs = self.intermediate_size if ".value." in name else self.hidden_size
-            return inputs / MOST_COUNTS, MOST_SCALE
+            return inputs / MAX_COUNTS, MAX_SCALE
         if name.endswith(".threshold"):
-            return LEAST_POSITIVE, 1 / LEAST_POSITIVE
+            return MIN_POSITIVE, 1 / MIN_POSITIVE
         return code_bounds(name)
 
     # --- state ------------------------------------------------------------------------------
@@ -255,7 +255,7 @@ class Spec(PackageSpec):
         A shift is what a LayerNorm gave, and a membrane that reached its threshold has been reset;
         what holds between the arrays of the WKV says `check_state`.
         """
-        most = MOST_NUMBER
+        most = MAX_NUMBER
         found = []
         for layer in range(self.num_hidden_layers):
             for vector in self.state_vectors:
@@ -292,7 +292,7 @@ class Spec(PackageSpec):
     def _most_normed(self, weight: NDArray[Any], bias: NDArray[Any]) -> NDArray[Any]:
         """More than a LayerNorm may give: n numbers of variance 1 are at most sqrt(n) each."""
         most = 1.01 * math.sqrt(self.hidden_size) * np.abs(weight.astype(np.float64)) + np.abs(bias)
-        return np.minimum(most, MOST_NUMBER)
+        return np.minimum(most, MAX_NUMBER)
 
     def check_state(self, arrays: Tensors) -> str | None:
         """What is wrong with a WKV state, None if nothing is.
@@ -303,12 +303,12 @@ class Spec(PackageSpec):
         for layer in range(self.num_hidden_layers):
             above, below = arrays[f"numerator.{layer}"], arrays[f"denominator.{layer}"]
             fresh = (below == 0) & (above == 0) & (arrays[f"exponent.{layer}"] <= FRESH_EXPONENT)
-            good = fresh | ((below >= 1) & (np.abs(above) <= MOST_VALUE * below))
+            good = fresh | ((below >= 1) & (np.abs(above) <= MAX_VALUE * below))
             if not good.all():
                 at = int(np.argmin(good))
                 return (
                     f"denominator.{layer}[{at}] must be at least 1 and numerator.{layer}[{at}] at "
-                    f"most {MOST_VALUE:g} times that, got {below[at]:g} and {above[at]:g}"
+                    f"most {MAX_VALUE:g} times that, got {below[at]:g} and {above[at]:g}"
                 )
         return None
 

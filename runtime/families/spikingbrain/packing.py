@@ -16,7 +16,7 @@ from spiketrain.runtime.memory import Arena, row_bytes
 from spiketrain.runtime.tensor_file import release
 from spiketrain.runtime.tensor_table import Matrix
 
-LEAST_K = 1e-3
+MIN_K = 1e-3
 
 _Floats = NDArray[np.float32]
 
@@ -57,8 +57,8 @@ class Packing:
         if name not in self._tensors:
             return None
         k, dead_zone = (float(value) for value in self._tensors[name])
-        if k < LEAST_K:
-            raise PackageError(f"tensor {name!r}: k must be at least {LEAST_K:g}, got {k:g}")
+        if k < MIN_K:
+            raise PackageError(f"tensor {name!r}: k must be at least {MIN_K:g}, got {k:g}")
         return k, dead_zone
 
     @property

@@ -42,7 +42,7 @@ MAX_HEAD_DIM = 1024
 MAX_POSITIONS = 1 << 24
 MAX_SINKS = 1 << 16
 # Counts of a token add up to about inputs * k: within 32 bits with int8 weights.
-MOST_K = 16.0
+MAX_K = 16.0
 
 
 def _head_dim(values: Values) -> int | None:
@@ -182,7 +182,7 @@ class Spec(Walk):
 
     def bounds(self, name: str) -> tuple[float, float]:
         """Least and greatest value of the tensor `name`."""
-        return (0.0, MOST_K) if name.endswith("spikes") else code_bounds(name)
+        return (0.0, MAX_K) if name.endswith("spikes") else code_bounds(name)
 
     @property
     def state_shape(self) -> StateShape:

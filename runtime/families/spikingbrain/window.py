@@ -16,13 +16,13 @@ import numpy as np
 from spiketrain.runtime.dial import NO_DIAL
 from spiketrain.runtime.formats import FLOATS, FORMATS
 from spiketrain.runtime.kernels.networks.spikingbrain import ENTRY_TOKENS
-from spiketrain.runtime.state import MOST_NUMBER, StateArray
+from spiketrain.runtime.state import MAX_NUMBER, StateArray
 
 TILE = 64
 CACHES = {name: FORMATS[name].dtype for name in (*FLOATS, "int8")}
 MAX_POSITION = 1 << 31  # rotation is exact to float32 up to here
 
-_LEAST_SCALE, _MOST_SCALE = 0.0, 1e4
+_MIN_SCALE, _MAX_SCALE = 0.0, 1e4
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,10 +65,10 @@ class StateShape:
         if self.max_dial > NO_DIAL:
             yield "dial", "float32", (1,), NO_DIAL, self.max_dial
         for layer in self.linear:
-            yield f"state.{layer}", "float32", (heads, size, size), -MOST_NUMBER, MOST_NUMBER
+            yield f"state.{layer}", "float32", (heads, size, size), -MAX_NUMBER, MAX_NUMBER
         dtype = CACHES[self.cache]
         low, high = {
-            "float32": (-MOST_NUMBER, MOST_NUMBER),
+            "float32": (-MAX_NUMBER, MAX_NUMBER),
             "uint16": (0, 65535),
             "int8": (-128, 127),
         }[dtype]
@@ -79,4 +79,4 @@ class StateShape:
             if self.cache == "int8":
                 for name in ("key_scales", "value_scales"):
                     shape = (tiles, heads, TILE)
-                    yield f"{name}.{layer}", "float32", shape, _LEAST_SCALE, _MOST_SCALE
+                    yield f"{name}.{layer}", "float32", shape, _MIN_SCALE, _MAX_SCALE

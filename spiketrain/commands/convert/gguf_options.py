@@ -19,7 +19,7 @@ from spiketrain.commands.convert.shared_flags import (
     WindowKeys,
 )
 
-LEAST_K, MOST_K = 1e-3, 16.0  # as in spiketrain.runtime.families.spikingbrain
+MIN_K, MAX_K = 1e-3, 16.0  # as in spiketrain.runtime.families.spikingbrain
 _WEIGHTS = one_of("float32", "bfloat16", "int8")
 _GGUF = "needs a GGUF file"
 
@@ -43,7 +43,7 @@ class GgufToSpiking(Options):
         float | None,
         Option(
             help="Spike counts of an input of mean size; default: 16.",
-            rule=within(LEAST_K, MOST_K),
+            rule=within(MIN_K, MAX_K),
             not_for=_GGUF,
         ),
     ] = None
@@ -51,7 +51,7 @@ class GgufToSpiking(Options):
         float | None,
         Option(
             help="Counts below this many thresholds become 0; default: 0.",
-            rule=within(0.0, MOST_K),
+            rule=within(0.0, MAX_K),
             not_for=_GGUF,
         ),
     ] = None
@@ -96,7 +96,7 @@ class GgufToSpiking(Options):
         """K and dead zone of every place, None without spikes."""
         if self.no_spikes:
             return None
-        return MOST_K if self.k is None else self.k, self.dead_zone or 0.0
+        return MAX_K if self.k is None else self.k, self.dead_zone or 0.0
 
     @property
     def max_memory_bytes(self) -> int | None:

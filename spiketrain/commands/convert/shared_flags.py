@@ -12,8 +12,8 @@ from spiketrain.commands.convert.rules import (
     one_of,
 )
 
-MAX_DIAL = 16.0  # as MOST_DIAL in spiketrain.runtime.dial, which is not imported for --help
-MAX_SILENT = 0.98  # as MOST_QUIET in spiketrain.lm.conversion.sparsity, which imports torch
+MAX_DIAL = 16.0  # as MAX_DIAL in spiketrain.runtime.dial, which is not imported for --help
+MAX_SILENT = 0.98  # as MAX_QUIET in spiketrain.lm.conversion.sparsity, which imports torch
 SPARSITY_HELP = (
     "Share of inputs that are 0 after calibration; default: what rounding leaves. gru-to-egru and"
     " rwkv-to-spikegpt: share of zero outputs, by default 0.85."

@@ -11,7 +11,7 @@ from spiketrain.serving.errors import ConstraintFailed
 from spiketrain.serving.request.constraint import Grammars
 
 TARGET, BATCH, NEEDS = 100_000, 200, ("llguidance", "structlog")
-MOST_TOKENS = 8
+MAX_TOKENS = 8
 SCHEMAS = (
     {"type": "object", "properties": {"a": {"type": "integer", "minimum": -3, "maximum": 9}}},
     {"type": "array", "items": {"enum": ["x", 1, None]}, "minItems": 1, "maxItems": 3},
@@ -46,7 +46,7 @@ def open_calls(seeds):
 
     def call(data):
         constraint = grammars.compile(*json.loads(data))
-        for step in range(MOST_TOKENS):
+        for step in range(MAX_TOKENS):
             tokens = constraint.allowed().nonzero()[0]
             if constraint.complete or not tokens.size:
                 return

@@ -36,7 +36,7 @@ FIELDS = {
     "prefix_cache": (None, True, False),
 }
 NAMES = sorted(FIELDS)
-MOST_FIELDS = 6
+MAX_FIELDS = 6
 
 
 def prepare(folder):
@@ -44,7 +44,7 @@ def prepare(folder):
 
 
 def make(chance, seeds):
-    names = chance.sample(NAMES, chance.randint(1, MOST_FIELDS))
+    names = chance.sample(NAMES, chance.randint(1, MAX_FIELDS))
     fields = {name: chance.choice(FIELDS[name]) for name in names}
     fields.setdefault("max_new_tokens", chance.randint(1, 3))
     if chance.random() < 0.2:

@@ -11,8 +11,8 @@ from spiketrain.runtime.kernels.vectors import functions
 
 pytestmark = pytest.mark.usefixtures("build")
 
-MOST_ULP = 1.6
-MOST_NATS = 3e-10
+MAX_ULP = 1.6
+MAX_NATS = 3e-10
 FLOATS = st.floats(allow_nan=False, width=32).filter(lambda x: x != np.inf)
 
 
@@ -52,7 +52,7 @@ def test_softmax_is_its_twin_and_close_to_float64(build, seed, size, spread, hid
     out, expected = softmax(x), nan(size)
     reference_functions.softmax(x, expected)
     assert same(out, expected)
-    assert ulps(x, out) <= MOST_ULP
+    assert ulps(x, out) <= MAX_ULP
     assert (out[np.isneginf(x)] == 0).all()
 
 
@@ -60,7 +60,7 @@ def test_softmax_is_its_twin_and_close_to_float64(build, seed, size, spread, hid
 def test_large_vectors_are_close_to_float64_and_add_up_to_one(build, size):
     x = read_only(np.random.default_rng(size).normal(0, 4, size).astype(np.float32))
     out = softmax(x)
-    assert ulps(x, out) <= MOST_ULP
+    assert ulps(x, out) <= MAX_ULP
     assert abs(out.astype(np.float64).sum() - 1) < 1e-6
 
 
@@ -68,7 +68,7 @@ def test_large_vectors_are_close_to_float64_and_add_up_to_one(build, size):
 @settings(deadline=None)
 def test_softmax_of_any_floats_is_close_to_float64(build, x):
     x = read_only(np.float32([*x, 1.0]))
-    assert ulps(x, softmax(x)) <= MOST_ULP
+    assert ulps(x, softmax(x)) <= MAX_ULP
 
 
 @pytest.mark.parametrize(
@@ -124,7 +124,7 @@ def test_nats_are_their_twins_and_close_to_float64(build, seed, rows, size, spre
     assert same(out, expected)
     for row, at, found in zip(logits.astype(np.float64), target, out, strict=True):
         true = np.log(np.exp(row - row.max()).sum()) + (row.max() - row[at])
-        assert abs(found - true) <= MOST_NATS + 1e-15 * abs(true)
+        assert abs(found - true) <= MAX_NATS + 1e-15 * abs(true)
 
 
 def test_a_token_without_any_chance_has_infinite_nats(build):

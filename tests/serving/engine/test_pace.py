@@ -1,4 +1,4 @@
-from spiketrain.serving.engine.pace import FIRST_TOKENS, LEAST_TOKENS, Pace
+from spiketrain.serving.engine.pace import FIRST_TOKENS, MIN_TOKENS, Pace
 
 
 def test_before_anything_was_measured_a_little_is_read():
@@ -17,7 +17,7 @@ def test_as_much_is_read_as_fits_the_time():
 def test_a_slow_model_still_reads_its_prompt():
     pace = Pace()
     pace.measure(1, 100.0)
-    assert pace.tokens_in(0.01, 512) == LEAST_TOKENS
+    assert pace.tokens_in(0.01, 512) == MIN_TOKENS
 
 
 def test_a_clock_that_stands_still_sets_no_limit():

@@ -14,7 +14,7 @@ from fake_model import PATIENCE_S
 
 from spiketrain.serving.errors import ConfinementFailed, Draining, TooManyQuestions
 from spiketrain.serving.isolation.confined_process import Limits, Refused
-from spiketrain.serving.isolation.confinement import MOST_RUNNING, MOST_WAITING, Confinement, Died
+from spiketrain.serving.isolation.confinement import MAX_RUNNING, MAX_WAITING, Confinement, Died
 
 LIMITS = Limits(cpu_s=0.3, wall_s=30.0, memory_bytes=256 << 20)
 
@@ -106,11 +106,11 @@ def test_no_more_questions_wait_than_may():
         except (Died, Draining, ConfinementFailed) as error:
             ends.append(error)
 
-    threads = [threading.Thread(target=ask) for _ in range(MOST_RUNNING + MOST_WAITING)]
+    threads = [threading.Thread(target=ask) for _ in range(MAX_RUNNING + MAX_WAITING)]
     for thread in threads:
         thread.start()
     deadline = time.monotonic() + PATIENCE_S
-    while confinement._turns.num_waiting < MOST_WAITING and time.monotonic() < deadline:
+    while confinement._turns.num_waiting < MAX_WAITING and time.monotonic() < deadline:
         os.sched_yield()
     with pytest.raises(TooManyQuestions):
         confinement.ask(b"echo")

@@ -15,7 +15,7 @@ import spiketrain.serving.rpc.refusals as refusals
 import spiketrain.v1.generation_pb2 as pb
 import spiketrain.v1.tokenization_pb2 as tokenization_pb
 from spiketrain.serving.errors import ServerBusy
-from spiketrain.serving.request.preparation import MOST_TEXT_BYTES
+from spiketrain.serving.request.preparation import MAX_TEXT_BYTES
 from spiketrain.serving.request.tokenization import MAX_DETOKENIZED
 from spiketrain.serving.rpc.server import QUEUED
 from spiketrain.serving.rpc.wire_scan import MAX_NUMBERS
@@ -132,7 +132,7 @@ async def test_a_list_that_is_too_long_is_refused_by_its_name(name):
 
 
 async def test_a_text_longer_than_any_prompt_is_not_encoded():
-    text = "x" * (MOST_TEXT_BYTES + 1)
+    text = "x" * (MAX_TEXT_BYTES + 1)
     async with serving(max_message_bytes=8 << 20) as served:
         encoded = []
         served.model.tokenizer.encode = lambda text: encoded.append(text) or [1]
@@ -142,7 +142,7 @@ async def test_a_text_longer_than_any_prompt_is_not_encoded():
         ):
             error = await refused(call)
             assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
-            assert f"be at most {MOST_TEXT_BYTES} bytes of text" in error.details()
+            assert f"be at most {MAX_TEXT_BYTES} bytes of text" in error.details()
         assert encoded == []
 
 

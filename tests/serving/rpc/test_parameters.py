@@ -89,7 +89,7 @@ async def test_many_logprobs_are_put_into_messages_beside_the_event_loop(
 
 
 async def test_a_reply_has_a_bounded_number_of_logprobs_and_a_stream_has_not(monkeypatch):
-    monkeypatch.setattr(servicer, "MOST_LOGPROBS", 9)
+    monkeypatch.setattr(servicer, "MAX_LOGPROBS", 9)
     async with serving() as served:
         asked = request(logprobs=True, top_logprobs=2, max_new_tokens=3)
         assert len((await served.generation.Generate(asked)).logprobs) == 3

@@ -73,7 +73,7 @@ def test_a_damaged_file_is_an_error(tmp_path, damage):
 
 
 def test_with_fewer_bytes_than_there_are_sessions_can_still_be_deleted(tmp_path, monkeypatch):
-    monkeypatch.setattr(session_store_lmdb, "_LEAST_MAP_BYTES", 1)
+    monkeypatch.setattr(session_store_lmdb, "_MIN_MAP_BYTES", 1)
     raw(tmp_path, 300)
     store = LmdbStore(tmp_path, 1 << 16)
     with pytest.raises(SessionStoreFull):

@@ -18,7 +18,7 @@ import spiketrain.lm.families
 from spiketrain.cli import load_command
 from spiketrain.commands.convert import command as convert_command
 from spiketrain.commands.convert.flag import flags_of
-from spiketrain.commands.convert.gguf_options import LEAST_K, MOST_K, GgufToSpiking
+from spiketrain.commands.convert.gguf_options import MIN_K, MAX_K, GgufToSpiking
 from spiketrain.commands.convert.kinds import (
     CHECKPOINTS,
     KINDS,
@@ -28,8 +28,8 @@ from spiketrain.commands.convert.kinds import (
 )
 from spiketrain.commands.convert.shared_flags import MAX_DIAL, MAX_SILENT
 from spiketrain.lm.checkpoint import family_checkpoints
-from spiketrain.lm.conversion.sparsity import MOST_QUIET
-from spiketrain.runtime.dial import MOST_DIAL
+from spiketrain.lm.conversion.sparsity import MAX_QUIET
+from spiketrain.runtime.dial import MAX_DIAL as RUNTIME_MAX_DIAL
 from spiketrain.runtime.errors import SpiketrainError
 from spiketrain.runtime.families.spikingbrain import packing, spec
 
@@ -47,8 +47,8 @@ RULED = {  # values of flags whose rule plain values of their type would mostly 
     "window_keys": st.integers(1, 1 << 40),
     "target_sparsity": st.floats(1e-9, 0.97),
     "max_dial": st.floats(1.001, 16),
-    "k": st.floats(LEAST_K, MOST_K),
-    "dead_zone": st.floats(0, MOST_K),
+    "k": st.floats(MIN_K, MAX_K),
+    "dead_zone": st.floats(0, MAX_K),
     "variant": st.sampled_from(["projections", "projections", "of its own"]),
 }
 TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\0"))
@@ -197,8 +197,8 @@ def test_every_kind_of_checkpoint_that_a_family_reads_has_options():
 
 
 def test_bounds_that_are_written_again_are_the_same():
-    assert (MAX_DIAL, MAX_SILENT) == (MOST_DIAL, MOST_QUIET)
-    assert (LEAST_K, MOST_K) == (packing.LEAST_K, spec.MOST_K)
+    assert (MAX_DIAL, MAX_SILENT) == (RUNTIME_MAX_DIAL, MAX_QUIET)
+    assert (MIN_K, MAX_K) == (packing.MIN_K, spec.MAX_K)
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=IDS)
