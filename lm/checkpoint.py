@@ -14,13 +14,13 @@ import spiketrain.lm.families
 from spiketrain.lm.checkpoint_files import CheckpointError, read_settings
 from spiketrain.lm.export import family_module
 from spiketrain.lm.imported import Imported
-from spiketrain.lm.meaning import Meaning
 from spiketrain.lm.reader import FamilyCheckpoints, Reader
+from spiketrain.lm.upstream_choices import UpstreamChoices
 from spiketrain.runtime.errors import SpiketrainError
 
 __all__ = [
     "CheckpointError",
-    "Meaning",
+    "UpstreamChoices",
     "family_checkpoints",
     "load_checkpoint",
     "read_checkpoint",
@@ -35,17 +35,17 @@ def load_checkpoint(path: Path) -> PreTrainedModel:
     return read_checkpoint(path).model
 
 
-def read_checkpoint(path: Path, meaning: Meaning | None = None) -> Imported:
+def read_checkpoint(path: Path, choices: UpstreamChoices | None = None) -> Imported:
     """The model in `path`, in evaluation mode, and what was decided about it.
 
     path: the folder of a finished run; a directory with config.json and safetensors, one of ours or
     one that a family reads; or an official file.  Raises CheckpointError.
     """
-    meaning = meaning or Meaning()
+    choices = choices or UpstreamChoices()
     try:
         reader = recognise(path)
-        meaning.check_taken(reader.taken)
-        return reader.read(path, meaning)
+        choices.check_taken(reader.taken)
+        return reader.read(path, choices)
     except ValueError as error:
         if isinstance(error, SpiketrainError):
             raise
@@ -95,11 +95,11 @@ def _is_run(path: Path) -> bool:
     return (path / "checkpoint.pt").is_file() and (path / "model").is_dir()
 
 
-def _read_run(path: Path, meaning: Meaning) -> Imported:
-    return read_checkpoint(path / "model", meaning)
+def _read_run(path: Path, choices: UpstreamChoices) -> Imported:
+    return read_checkpoint(path / "model", choices)
 
 
-def _read_directory(path: Path, meaning: Meaning) -> Imported:
+def _read_directory(path: Path, choices: UpstreamChoices) -> Imported:
     """A directory of ours; CheckpointError for every path that no reader is for."""
     if not path.exists():
         raise CheckpointError(f"{path}: no such file or directory")

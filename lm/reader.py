@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Protocol
 
 from spiketrain.lm.imported import Imported
-from spiketrain.lm.meaning import Meaning
+from spiketrain.lm.upstream_choices import UpstreamChoices
 
 
 def _always(path: Path) -> bool:
@@ -20,12 +20,12 @@ class Reader:
     name: of the kind.  model_types: values of model_type in the config.json of a directory of this
     kind.  suffixes: of a file of this kind; `recognises` decides where several kinds share one, and
     where none recognises a file, the first with its suffix reads it and says what is lacking.
-    taken: the fields of Meaning that say something about this kind.  read: path of the directory or
-    file -> model in evaluation mode; raises ValueError.
+    taken: the fields of UpstreamChoices that say something about this kind.  read: path of the
+    directory or file -> model in evaluation mode; raises ValueError.
     """
 
     name: str
-    read: Callable[[Path, Meaning], Imported]
+    read: Callable[[Path, UpstreamChoices], Imported]
     model_types: tuple[str, ...] = ()
     suffixes: tuple[str, ...] = ()
     recognises: Callable[[Path], bool] = _always

@@ -11,7 +11,7 @@ pytest.importorskip("transformers")
 
 from spiketrain.lm.checkpoint import CheckpointError, load_checkpoint, read_checkpoint, recognise  # noqa: E402
 from spiketrain.lm.families.egru import Config, Model  # noqa: E402
-from spiketrain.lm.meaning import Meaning  # noqa: E402
+from spiketrain.lm.upstream_choices import UpstreamChoices  # noqa: E402
 
 DATA = Path(__file__).parents[1] / "data"
 
@@ -51,7 +51,7 @@ def test_a_runs_folder_is_read_as_its_model(tmp_path):
     model = load_checkpoint(tmp_path / "model")
     assert torch.equal(load_checkpoint(tmp_path)(ids).logits, model(ids).logits)
     with pytest.raises(CheckpointError, match="window_keys says nothing"):
-        read_checkpoint(tmp_path, Meaning(window_keys=3))
+        read_checkpoint(tmp_path, UpstreamChoices(window_keys=3))
 
 
 def test_what_no_reader_knows_is_told_which_kinds_there_are(tmp_path):

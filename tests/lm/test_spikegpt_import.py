@@ -10,7 +10,12 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
 from spiketrain.lm.character_tokenizer import UNKNOWN, character_tokenizer  # noqa: E402
-from spiketrain.lm.checkpoint import CheckpointError, Meaning, load_checkpoint, read_checkpoint  # noqa: E402
+from spiketrain.lm.checkpoint import (  # noqa: E402
+    CheckpointError,
+    UpstreamChoices,
+    load_checkpoint,
+    read_checkpoint,
+)
 
 DATA = Path(__file__).parent.parent / "data" / "spikegpt"
 IDS = torch.arange(24).reshape(2, 12) * 11 % 77
@@ -44,7 +49,9 @@ def test_a_published_file_is_the_training_model(name):
 
 
 def test_the_scripts_semantics_can_be_chosen_and_are_said():
-    meaning = Meaning(choices={"binary_embedding": False, "rescale": 6, "lif_threshold": 0.1})
+    meaning = UpstreamChoices(
+        choices={"binary_embedding": False, "rescale": 6, "lif_threshold": 0.1}
+    )
     found = read_checkpoint(DATA / "v97_l3.pth", meaning)
     assert not found.model.config.binary_embedding
     assert found.model.blocks[2].lif1.threshold.eq(0.1).all()
@@ -58,7 +65,7 @@ def test_the_scripts_semantics_can_be_chosen_and_are_said():
 
 
 def test_rwkv_semantics_have_no_neurons():
-    model = read_checkpoint(DATA / "v77_l3.pth", Meaning("rwkv4")).model
+    model = read_checkpoint(DATA / "v77_l3.pth", UpstreamChoices("rwkv4")).model
     assert (model.config.neuron_position, model.config.binary_embedding) == ("none", False)
     assert not [name for name, _ in model.named_parameters() if "lif" in name]
 
@@ -94,7 +101,7 @@ def test_hugging_face_rwkv_gives_its_logits_again(tmp_path, rescaled):
         wanted = theirs.eval()(IDS).logits  # scales the weights in place
     if rescaled:
         theirs.save_pretrained(tmp_path)
-    found = read_checkpoint(tmp_path, Meaning(rescaled=rescaled))
+    found = read_checkpoint(tmp_path, UpstreamChoices(rescaled=rescaled))
     with torch.no_grad():
         logits = found.model(IDS).logits
     torch.testing.assert_close(logits, wanted, atol=2e-4, rtol=1e-3)
@@ -120,16 +127,16 @@ def test_every_wrong_key_is_listed_at_once(tmp_path):
 def test_what_cannot_be_is_refused(tmp_path):
     path = DATA / "v77_l3.pth"
     for meaning, message in (
-        (Meaning("rwkv5"), "semantics must be one of"),
-        (Meaning(choices={"hidden_size": 3}), "choices must be among"),
-        (Meaning(choices={"rescale": -1}), "rescale must be"),
-        (Meaning(rescaled=True), "rescaled says nothing"),
+        (UpstreamChoices("rwkv5"), "semantics must be one of"),
+        (UpstreamChoices(choices={"hidden_size": 3}), "choices must be among"),
+        (UpstreamChoices(choices={"rescale": -1}), "rescale must be"),
+        (UpstreamChoices(rescaled=True), "rescaled says nothing"),
     ):
         with pytest.raises(CheckpointError, match=message):
             read_checkpoint(path, meaning)
     egru = DATA.parent / "egru" / "lm_tied_noproj.cpt"
     with pytest.raises(CheckpointError, match="semantics says nothing"):
-        read_checkpoint(egru, Meaning("rwkv4"))
+        read_checkpoint(egru, UpstreamChoices("rwkv4"))
     for content, message in (
         ({"a": torch.zeros(1)}, r"emb\.weight"),
         ({"emb.weight": torch.zeros(3), "ln_out.weight": torch.zeros(1)}, "two dimensions"),

@@ -8,7 +8,7 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-from spiketrain.lm.checkpoint import Meaning, read_checkpoint  # noqa: E402
+from spiketrain.lm.checkpoint import UpstreamChoices, read_checkpoint  # noqa: E402
 from spiketrain.lm.families.spikingbrain import Config, Exporter, Model, to_runtime  # noqa: E402
 from spiketrain.lm.shards import Held, Shards  # noqa: E402
 from spiketrain.lm.streaming import peak_memory, plan  # noqa: E402
@@ -19,7 +19,7 @@ UP = "layers.1.mlp.up_proj"
 
 
 def official(name="w8_g32", **meaning):
-    return read_checkpoint(DATA / name, Meaning(**meaning)).model
+    return read_checkpoint(DATA / name, UpstreamChoices(**meaning)).model
 
 
 def halves(packed, outputs):

@@ -8,7 +8,7 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-from spiketrain.lm.checkpoint import Meaning, read_checkpoint  # noqa: E402
+from spiketrain.lm.checkpoint import UpstreamChoices, read_checkpoint  # noqa: E402
 from spiketrain.lm.families.spikingbrain import codes, neurons  # noqa: E402
 
 DATA = Path(__file__).parent.parent / "data" / "spikingbrain"
@@ -20,7 +20,7 @@ def golden(name):
 
 
 def load(name, **meaning):
-    return read_checkpoint(DATA / name, Meaning(**meaning)).model
+    return read_checkpoint(DATA / name, UpstreamChoices(**meaning)).model
 
 
 @torch.no_grad()

@@ -10,7 +10,7 @@ pytest.importorskip("transformers")
 
 from safetensors.torch import load_file, save_file  # noqa: E402
 
-from spiketrain.lm.checkpoint import CheckpointError, Meaning, read_checkpoint  # noqa: E402
+from spiketrain.lm.checkpoint import CheckpointError, UpstreamChoices, read_checkpoint  # noqa: E402
 
 DATA = Path(__file__).parent.parent / "data" / "spikingbrain"
 IDS = torch.arange(40)[None] * 11 % 199
@@ -57,7 +57,7 @@ def test_what_is_decided_is_said():
     said = "\n".join(read_checkpoint(DATA / "fp").decisions)
     assert "no spikes" in said
     assert "window_keys 17: sliding_window + 1, as in training and prefill" in said
-    found = read_checkpoint(DATA / "w8_g32", Meaning(window_keys=16, down_proj="spiked"))
+    found = read_checkpoint(DATA / "w8_g32", UpstreamChoices(window_keys=16, down_proj="spiked"))
     said = "\n".join(found.decisions)
     assert "window_keys 16: chosen by --window-keys" in said
     assert "down_proj spiked: chosen by --down-proj" in said
@@ -93,7 +93,7 @@ def test_the_published_down_projection_ignores_its_scales(tmp_path):
     lacking = directory(tmp_path, "w8_g32", {scales: None})
     assert torch.equal(logits(read_checkpoint(lacking)), logits(read_checkpoint(DATA / "w8_g32")))
     with pytest.raises(CheckpointError, match=f"{scales} is missing"):
-        read_checkpoint(lacking, Meaning(down_proj="spiked"))
+        read_checkpoint(lacking, UpstreamChoices(down_proj="spiked"))
 
 
 def test_every_wrong_key_is_listed_at_once(tmp_path):
@@ -179,7 +179,7 @@ def test_broken_shards_are_refused(tmp_path):
 
 def test_options_of_other_checkpoints_are_refused(tmp_path):
     with pytest.raises(CheckpointError, match="semantics says nothing about this kind"):
-        read_checkpoint(DATA / "fp", Meaning(semantics="rwkv4"))
+        read_checkpoint(DATA / "fp", UpstreamChoices(semantics="rwkv4"))
     spikegpt = DATA.parent / "spikegpt" / "v77_l3.pth"
     with pytest.raises(CheckpointError, match="window_keys says nothing about this kind"):
-        read_checkpoint(spikegpt, Meaning(window_keys=5))
+        read_checkpoint(spikegpt, UpstreamChoices(window_keys=5))

@@ -1,6 +1,6 @@
 """Recipes of tiny runs: an EGRU, and teachers of conversions with a fine-tuning."""
 
-from tales import tales
+from corpus_text import corpus_text
 
 RECIPE = """
 name = "tiny"
@@ -57,7 +57,7 @@ neuron_position = "none"
 
 def write_recipe(folder):
     """The recipe of a tiny EGRU in `folder`, beside its text."""
-    (folder / "tales.txt").write_text(tales(3))
+    (folder / "tales.txt").write_text(corpus_text(3))
     (folder / "recipe.toml").write_text(RECIPE)
     return folder / "recipe.toml"
 

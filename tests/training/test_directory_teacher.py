@@ -8,7 +8,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
 from command_in_process import call  # noqa: E402
-from tales import tales  # noqa: E402
+from corpus_text import corpus_text  # noqa: E402
 from tiny_qwen import END, PADDED_VOCAB_SIZE, write_tiny_qwen  # noqa: E402
 from torch.nn import functional as F  # noqa: E402, N812 - its usual name
 
@@ -73,7 +73,7 @@ evaluate_tokens = 200
 def folder(tmp_path_factory):
     """A corpus, recipes and the directory of a tiny Qwen2."""
     place = tmp_path_factory.mktemp("qwen")
-    text = tales(12)
+    text = corpus_text(12)
     (place / "tales.txt").write_text(text)
     (place / "distil.toml").write_text(DISTIL)
     (place / "scratch.toml").write_text(SCRATCH)

@@ -9,7 +9,7 @@ transformers = pytest.importorskip("transformers")
 
 pytestmark = pytest.mark.slow  # a teacher is trained before any of them
 
-from tales import tales  # noqa: E402
+from corpus_text import corpus_text  # noqa: E402
 from tiny_llama import TEACHER  # noqa: E402
 
 from spiketrain.lm.families.spikingbrain import Exporter  # noqa: E402
@@ -48,7 +48,7 @@ evaluate_tokens = 200
 def folder(tmp_path_factory):
     """A corpus, recipes and a trained teacher."""
     place = tmp_path_factory.mktemp("llama")
-    (place / "tales.txt").write_text(tales(8))
+    (place / "tales.txt").write_text(corpus_text(8))
     (place / "teacher.toml").write_text(TEACHER)
     (place / "distil.toml").write_text(DISTIL)
     config = load_config(place / "teacher.toml")

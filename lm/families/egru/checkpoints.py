@@ -5,8 +5,8 @@ from pathlib import Path
 from spiketrain.lm.checkpoint_files import CheckpointError, read_tensors
 from spiketrain.lm.families.egru.upstream import from_upstream
 from spiketrain.lm.imported import Imported
-from spiketrain.lm.meaning import Meaning
 from spiketrain.lm.reader import Reader
+from spiketrain.lm.upstream_choices import UpstreamChoices
 
 
 def _settings_beside(path: Path) -> Path | None:
@@ -18,7 +18,7 @@ def _has_settings(path: Path) -> bool:
     return _settings_beside(path) is not None
 
 
-def _read(path: Path, meaning: Meaning) -> Imported:
+def _read(path: Path, choices: UpstreamChoices) -> Imported:
     settings = _settings_beside(path)
     if settings is None:
         raise CheckpointError(f"{path}: needs {path.stem}.config.yaml or config.yaml beside it")

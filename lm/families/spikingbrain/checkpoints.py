@@ -5,14 +5,14 @@ from pathlib import Path
 from spiketrain.lm.checkpoint_files import read_settings
 from spiketrain.lm.families.spikingbrain.upstream import MODEL_TYPE, from_upstream
 from spiketrain.lm.imported import Imported
-from spiketrain.lm.meaning import Meaning
 from spiketrain.lm.reader import Reader
 from spiketrain.lm.shards import Shards
+from spiketrain.lm.upstream_choices import UpstreamChoices
 
 
-def _read(path: Path, meaning: Meaning) -> Imported:
+def _read(path: Path, choices: UpstreamChoices) -> Imported:
     settings = read_settings(path)
-    return from_upstream(Shards(path), settings, meaning.window_keys, meaning.down_proj)
+    return from_upstream(Shards(path), settings, choices.window_keys, choices.down_proj)
 
 
 READERS = (

@@ -60,9 +60,9 @@ def convert_our_model(options: OurModel) -> None:
 def read_model(options: CheckpointOptions) -> Any:
     """The model of the source; what was decided about it goes to stderr."""
     from spiketrain.lm.checkpoint import read_checkpoint
-    from spiketrain.lm.meaning import Meaning
+    from spiketrain.lm.upstream_choices import UpstreamChoices
 
-    imported = read_checkpoint(options.source, Meaning(**options.meaning()))
+    imported = read_checkpoint(options.source, UpstreamChoices(**options.upstream_choices()))
     for line in imported.decisions:
         typer.echo(f"{options.source}: {line}", err=True)
     return imported.model

@@ -45,8 +45,8 @@ class CheckpointOptions(Options, ABC):
             return SpiketrainError(f"{source}: {rule}")
         return super().refusal(flag, value, source)
 
-    def meaning(self) -> Mapping[str, Any]:
-        """The fields of spiketrain.lm.meaning.Meaning that these options state."""
+    def upstream_choices(self) -> Mapping[str, Any]:
+        """The fields of spiketrain.lm.upstream_choices.UpstreamChoices that these options state."""
         return {}
 
     def convert(self) -> None:
@@ -130,7 +130,7 @@ class OfficialSpikeGpt(CheckpointOptions):
         ),
     ] = ()
 
-    def meaning(self) -> Mapping[str, Any]:
+    def upstream_choices(self) -> Mapping[str, Any]:
         """See spiketrain.lm.families.spikegpt.upstream."""
         return {"semantics": self.semantics, "choices": value_by_name(self.choose)}
 
@@ -149,7 +149,7 @@ class Rwkv4Directory(CheckpointOptions):
         ),
     ] = False
 
-    def meaning(self) -> Mapping[str, Any]:
+    def upstream_choices(self) -> Mapping[str, Any]:
         """See spiketrain.lm.families.spikegpt.upstream."""
         return {"rescaled": self.rescaled}
 

@@ -17,7 +17,7 @@ from command_in_process import call  # noqa: E402
 
 from spiketrain import runtime  # noqa: E402
 from spiketrain.cli import main  # noqa: E402
-from spiketrain.lm.checkpoint import Meaning, read_checkpoint  # noqa: E402
+from spiketrain.lm.checkpoint import UpstreamChoices, read_checkpoint  # noqa: E402
 from spiketrain.runtime.chat_template_file import read_chat_template  # noqa: E402
 from spiketrain.serving.client.client import Client  # noqa: E402
 from spiketrain.serving.config import ServingConfig  # noqa: E402
@@ -44,7 +44,11 @@ def logits(package):
 
 @torch.no_grad()
 def of_torch(name, **meaning):
-    return read_checkpoint(DATA / name, Meaning(**meaning)).model(torch.tensor([IDS])).logits[0]
+    return (
+        read_checkpoint(DATA / name, UpstreamChoices(**meaning))
+        .model(torch.tensor([IDS]))
+        .logits[0]
+    )
 
 
 def test_a_dry_run_says_what_would_be_written(tmp_path, monkeypatch, capsys):

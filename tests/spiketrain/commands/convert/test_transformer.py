@@ -8,7 +8,7 @@ pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
 from command_in_process import call
-from tales import tales
+from corpus_text import corpus_text
 from tiny_llama import TEACHER, llama_directory
 
 from spiketrain import runtime
@@ -17,7 +17,7 @@ from spiketrain import runtime
 @pytest.mark.slow
 def test_a_llama_becomes_a_package_that_measures_as_reported(tmp_path, monkeypatch, capsys):
     text = tmp_path / "tales.txt"
-    text.write_text(tales(8))
+    text.write_text(corpus_text(8))
     (tmp_path / "recipe.toml").write_text(TEACHER.replace("12_000", "6_000"))
     teacher, package = tmp_path / "teacher", tmp_path / "package"
     assert call(monkeypatch, "train", tmp_path / "recipe.toml", "--out", teacher) == 0

@@ -10,7 +10,7 @@ pytest.importorskip("transformers")
 
 from command_in_process import call  # noqa: E402
 
-from spiketrain.lm.checkpoint import Meaning, read_checkpoint  # noqa: E402
+from spiketrain.lm.checkpoint import UpstreamChoices, read_checkpoint  # noqa: E402
 
 DATA = Path(__file__).parents[3] / "data" / "spikingbrain"
 WORDS = [f"w{number}" for number in range(197)]
@@ -40,7 +40,7 @@ def converted(request, tmp_path, monkeypatch):
     package = tmp_path / "package"
     assert call(monkeypatch, "convert", DATA / name, package, *options) == 0
     with torch.no_grad():
-        model = read_checkpoint(DATA / name, Meaning(**meaning)).model.eval()
+        model = read_checkpoint(DATA / name, UpstreamChoices(**meaning)).model.eval()
     return request.param, package, model
 
 

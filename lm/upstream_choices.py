@@ -1,4 +1,4 @@
-"""What a caller says about a checkpoint where its files cannot."""
+"""UpstreamChoices: the answers that a caller gives where a checkpoint's files give none."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -6,8 +6,8 @@ from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
-class Meaning:
-    """What a checkpoint cannot say of itself, see spiketrain.lm.families.spikegpt.upstream.
+class UpstreamChoices:
+    """Answers to questions that a checkpoint leaves open; see lm.families.spikegpt.upstream.
 
     semantics: of an official SpikeGPT or RWKV-4 file; None is "spikegpt".  choices: config fields
     of another revision.  rescaled: a Hugging Face RWKV-4 was saved after a pass in evaluation.
