@@ -18,7 +18,7 @@ import spiketrain.lm.families
 from spiketrain.cli import load_command
 from spiketrain.commands.convert import command as convert_command
 from spiketrain.commands.convert.flag import flags_of
-from spiketrain.commands.convert.gguf_options import MIN_K, MAX_K, GgufToSpiking
+from spiketrain.commands.convert.gguf_options import MAX_K, MIN_K, GgufToSpiking
 from spiketrain.commands.convert.kinds import (
     CHECKPOINTS,
     KINDS,
