@@ -78,7 +78,7 @@ cdef class Network(Core):
     position: where neurons sit, see POSITIONS; tau of the membranes; epsilon of the norms;
     embedding: (rows (V, C) float32 or bits of bfloat16, None), (codes (V, C) int8, scale (V,)) or
     (bits (V, ceil(C / 8)) uint8, None); first_norm, last_norm: (weight (C,), bias (C,));
-    sublayers: objects as spiketrain.runtime.families.spikegpt.Sublayer; head: Dense, or Sparse before
+    sublayers: objects as families.spikegpt.Sublayer; head: Dense, or Sparse before
     projections; head_scale: of the head's adaptive threshold; state_size: floats in a state; dial:
     its offset there in floats, None for a dial of 1.
     """

@@ -9,7 +9,9 @@ from libc.stdlib cimport calloc
 from libc.string cimport memset
 
 from spiketrain.runtime.kernels.isa.checks cimport check_size
-from spiketrain.runtime.kernels.isa.dispatch cimport ST_INT4, ST_INT8, st_dense, st_is_float, st_rows
+from spiketrain.runtime.kernels.isa.dispatch cimport (
+    ST_INT4, ST_INT8, st_dense, st_is_float, st_rows,
+)
 from spiketrain.runtime.kernels.networks.core cimport Core, st_core, st_counters, st_pass
 from spiketrain.runtime.kernels.products.dense cimport Dense
 from spiketrain.runtime.kernels.products.events cimport Sparse
@@ -92,9 +94,9 @@ GATES = {"low_rank": ST_GATE_LOW_RANK, "merged": ST_GATE_MERGED, "tied": ST_GATE
 cdef class Network(Core):
     """The compiled network. Calls on one network must not overlap.
 
-    shape: an object as spiketrain.runtime.families.spikingbrain.Shape; embedding: (rows (V, D), scale (V,) or
+    shape: an object as families.spikingbrain.Shape; embedding: (rows (V, D), scale (V,) or
     None), bfloat16 as uint16; last_norm (D,); layers: objects as
-    spiketrain.runtime.families.spikingbrain.Layer; head: a Product; state_bytes: of a state.
+    families.spikingbrain.Layer; head: a Product; state_bytes: of a state.
     """
 
     cdef st_spikingbrain network
