@@ -11,7 +11,7 @@ prose = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(prose)
 
 # Documents that still have faults. A number may fall and never rise; a new document has none.
-MAX_FAULTS = {"architecture.md": 56, "kernels.md": 1, "performance.md": 67}
+MAX_FAULTS = {"architecture.md": 7, "performance.md": 20}
 LONG = "The server " + "and the client " * 8 + "wait."
 
 
