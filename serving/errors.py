@@ -1,4 +1,4 @@
-"""What can go wrong while serving, free of gRPC; `status.py` says what each means on the wire.
+"""Errors of serving, free of gRPC; `rpc/status.py` gives each error its status on the wire.
 
 A bad request is a `RequestError` of the runtime, which names the field, the rule and the value.
 """

@@ -1,4 +1,4 @@
-"""Where log lines go: standard error, readable on a terminal, JSON elsewhere. No prompts."""
+"""Log lines go to standard error: text on a terminal, JSON elsewhere. Prompts are not logged."""
 
 import logging
 import sys

@@ -1,1 +1,1 @@
-"""Where a client's or a package's program runs: a process with limits of its own."""
+"""The processes with limits in which programs of clients and packages run."""

@@ -1,4 +1,4 @@
-"""Work beside the event loop, in threads of its own; asyncio's threads stay free."""
+"""Threads for work beside the event loop; asyncio's own threads stay free."""
 
 import asyncio
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Memory that large requests have freed goes back to the system, where glibc would keep it."""
+"""Gives memory that large requests have freed back to the system, where glibc keeps it."""
 
 import asyncio
 import ctypes

@@ -1,1 +1,1 @@
-"""What is asked: requests, chats, their preparation, constraints and templates."""
+"""Requests and chats, their preparation, constraints and templates."""

@@ -1,4 +1,4 @@
-"""ChatTemplate: messages of a conversation -> the prompt a chat model was trained on."""
+"""ChatTemplate renders the messages of a conversation as the prompt that a chat model expects."""
 
 import functools
 import json

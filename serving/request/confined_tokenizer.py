@@ -1,4 +1,4 @@
-"""A tokenizer whose work a text may drive up encodes in a process with limits, all others here."""
+"""A tokenizer that encodes in a process with limits, if a text may drive up its work."""
 
 import array
 import functools

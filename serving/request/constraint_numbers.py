@@ -1,8 +1,8 @@
-"""Numbers in constraints that llguidance cannot hold or that make it slow, refused by name.
+"""Refuses by name the numbers in constraints that llguidance cannot hold or that make it slow.
 
-llguidance reads numbers of a schema as doubles and makes integer ranges of them. Where a range
-begins at the least 64-bit integer it overflows and takes the process with it; integers beyond 2^53
-are rounded. What has to be repeated is worked out as a whole for a single token.
+llguidance reads numbers of a schema as doubles and builds integer ranges from them. A range that
+begins at the least 64-bit integer overflows and ends the process. Integers beyond 2^53 are rounded.
+llguidance works out the required repeats as a whole for a single token.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""A program for `confinement.py`: tries a constraint, so that whatever it does it does not do here.
+"""A program for `confinement.py`: tries a constraint in a process that may crash or hang.
 
 Compiles it, then follows it for some tokens. Nothing comes back but that all went well, or why not.
 """

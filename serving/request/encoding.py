@@ -1,4 +1,4 @@
-"""A program for `confinement.py`: encodes texts with a package's tokenizer."""
+"""A program for `confinement.py` that encodes texts with a package's tokenizer."""
 
 import array
 import json

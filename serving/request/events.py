@@ -1,4 +1,4 @@
-"""What a reader of a completion receives, as plain data: PromptInfo, then Deltas, then Finish."""
+"""The events that a reader of a completion receives: PromptInfo, then Deltas, then Finish."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass

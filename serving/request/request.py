@@ -1,4 +1,4 @@
-"""Request: what a client asks for, as plain data. `preparation.py` settles and checks it."""
+"""Request: the fields of a client's request, as plain data. `preparation.py` checks them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field

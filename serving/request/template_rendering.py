@@ -1,4 +1,4 @@
-"""A program for `confinement.py`: renders a package's chat template."""
+"""A program for `confinement.py` that renders a package's chat template."""
 
 import datetime
 import functools

@@ -1,4 +1,4 @@
-"""A Jinja environment for templates that nobody here wrote: no way out, bounded work and memory.
+"""A Jinja environment for untrusted templates: no access outside, bounded work and memory.
 
 jinja2's immutable sandbox keeps a template from Python's insides and from changing its arguments.
 What it does not bound is bounded here: iterations over all loops, the length of every text that an

@@ -1,4 +1,4 @@
-"""TokenRules: what a request says about single tokens, checked, as arrays over the vocabulary."""
+"""TokenRules: a request's checked rules for single tokens, as arrays over the vocabulary."""
 
 import math
 from collections.abc import Mapping, Sequence

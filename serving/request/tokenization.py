@@ -1,4 +1,4 @@
-"""Tokenization: text, tokens and messages of the served model's tokenizer. No gRPC, no model."""
+"""Tokenization: text, tokens and messages of the served model's tokenizer. Imports no gRPC."""
 
 from collections.abc import Sequence
 

@@ -1,1 +1,1 @@
-"""Conversations that are kept: their store, what they use, and their turns."""
+"""Sessions: their store, their memory and disk, and their turns."""

@@ -1,7 +1,7 @@
-"""Where a sequence was left <-> bytes: state, last logits, seed, latest tokens, and a sha256.
+"""A sequence <-> bytes: state, last logits, seed, latest tokens, and a SHA-256.
 
-The same bytes are stored and exported. Little endian; the state is in the runtime's own format,
-which names the model and is checked to the last value. A blob is refused before it is believed.
+Stored and exported bytes are the same, little endian. The state is in the runtime's own format,
+which names the model and is checked to the last value. A blob is checked before any part is used.
 """
 
 import hashlib

@@ -1,4 +1,4 @@
-"""What can go wrong with sessions, free of gRPC; `status.py` says what each means on the wire."""
+"""Errors of sessions, free of gRPC; `rpc/status.py` gives each error its status on the wire."""
 
 from spiketrain.serving.errors import ServingError
 

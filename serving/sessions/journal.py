@@ -1,8 +1,8 @@
-"""Journal: changes on their way into an LMDB environment, written in groups by one thread.
+"""Journal: one thread writes changes into an LMDB environment, in groups.
 
-While one group waits for the disk the next one gathers, so that however many changes share a wait.
-A group is one transaction, synced as a whole: a crash leaves whole groups, in order. What callers
-do not wait for is logged besides (`session_log.py`): the end of the process alone loses nothing.
+While one group waits for the disk the next group gathers, so any number of changes share a wait.
+A group is one transaction, synced as a whole: a crash leaves whole groups, in order. `log.py` keeps
+the changes that no caller waits for, so the end of the process loses nothing.
 """
 
 import threading

@@ -1,6 +1,6 @@
-"""Ledger: which sessions there are, which snapshots they refer to, and how many bytes that is.
+"""Ledger: the sessions of a store, the snapshots that they refer to, and their bytes.
 
-Holds no snapshot's bytes and has no lock: the stores that keep the bytes have one.
+A ledger holds no snapshot's bytes and has no lock: the stores that keep the bytes have a lock.
 """
 
 from bisect import bisect_left, bisect_right, insort

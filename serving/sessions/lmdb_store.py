@@ -1,9 +1,9 @@
-"""A SessionStore in a directory on disk: sessions survive a restart. Needs the package lmdb.
+"""LmdbStore keeps sessions in a directory on disk, where they survive a restart. Needs lmdb.
 
-Which sessions there are is known in memory, snapshots are read from disk. Changes are written in
-groups (`session_journal.py`): a call waits for the disk if the store is `synced`; else it returns
-once the system has the change. The end of the process loses nothing then. A crash of the machine
-may lose what came after the last group but one.
+The ledger of sessions is in memory; snapshots are read from disk. The journal (`journal.py`) writes
+changes in groups. A call waits for the disk if the store is `synced`; else the call returns once
+the system has the change. The end of the process then loses nothing. A crash of the machine may
+lose the changes after the last group but one.
 """
 
 import fcntl

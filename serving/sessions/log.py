@@ -1,13 +1,13 @@
-"""SessionLog: changes that no transaction has yet, as they came, in files the system has already.
+"""SessionLog keeps changes that no transaction has yet, in order, in files that the system has.
 
-A journal whose callers do not wait for the disk appends each change here before the call returns.
-What the system has taken outlives the process: a server that is killed loses nothing. Only a crash
-of the machine may take what had not reached the disk. A group of changes has a file of its own,
-`changes-<number>.log`, which is removed once its transaction is on disk.
+If callers do not wait for the disk, a journal appends each change here before the call returns.
+A change that the system has outlives the process: a server that is killed loses nothing. Only a
+crash of the machine may lose changes that have not reached the disk. A group of changes has a file
+of its own, `changes-<number>.log`, which is removed once its transaction is on disk.
 
-A file begins with MAGIC, its number, and number and bytes of the file before it. A record is the
-bytes of what follows, their CRC-32, the bytes of its JSON, and then: JSON (session id, bytes of its
-record or null, bytes of each snapshot by key or null), the record, the snapshots.
+A file begins with MAGIC, its number, and number and bytes of the previous file. A record has the
+length of its rest, their CRC-32, the length of its JSON, then the rest: JSON (session id, bytes of
+its record or null, bytes of each snapshot by key or null), the record, the snapshots.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Session: what is known of one session, small and immutable. Its states are kept elsewhere."""
+"""Session: the small, immutable record of one session. Stores keep its states."""
 
 import json
 from dataclasses import asdict, dataclass, field

@@ -1,7 +1,7 @@
-"""Sessions: create, fork, checkpoint, roll back, export, import, and turns. Knows no gRPC.
+"""Sessions: create, fork, checkpoint, roll back, export, import, and turns. Imports no gRPC.
 
-Every change replaces a session in the store as a whole, if nobody else replaced it meanwhile. Calls
-come from any thread and may wait for the store; none of them runs the model.
+Every change replaces a session in the store as a whole, unless another caller replaced it
+meanwhile. Calls come from any thread and may wait for the store; no call runs the model.
 """
 
 import re

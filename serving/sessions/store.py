@@ -1,9 +1,9 @@
-"""SessionStore: what keeps sessions, and the one that keeps them in memory.
+"""SessionStore is the interface of all stores of sessions; MemoryStore keeps sessions in memory.
 
-A store holds sessions by id and snapshots (bytes) by key. It keeps a snapshot while any session
-refers to it, so that forks and checkpoints share what they have in common. Calls come from any
-thread; each happens as a whole or not at all. `tests/serving/sessions/test_store.py` is what every
-store has to pass.
+A store holds sessions by id and snapshots (bytes) by key. A store keeps a snapshot while any
+session refers to it, so forks and checkpoints share their common snapshots. Calls come from any
+thread; each call happens as a whole or not at all. Every store passes
+`tests/serving/sessions/test_store.py`.
 """
 
 import threading

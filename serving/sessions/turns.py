@@ -1,8 +1,8 @@
-"""Turns: what the engine does to sessions. A turn is committed before its reader hears of its end.
+"""Turns: the engine's work on sessions. A turn is committed before its reader receives the end.
 
-A turn that fails, is cancelled or passes its deadline leaves its session as it was. One that is to
-keep what it has is committed where a cancellation or its deadline cut it, whether or not anybody
-still reads.
+A turn that fails, is cancelled or passes its deadline leaves its session unchanged. With
+`keep_cancelled` a turn is committed where a cancellation or its deadline cut it, whether or not a
+reader is left.
 """
 
 import asyncio
