@@ -1,4 +1,4 @@
-"""What a model does (NumPy, Cython)."""
+"""The runtime computes models (NumPy, Cython)."""
 
 from spiketrain.runtime.activity import Activity, LayerActivity
 from spiketrain.runtime.errors import PackageError, SpiketrainError, StateError

@@ -1,4 +1,4 @@
-"""What a model did since its counters were last reset: plain numbers, per layer and in total."""
+"""The activity of a model since its counters were reset: plain numbers, per layer and in total."""
 
 from __future__ import annotations
 

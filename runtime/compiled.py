@@ -1,4 +1,4 @@
-"""What the models of all families do with their compiled network."""
+"""The common part of the models of all families: their compiled network and its counters."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -1,8 +1,8 @@
-"""Dial: how far a sequence raises the sizes below which its inputs are silent, at least 1.
+"""Dial: the factor, at least 1, by which a sequence raises the size below which inputs are silent.
 
-Where a model makes spike counts, an input counts only from `dial` times the size from which it
-would: the first threshold, or a larger dead zone. Larger counts stay as they are. A dial is a
-float32, like what it multiplies.
+Where a model makes spike counts, the dial multiplies the size from which an input counts: the first
+threshold, or a larger dead zone. Larger counts stay unchanged. A dial is a float32, as are the
+sizes that the dial multiplies.
 """
 
 from __future__ import annotations

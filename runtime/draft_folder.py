@@ -1,11 +1,11 @@
-"""Draft folders: what is written beside its target, and the end of drafts whose writer was killed.
+"""Draft folders hold files beside their target; drafts of killed writers are removed.
 
 The draft of `name` is `.name.<16 hex digits>.tmp`. Its writer holds a lock on the folder (flock),
-which the system drops when the process ends: a draft that can be locked has no writer any more, and
-the next writer of the same target removes it. A file system without locks keeps such drafts.
+which the system drops when the process ends. A draft that can be locked has no writer, and the next
+writer of the same target removes the draft. A file system without locks keeps such drafts.
 
 `.name.<16 hex digits>.old` is a target that was moved aside, where the system cannot swap two
-names. If the writer was killed before the new one took its place, `recover` moves it back.
+names. If the writer is killed before the new target takes its place, `recover` moves it back.
 """
 
 from __future__ import annotations

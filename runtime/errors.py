@@ -1,4 +1,4 @@
-"""What can go wrong at the borders of the runtime.
+"""Errors at the borders of the runtime.
 
 Every message names the field, the rule and the value.
 """

@@ -1,6 +1,6 @@
-"""Two names of a folder swapped in one step, so that neither is ever without a file behind it.
+"""Swaps two names of a folder in one step, so that each name always has a file.
 
-Linux does it with renameat2 and RENAME_EXCHANGE, since 3.15, on ext4, XFS, Btrfs, tmpfs and others.
+Linux has renameat2 with RENAME_EXCHANGE, since 3.15, on ext4, XFS, Btrfs, tmpfs and others.
 """
 
 from __future__ import annotations

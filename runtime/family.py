@@ -1,7 +1,7 @@
-"""What a family of models is to the rest of the program.
+"""The contract of a model family, as the rest of the program uses it.
 
-`runtime/families/<name>/` holds a FAMILY. A name in that folder is a family, without a list to
-edit. docs/architecture.md says what a new family, field or weight format needs.
+`runtime/families/<name>/` holds a FAMILY. A name in that folder is a family; no list needs an edit.
+docs/architecture.md says what a new family, field or weight format needs.
 """
 
 from __future__ import annotations

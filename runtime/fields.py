@@ -1,7 +1,7 @@
 """Fields of a config, each stated once: type, range, default, and the error that names all three.
 
 A family's Spec is a dataclass whose fields are made by `whole`, `number`, `flag`, `choice` and
-their like. Reading a package, the checks of a training run and what an export writes come from it.
+their like. Reading a package, the checks of a training run and an export all use these fields.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""JSON of others, as a checkpoint or a tokenizer brings it: limited in size and depth.
+"""Reads JSON of untrusted checkpoints and tokenizers, limited in size and depth.
 
-A package's own JSON is read by `package_files.py`, which is stricter.
+`package_files.py` reads a package's own JSON and is stricter.
 """
 
 from __future__ import annotations

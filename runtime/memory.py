@@ -1,9 +1,9 @@
-"""Where weights live while a model runs: one anonymous region on huge pages.
+"""The memory of weights while a model runs: one anonymous region on huge pages.
 
-Rows of a matrix start on cache lines and never lie a multiple of a page apart, so that the same
-columns of many rows do not compete for the same cache sets. What the system takes to clear fresh
-pages is shared by two threads: one that fills a large region from the front, one that asks for its
-pages from the back.
+Rows of a matrix start on cache lines and never lie a multiple of a page apart, so the same columns
+of many rows do not compete for the same cache sets. Two threads share the time that the system
+takes to clear fresh pages: one thread fills a large region from the front, the other thread asks
+for its pages from the back.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a family's network computes for a token, operation by operation, in the order of data.
+"""The operations of a family's network for a token, in the order of data.
 
 A walk starts behind the embedding, whose rows are the network's input. Sums of branches are no
 operations of their own.

@@ -1,7 +1,8 @@
-"""A package written file by file, so that it need not fit memory and can be gone on with.
+"""Writes a package file by file, so that it need not fit memory and can be resumed.
 
-The draft is a directory beside the target; each of its safetensors files is whole or not there.
-What it is a draft of stands in draft.json, and a draft of something else is not gone on with.
+The draft is a directory beside the target; each of its safetensors files is whole or absent.
+draft.json states the source and the options of the draft. A draft with another statement is not
+resumed.
 """
 
 from __future__ import annotations

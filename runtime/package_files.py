@@ -1,4 +1,4 @@
-"""The files of a package: opened only when they are regular and inside it, read up to a limit.
+"""The files of a package: opened if they are regular and inside the package, read up to a limit.
 
 JSON is read strictly: UTF-8, one object at the top, no duplicate keys, no NaN or infinity.
 Links are followed only to targets inside the package directory, so a package cannot make a

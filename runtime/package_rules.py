@@ -1,7 +1,7 @@
-"""What a package may say: rules for the `spiketrain` object, tensors and generation defaults.
+"""Rules for a package: the `spiketrain` object, tensors and generation defaults.
 
-Nothing here opens a file; `where` is the name that errors give to it. Pages of mapped files are
-given back once they are checked.
+No function here opens a file; `where` is the file's name in errors. Pages of mapped files are given
+back once they are checked.
 """
 
 from __future__ import annotations

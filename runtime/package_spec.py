@@ -1,7 +1,7 @@
-"""What the Specs of all families share: reading a config, writing one, listing tensors.
+"""The shared part of all families' Specs: reading a config, writing a config, listing tensors.
 
 A family's Spec is a frozen dataclass that inherits PackageSpec, states its fields by
-`spiketrain.runtime.fields`, and says what `spiketrain.runtime.family.Spec` asks for.
+`spiketrain.runtime.fields`, and has the members of `spiketrain.runtime.family.Spec`.
 """
 
 from __future__ import annotations

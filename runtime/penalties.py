@@ -1,7 +1,7 @@
-"""Penalties on tokens that were seen lately: logits in, logits out, no state of the model.
+"""Penalties on recent tokens: logits in, logits out, no state of the model.
 
 A token counts while it is among the last `window` tokens of prompt and completion, so memory does
-not grow with the text. Each logit depends on its own count alone: no order of sums to keep.
+not grow with the text. Each logit depends on its own count alone, so no order of sums matters.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Whether a tokenizer's work is in proportion to the text, going by its description.
+"""Says whether a tokenizer's work is in proportion to the text, from the tokenizer's description.
 
-Regular expressions backtrack, replacements multiply, and some models look at each pair of places.
-What is known to be harmless is listed here; all else counts as unbounded.
+Regular expressions backtrack, replacements multiply, and some models look at each pair of
+positions. The module lists harmless parts; all other parts count as unbounded.
 """
 
 from __future__ import annotations
