@@ -1,4 +1,4 @@
-"""Say plainly which extra a command lacks."""
+"""Names the missing extra of a command."""
 
 import importlib.util
 

@@ -1,1 +1,1 @@
-"""What a package measures on text."""
+"""Measurements of packages on text."""

@@ -1,4 +1,4 @@
-"""What was scored of which document: sums, tokens, words and bytes, and blocks for the error.
+"""Accounts of scored documents: sums, tokens, words and bytes, and blocks for the error.
 
 A scored token has a value for each of the sums that the accounts are of, such as its nats.
 

@@ -1,4 +1,4 @@
-"""What a model does while it reads: rates, skipped rows, operations, bytes, energy.
+"""The activity of a model while it reads: rates, skipped rows, operations, bytes, energy.
 
 Each number means one thing. Counters come from the runtime over all tokens; what single units do
 comes from a recording of the first ones. Operations are NeuroBench's: dense counts every product

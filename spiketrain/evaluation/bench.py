@@ -1,4 +1,4 @@
-"""How fast a package runs here: decoding, prefill, first token, memory, threads, batches.
+"""Measures the speed of a package: decoding, prefill, first token, memory, threads, batches.
 
 Tokens are random, so that a text's habits do not flatter a table of first products; times are
 medians over rounds. The bandwidth limit is what one thread reads sequentially from memory in the

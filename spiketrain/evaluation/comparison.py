@@ -1,4 +1,4 @@
-"""Two models on the same text: how far apart they are, with errors of the difference itself.
+"""Compares two models on the same text, with errors of the difference itself.
 
 With one tokenizer both read the same tokens in one run, so every figure is paired token by token,
 as `reading` defines it: nats, divergence, same likeliest token. With two tokenizers documents are

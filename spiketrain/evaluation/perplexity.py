@@ -1,4 +1,4 @@
-"""How well a model predicts a text: perplexity and bits per byte in a stated protocol.
+"""Measures how well a model predicts a text: perplexity and bits per byte in a stated protocol.
 
 `protocols` says what is read from which state and scored. An end-of-text id after a document is
 scored where documents follow one another, and is the prefix token unless another one is named. A

@@ -1,4 +1,4 @@
-"""Perplexity by position in context: what the model gains from more tokens before."""
+"""Perplexity by position in context: the gain of a model from more tokens before."""
 
 from __future__ import annotations
 

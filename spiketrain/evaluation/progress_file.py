@@ -1,4 +1,4 @@
-"""What an interrupted evaluation leaves: finished documents as JSON lines, and where to go on.
+"""The files of an interrupted evaluation: finished documents as JSON lines, and its progress.
 
 Beside the lines stands `<name>.progress`, one JSON object, replaced as a whole. It says how many
 bytes of the lines count, so that a line cut short by a crash does no harm. Both are hashed: what

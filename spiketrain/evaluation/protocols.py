@@ -1,4 +1,4 @@
-"""How state and text meet: which stretches of a text a model reads, from which state, and scores.
+"""Protocols: which stretches of a text a model reads, from which state, and which tokens it scores.
 
 A protocol turns documents, as lists of token ids, into spans: pure data, no model. Every token is
 scored at most once, in the order of the text.

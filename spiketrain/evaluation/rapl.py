@@ -1,4 +1,4 @@
-"""Joules that the processor says it used: Linux's powercap counters (RAPL), where they can be read.
+"""Joules of the processor from Linux's powercap counters (RAPL), where they can be read.
 
 A counter covers a whole package with everything that runs on it, idle power too.
 """

@@ -1,4 +1,4 @@
-"""Run models over spans: what they say of each target, from logits that are never all in memory.
+"""Runs models over spans; the logits of a span are never all in memory.
 
 One model has one value a target, its nats. Two have four, the rows of SUMS[2]: nats of the model
 and of the baseline, the Kullback-Leibler divergence of the model from the baseline, sum

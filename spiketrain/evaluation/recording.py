@@ -1,4 +1,4 @@
-"""What every unit did at every token: spikes as whole numbers, from the runtime or from torch.
+"""Records every unit at every token: spikes as whole numbers, from the runtime or from torch.
 
 Spike counts before products are what the runtime's `record` returns. What a state shows of its
 units' spikes the family reads. The torch model gives values: graded, or whole multiples of a

@@ -1,4 +1,4 @@
-"""What `--data` names: a file, a folder of files, or a corpus that is known by its name.
+"""Sources of `--data`: a file, a folder of files, or a corpus with a name.
 
 `wikitext2` is `$SPIKETRAIN_DATA/wikitext2/{train,valid,test}.txt`, plain or `.xz`, word level: its
 lines end with a word of their own, `<eos>`, as the papers count.

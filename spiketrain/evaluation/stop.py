@@ -1,4 +1,4 @@
-"""Ctrl-C as a wish to stop, at which long work looks between two steps, so that what it has counts.
+"""Stop: Ctrl-C as a request to stop. Long work checks the request between two steps.
 
 A second Ctrl-C interrupts at once. Where interrupts are ignored they stay ignored.
 """

@@ -1,1 +1,1 @@
-"""Models in formats of others."""
+"""Exports of models to formats of other projects."""
