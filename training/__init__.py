@@ -1,1 +1,1 @@
-"""How a model is fitted: corpora, surrogate-gradient training, its checkpoints and its curves."""
+"""Training of models: corpora, surrogate gradients, checkpoints and curves."""

@@ -1,4 +1,4 @@
-"""TrainConfig: what a TOML recipe says, checked whole before anything runs."""
+"""TrainConfig: the fields of a TOML recipe, checked as a whole before any work."""
 
 import os
 

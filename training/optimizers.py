@@ -1,4 +1,4 @@
-"""What updates the weights: AdamW, or Muon for the matrices between embedding and head.
+"""Optimizers of the weights: AdamW, or Muon for the matrices between embedding and head.
 
 Muon (Jordan et al. 2024, torch.optim.Muon) makes the update of a matrix orthogonal by a few steps
 of Newton and Schulz; scaled to the root mean square of AdamW's updates, it takes AdamW's rates.

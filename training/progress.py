@@ -1,4 +1,4 @@
-"""What a run shows on the terminal while it trains."""
+"""Shows the progress of a run on the terminal."""
 
 import math
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""What a set of finished runs measured: report.json, a model card and the activity curve.
+"""Reports a set of finished runs: report.json, a model card and the activity curve.
 
 `python -m spiketrain.training.report RUNS TARGET` reads the folder that `recipes/stories.sh` fills.
 """

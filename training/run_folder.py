@@ -1,4 +1,4 @@
-"""The files of a run: each is whole or as it was, whatever the system does to its writer."""
+"""The files of a run: each file is replaced as a whole, even if its writer is killed."""
 
 from __future__ import annotations
 

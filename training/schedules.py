@@ -1,4 +1,4 @@
-"""What changes over a run: the learning rate, and the price of an event."""
+"""Schedules over a run: the learning rate, and the price of an event."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Models that others learn from: a finished run, or a Hugging Face Llama, Qwen2 or Qwen3."""
+"""Teachers: a finished run, or a Hugging Face Llama, Qwen2 or Qwen3."""
 
 from pathlib import Path
 from typing import Any
