@@ -1,1 +1,1 @@
-"""What a model is: families in torch, their checkpoints, their export to runtime packages."""
+"""Model families in torch, their checkpoints, and their export to runtime packages."""

@@ -1,4 +1,4 @@
-"""Which token ends a text, by the config.json beside a tokenizer."""
+"""The token that ends a text, from the config.json beside a tokenizer."""
 
 from pathlib import Path
 

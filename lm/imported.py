@@ -1,4 +1,4 @@
-"""A model read from someone else's checkpoint, with what was decided about it on the way."""
+"""Imported: a model from an upstream checkpoint, with the decisions of the import."""
 
 from dataclasses import dataclass
 

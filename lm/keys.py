@@ -1,4 +1,4 @@
-"""A checkpoint's tensors against those a model wants: all that is wrong, said at once."""
+"""Compares a checkpoint's tensors with a model's; one error lists all differences."""
 
 from collections.abc import Mapping
 

@@ -1,6 +1,6 @@
-"""What every recurrent language model here is to Hugging Face: forward, loss, generate.
+"""The interface of every recurrent language model to Hugging Face: forward, loss, generate.
 
-A family says what its state is and how tokens become features of the head and events.
+A family defines its state, and how tokens become features of the head and events.
 """
 
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""How far long work is, told as it goes on."""
+"""Callbacks that report the progress of long work."""
 
 from collections.abc import Callable
 

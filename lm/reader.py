@@ -1,4 +1,4 @@
-"""One kind of checkpoint: how its files are known, and how a model is read from them."""
+"""Reader: a kind of checkpoint, how its files are recognised, and how its model is read."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Firing rules and their surrogate gradients: when a neuron fires, and how the loss sees it."""
+"""Firing rules and their surrogate gradients."""
 
 import math
 

@@ -1,7 +1,7 @@
-"""Which fields a model's config has: those that its package states, and those of training alone.
+"""The fields of a model's config: those of its package, and those of training alone.
 
 The runtime's Spec of the family states the package's fields with their ranges and defaults. A
-Config here adds what only training needs, and starting values for what a package always tells.
+Config adds the fields of training alone, and starting values for fields that a package always has.
 """
 
 from collections.abc import Callable, Mapping

@@ -1,4 +1,4 @@
-"""What turning the dial does to a model: loss and silent inputs on a text, step by step."""
+"""Measures the effect of dials on a model: loss and silent inputs on a text, dial by dial."""
 
 from typing import Any
 

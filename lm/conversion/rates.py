@@ -1,4 +1,4 @@
-"""One number a layer set from text, so that its firing rate lands in a stated range."""
+"""Sets a number for each layer from text, so that the layer fires at a rate in a stated range."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""The projection multiplied into the head: every product of the model then reads events."""
+"""Multiplies the projection into the head: every product of the model then reads events."""
 
 import torch
 

@@ -1,4 +1,4 @@
-"""Fields of someone else's config.json, checked one by one before a Config is made of them."""
+"""Checks the fields of an upstream config.json one by one, before a Config is built from them."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
