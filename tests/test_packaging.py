@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from importlib.metadata import requires
@@ -75,3 +76,22 @@ def test_the_bill_of_materials_names_every_base_dependency_with_its_version():
     (top,) = (d for d in document["dependencies"] if d["ref"].startswith("spiketrain@"))
     assert len(top["dependsOn"]) == len(here)
     assert set(top["dependsOn"]) <= known
+
+
+def test_links_to_the_parts_are_made_again_where_an_archive_has_lost_them(tmp_path):
+    root = TOOLS.parent
+    parts = sorted(link.name for link in (root / "spiketrain").iterdir() if link.is_symlink())
+    assert parts == ["lm", "runtime", "serving", "training"]
+    for folder in ("spiketrain", "tools", *parts):
+        (tmp_path / folder).mkdir()
+    script = shutil.copy(TOOLS / "link_parts.py", tmp_path / "tools")
+    for _ in range(2):  # the second time, all are there
+        subprocess.run([sys.executable, script], check=True)
+        assert [(tmp_path / "spiketrain" / part).readlink() for part in parts] == [
+            Path("..") / part for part in parts
+        ]
+    (tmp_path / "spiketrain" / "lm").unlink()
+    (tmp_path / "spiketrain" / "lm").mkdir()
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "must be a link" in done.stderr
