@@ -4,8 +4,8 @@ import json
 import lzma
 from contextlib import contextmanager, suppress
 
+from corpus_text import corpus_text
 from mutation import changed_bytes, changed_text
-from tales import tales
 
 from spiketrain.evaluation.sources import open_source
 from spiketrain.runtime.errors import DataError
@@ -16,7 +16,7 @@ ENDINGS = (".txt", ".txt.xz", ".jsonl", ".jsonl.xz")
 
 
 def prepare(folder):
-    text = tales(1)[:2000]
+    text = corpus_text(1)[:2000]
     lines = "".join(json.dumps({"text": part, "id": 1}) + "\n" for part in text.split("\n")[:20])
     raw = {".txt": text.encode(), ".jsonl": lines.encode()}
     seeds = [raw[ending.removesuffix(".xz")] for ending in ENDINGS]
