@@ -147,7 +147,7 @@ void st_count_rows(const st_pass *pass, st_counters *counters, const st_rows *m,
         counters->acs_effective += ones * m->cols;
         st_sequence_of(pass, first + t)->bytes_touched += inputs * row;
     }
-    counters->bytes_touched += st_events_rows_read(events) * row;
+    counters->bytes_touched += st_events_rows_read(events, pass->core->pool) * row;
     counters->bytes_dense += m->rows * row * events->tokens;
     counters->macs_dense += (int64_t)m->rows * m->cols * events->tokens;
 }

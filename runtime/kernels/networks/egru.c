@@ -48,11 +48,15 @@ static void update(const st_pass *pass, const void *subject, int piece, ptrdiff_
     }
 }
 
+/* Pieces are whole tokens, or of fewer tokens than threads one for each thread: smaller ones cost
+ * more than they even out. */
 static void run_update(const st_pass *pass, const st_egru_layer *layer, const float *const *x)
 {
     ptrdiff_t size = layer->recurrent.rows, blocks = (size + ST_STEP_UNITS - 1) / ST_STEP_UNITS;
+    ptrdiff_t threads = st_pool_threads(pass->core->pool);
+    ptrdiff_t step = pass->tokens < threads ? (blocks + threads - 1) / threads : blocks;
     const st_update job = {layer, x, blocks};
-    st_split(pass, &job, update, pass->tokens * blocks, 1, pass->tokens * size * ST_UNIT_VALUES);
+    st_split(pass, &job, update, pass->tokens * blocks, step, pass->tokens * size * ST_UNIT_VALUES);
 }
 
 static void count_outputs(const st_pass *pass, const st_egru_layer *layer, char *const *output)

@@ -121,14 +121,18 @@ static void run_parts(st_event_job *job, ptrdiff_t parts, st_pool *pool)
                             job->product->y);
 }
 
-/* Weight bytes that all tokens of a product read, each for itself. */
-static ptrdiff_t bytes_read(const st_event_product *product)
+/* Weight bytes that a product reads: of graded events the rows that any token reads, which stay in
+ * the caches from one token to the next, else those of all tokens, each for itself. */
+static ptrdiff_t bytes_read(const st_event_product *product, st_pool *pool)
 {
-    ptrdiff_t listed = 0;
+    st_events *events = product->events;
     const st_rows *m = product->matrix;
-    for (ptrdiff_t t = 0; t < product->events->tokens; t++)
-        listed += product->events->list[t].count;
-    return st_code_bytes(m->format, m->cols) * listed;
+    ptrdiff_t rows = 0;
+    if (events->kind == ST_GRADED)
+        rows = st_events_rows_read(events, pool);
+    else
+        for (ptrdiff_t t = 0; t < events->tokens; t++) rows += events->list[t].count;
+    return st_code_bytes(m->format, m->cols) * rows;
 }
 
 void st_event_products_run(const st_event_product *product, int count, const st_kernels *kernels,
@@ -138,7 +142,7 @@ void st_event_products_run(const st_event_product *product, int count, const st_
     ptrdiff_t bytes = 0;
     for (int i = 0; i < count; i++) {
         st_share_rows(product[i].matrix, product[i].events, kernels, pool);
-        bytes += bytes_read(&product[i]);
+        bytes += bytes_read(&product[i], pool);
     }
     int threads = bytes < ST_SPLIT_BYTES ? 1 : st_pool_threads(pool), blocks = 0;
     ptrdiff_t parts =

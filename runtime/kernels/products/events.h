@@ -54,8 +54,8 @@ void st_list_counts(st_events *events, const st_kernels *kernels, const int16_t 
 void st_list_spikes(st_events *events, const st_kernels *kernels, ptrdiff_t token, const float *x,
                     float k, float dead_zone);
 
-/* Rows that any of the tokens reads. */
-ptrdiff_t st_events_rows_read(st_events *events);
+/* Rows that any of the tokens reads, which threads mark where there are many events. */
+ptrdiff_t st_events_rows_read(st_events *events, st_pool *pool);
 /* The tokens first .. last of `events`, for products of their own; the memory stays that of all. */
 st_events st_events_of(const st_events *events, ptrdiff_t first, ptrdiff_t last);
 

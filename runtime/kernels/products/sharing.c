@@ -14,6 +14,8 @@
 /* Rows that a kernel reads beyond the last. */
 #define ST_ROWS_BEYOND 6
 #define ST_MIN_STRIP 256
+/* Graded events have no int4 weights, whose spans are longer: whole cache lines of int8 will do. */
+#define ST_LINE_OUTPUTS 64
 
 /* What pays for each kind of events (measured, docs/performance.md). */
 static const struct {
@@ -21,10 +23,11 @@ static const struct {
     int percent;             /* of the inputs that must be active on average */
     ptrdiff_t strip_bytes;   /* of weights that tokens pass over in turn */
     ptrdiff_t block_outputs; /* most of a block that a thread takes */
+    ptrdiff_t step;          /* of which the outputs of blocks and strips are multiples */
 } policy[ST_KINDS] = {
-    [ST_GRADED] = {0, 0, 1536 << 10, 8192},
-    [ST_SQUARES] = {2, 33, 768 << 10, PTRDIFF_MAX / 2},
-    [ST_COUNTS] = {1, 20, 768 << 10, PTRDIFF_MAX / 2},
+    [ST_GRADED] = {0, 0, 1536 << 10, 8192, ST_LINE_OUTPUTS},
+    [ST_SQUARES] = {2, 33, 768 << 10, PTRDIFF_MAX / 2, ST_SPAN},
+    [ST_COUNTS] = {1, 20, 768 << 10, PTRDIFF_MAX / 2, ST_SPAN},
 };
 
 static void *aligned(size_t bytes)
@@ -62,42 +65,6 @@ void st_sharing_free(st_events *events)
     free(events->byte_sum);
     free(events->unit);
     free(events->bytes);
-}
-
-/* --- rows that any token reads --------------------------------------------------------------- */
-
-static void mark_codes(const int16_t *restrict code, ptrdiff_t size, int32_t *restrict mark)
-{
-    for (ptrdiff_t i = 0; i < size; i++) mark[i] |= code[i] != 0;
-}
-
-/* Fills row, offset and rows_read from the codes, or from the lists where that is NULL. */
-static void find_rows(st_events *events, const int16_t *code)
-{
-    ptrdiff_t rows = 0, size = events->size;
-    int32_t *mark = events->offset;
-    memset(mark, 0, (size_t)size * sizeof *mark);
-    for (ptrdiff_t t = 0; t < events->tokens; t++) {
-        const st_list *list = &events->list[t];
-        if (code)
-            mark_codes(code + t * size, size, mark);
-        else
-            for (ptrdiff_t e = 0; e < list->count; e++) mark[list->index[e]] = 1;
-    }
-    for (ptrdiff_t i = 0; i < size; i++) {
-        int32_t active = mark[i];
-        events->row[rows] = (int32_t)i;
-        mark[i] = (int32_t)rows;
-        rows += active;
-    }
-    events->rows_read = rows;
-}
-
-ptrdiff_t st_events_rows_read(st_events *events)
-{
-    if (events->tokens == 1) return (ptrdiff_t)events->list[0].inputs;
-    if (events->rows_read < 0) find_rows(events, NULL);
-    return events->rows_read;
 }
 
 /* --- lists that share rows ---------------------------------------------------------------------
@@ -224,7 +191,7 @@ static void fill_block(void *argument, int block)
 /* 0 where a count fits no byte, so that only lists will do. */
 static int share_bytes(st_events *events, const int16_t *code, st_pool *pool)
 {
-    if (code || events->rows_read < 0) find_rows(events, code);
+    if (code || events->rows_read < 0) st_find_rows(events, code, pool);
     events->shared = (st_shared_bytes){
         .planes = policy[events->kind].planes,
         .tokens = events->tokens,
@@ -264,7 +231,7 @@ void st_share_rows(const st_rows *m, st_events *events, const st_kernels *kernel
     int may = events->tokens >= ST_MIN_SHARING && !st_is_float(m->format);
     events->sharing = ST_TURNS;
     if (events->kind == ST_GRADED) {
-        st_events_rows_read(events);
+        st_events_rows_read(events, pool);
         if (!may || !lists_pay(events, kernels)) return;
         events->sharing = ST_SHARED_LISTS;
         share_lists(events);
@@ -284,7 +251,8 @@ ptrdiff_t st_strip_outputs(const st_rows *m, const st_events *events)
     ptrdiff_t rows = events->kind == ST_GRADED ? events->rows_read : m->rows;
     if (events->tokens <= 1 || rows <= 0) return ST_MAX(m->cols, 1);
     ptrdiff_t bits = policy[events->kind].strip_bytes * 8 / rows;
-    return ST_MAX(bits / st_formats[m->format].bits / ST_SPAN * ST_SPAN, ST_MIN_STRIP);
+    ptrdiff_t step = policy[events->kind].step;
+    return ST_MAX(bits / st_formats[m->format].bits / step * step, ST_MIN_STRIP);
 }
 
 ptrdiff_t st_block_outputs(const st_events *events)
@@ -294,5 +262,5 @@ ptrdiff_t st_block_outputs(const st_events *events)
 
 ptrdiff_t st_block_step(const st_events *events)
 {
-    return events->sharing == ST_SHARED_BYTES ? ST_PANEL : ST_SPAN;
+    return events->sharing == ST_SHARED_BYTES ? ST_PANEL : policy[events->kind].step;
 }

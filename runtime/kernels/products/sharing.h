@@ -14,6 +14,8 @@
 /* Memory of `events` for all that sharing needs; 0 on success. */
 int st_sharing_init(st_events *events, ptrdiff_t size, ptrdiff_t tokens);
 void st_sharing_free(st_events *events);
+/* Fills row, offset and rows_read from the codes, or from the lists where `code` is NULL. */
+void st_find_rows(st_events *events, const int16_t *code, st_pool *pool);
 /* Whether a block of squares has codes in place of lists. */
 int st_has_codes(const st_events *events, const st_kernels *kernels);
 /* Decides how the tokens read rows of `m`, sets events->sharing, and brings the events into the

@@ -53,31 +53,47 @@ static ptrdiff_t part_end(const int16_t *value, ptrdiff_t e, ptrdiff_t n, int64_
     return e;
 }
 
-/* The sum is made in parts that int32 holds, the parts are added in int64. */
+/* Whether the absolute values of the whole list add up to no more than `limit`: without a look at
+ * where they exceed it, so that the sum vectorises. */
+static int is_safe(const int16_t *restrict value, ptrdiff_t n, int64_t limit)
+{
+    int64_t sum = 0;
+    for (ptrdiff_t e = 0; e < n; e++) sum += value[e] < 0 ? -value[e] : value[e];
+    return sum <= limit;
+}
+
+/* One tile of a list that int32 may not hold: summed in parts, which are added in int64. */
+static __attribute__((noinline)) void multiply_wide(const st_rows *m, const st_list *list,
+                                                    ptrdiff_t at, ptrdiff_t count, float *y,
+                                                    int64_t limit, st_sum sum, int32_t *acc)
+{
+    int64_t wide[ST_TILE];
+    const int16_t *value = list->value;
+    memset(wide, 0, (size_t)count * sizeof *wide);
+    for (ptrdiff_t e = 0, end; e < list->count; e = end) {
+        end = part_end(value, e, list->count, limit);
+        sum(m, list->index, value, e, end, at, count, acc);
+        for (ptrdiff_t o = 0; o < count; o++) wide[o] += acc[o];
+    }
+    finish_wide(wide, list->unit, m, at, count, y + at);
+}
+
+/* Outputs first .. last of one list, tile after tile. */
 static inline __attribute__((always_inline)) void
 multiply_parts(const st_rows *m, const st_list *list, ptrdiff_t first, ptrdiff_t last, float *y,
                int64_t limit, st_sum sum)
 {
     _Alignas(64) int32_t acc[ST_TILE + 128];
-    int64_t wide[ST_TILE];
-    const int32_t *index = list->index;
     const int16_t *value = list->value;
-    const ptrdiff_t n = list->count;
-    int fits = part_end(value, 0, n, limit) == n;
+    int fits = is_safe(value, list->count, limit);
     ptrdiff_t tile = even_tile(last - first);
     for (ptrdiff_t at = first; at < last; at += tile) {
         ptrdiff_t count = ST_MIN(tile, last - at);
-        if (fits) {
-            sum(m, index, value, 0, n, at, count, acc);
-            finish(acc, list->unit, m, at, count, y + at);
+        if (!fits) {
+            multiply_wide(m, list, at, count, y, limit, sum, acc);
             continue;
         }
-        memset(wide, 0, (size_t)count * sizeof *wide);
-        for (ptrdiff_t e = 0, end; e < n; e = end) {
-            end = part_end(value, e, n, limit);
-            sum(m, index, value, e, end, at, count, acc);
-            for (ptrdiff_t o = 0; o < count; o++) wide[o] += acc[o];
-        }
-        finish_wide(wide, list->unit, m, at, count, y + at);
+        sum(m, list->index, value, 0, list->count, at, count, acc);
+        finish(acc, list->unit, m, at, count, y + at);
     }
 }
